@@ -1,0 +1,214 @@
+"""The command line. Composes the faces; with the demo the only module that prints for people."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import sys
+from collections.abc import Coroutine
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from kernelrepl import __version__, config, rendezvous
+from kernelrepl.errors import KeeperUnavailable, KernelReplError
+
+T = TypeVar("T")
+FAILED = 1
+CODE_FAILED = 2
+STOP_TIMEOUT_S = 20.0
+_PACKAGES = (
+    "mcp",
+    "jupyter_client",
+    "ipykernel",
+    "ipython",
+    "pyzmq",
+    "cloudpickle",
+    "sqlite-utils",
+    "blake3",
+    "xxhash",
+)
+
+
+@click.group(help=f"kernelrepl {__version__}: Python sessions that survive. Without a command: an MCP server on stdio.")
+@click.version_option(__version__)
+def cli() -> None:
+    """Empty: the group only holds the commands."""
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run and unwrap: task groups wrap what their body raises."""
+    try:
+        return asyncio.run(work)
+    except BaseExceptionGroup as group:
+        ours = group.subgroup(KernelReplError)
+        if ours is None:
+            raise
+        error: BaseException = ours
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from group
+
+
+@cli.command("exec")
+@click.argument("code", required=False)
+@click.option("-s", "--session", "session_id", default=None, help="Keep state under this name.")
+@click.option("--timeout", type=float, default=None, help="Interrupt the code after this many seconds.")
+@click.option(
+    "--save-figures", type=click.Path(file_okay=False, path_type=Path), default=None, help="Write figures here."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the structured result.")
+def execute(
+    code: str | None, session_id: str | None, timeout: float | None, save_figures: Path | None, as_json: bool
+) -> None:
+    """Run CODE (or standard input) and print its output. Exits with 2 if the code failed."""
+    from kernelrepl import client
+
+    source = sys.stdin.read() if code is None or code == "-" else code
+    result = _run(_execute(source, session_id, timeout))
+    if save_figures is not None:
+        for path in client.write_figures(result, save_figures, "figure"):
+            click.echo(f"figure: {path}", err=True)
+    if as_json:
+        click.echo(json.dumps(result.structured_content, indent=2))
+    else:
+        click.echo("\n".join(block.text for block in result.content if block.type == "text"))
+    if result.structured_content["status"] != "ok":
+        sys.exit(CODE_FAILED)
+
+
+async def _execute(source: str, session_id: str | None, timeout: float | None) -> Any:
+    from kernelrepl import client
+
+    async with client.connect() as keeper:
+        arguments: dict[str, Any] = {"code": source, "timeout": timeout, "wait": 3600}
+        if session_id is not None:
+            arguments["session_id"] = session_id
+        return await client.call(keeper, "python_repl", **arguments)
+
+
+async def _tool(tool: str, *, operator: bool = False, start: bool = True, **arguments: Any) -> Any:
+    from kernelrepl import client
+
+    async with client.connect(operator=operator, start=start) as keeper:
+        return await client.call(keeper, tool, **arguments)
+
+
+def _print_text(result: Any) -> None:
+    click.echo("\n".join(block.text for block in result.content if block.type == "text"))
+
+
+@cli.command()
+def sessions() -> None:
+    """List all sessions."""
+    _print_text(_run(_tool("python_list_sessions")))
+
+
+@cli.command()
+@click.argument("session_id")
+def variables(session_id: str) -> None:
+    """List the variables of a session."""
+    _print_text(_run(_tool("python_list_variables", session_id=session_id)))
+
+
+@cli.command()
+@click.argument("session_id")
+@click.confirmation_option(prompt="Delete the session with its variables, history and files?")
+def delete(session_id: str) -> None:
+    """Delete a session for good."""
+    _print_text(_run(_tool("python_delete_session", session_id=session_id)))
+
+
+@cli.command()
+def stop() -> None:
+    """Stop the keeper. Sessions stay."""
+    found = rendezvous.read_keeper(rendezvous.data_dir(os.environ))
+    try:
+        _print_text(_run(_tool("keeper_stop", operator=True, start=False)))
+    except KeeperUnavailable:
+        click.echo("no keeper is running")
+        return
+    if found is not None:
+        rendezvous.wait_for_end(found["pid"], STOP_TIMEOUT_S)
+
+
+@cli.command()
+def doctor() -> None:
+    """Show paths, versions, the keeper, the settings with their origin, and the state of the sandbox."""
+    settings = config.load()
+    data = settings.data_dir.expanduser().absolute()
+    click.echo(
+        f"kernelrepl {__version__}, Python {platform.python_version()} ({sys.executable}), {platform.platform()}"
+    )
+    click.echo("packages: " + ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))
+    click.echo(f"data directory: {data}")
+    click.echo(f"runtime directory: {rendezvous.runtime_dir(data, settings.runtime_dir, os.environ)}")
+    click.echo(f"log: {data / 'logs' / 'keeper.log'}")
+    click.echo(
+        f"config file: {rendezvous.config_file()}" + ("" if rendezvous.config_file().exists() else " (not there)")
+    )
+    try:
+        status = _run(_tool("keeper_status", operator=True, start=False)).structured_content
+        click.echo(
+            f"keeper: running, pid {status['pid']}, version {status['version']}, {status['sessions']} sessions,"
+            f" {len(status['kernels'])} kernels, {status['connections'] - 1} clients"
+        )
+    except KernelReplError:
+        click.echo("keeper: not running; the next call starts one")
+    click.echo("sandbox: off (kernels run with your own rights)")
+    click.echo("settings:")
+    origins = config.origins(os.environ)
+    for name in config.Settings.model_fields:
+        value = getattr(settings, name)
+        shown = "unlimited" if value is None and name.endswith("_bytes") else value
+        click.echo(f"  {name} = {shown}  ({origins[name]})")
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+@cli.command()
+@click.option(
+    "--figures",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("kernelrepl-demo"),
+    help="Where the figures go.",
+    show_default=True,
+)
+def demo(figures: Path) -> None:
+    """Analyse a real data set in one session while its kernel and its keeper are killed."""
+    from kernelrepl import demo as demonstration
+
+    sys.exit(demonstration.run(figures))
+
+
+@cli.command(hidden=True)
+@click.option("--ready-fd", type=int, default=None)
+def keeper(ready_fd: int | None) -> None:
+    """Serve a data directory. Started by whoever needs it."""
+    from kernelrepl import keeper as keeper_module
+    from kernelrepl.mcp_server import Face
+
+    sys.exit(keeper_module.main(Face(), ready_fd))
+
+
+def main() -> int:
+    try:
+        cli(prog_name="kernelrepl", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return FAILED
+    except KernelReplError as error:
+        click.echo(f"kernelrepl: {error}", err=True)
+        return FAILED
+    return 0

@@ -1,0 +1,110 @@
+"""Settings: environment (KERNELREPL_…), then config.toml, then defaults. Reads, never writes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from kernelrepl import rendezvous
+from kernelrepl.errors import InvalidSettings
+from kernelrepl.model import Limits
+
+PREFIX = rendezvous.PREFIX
+
+
+def _byte_limit(value: Any) -> Any:
+    """0 and "unlimited" lift a limit."""
+    lifted = (
+        value.strip().lower() in ("0", "unlimited") if isinstance(value, str) else value is not False and value == 0
+    )
+    return None if lifted else value
+
+
+ByteLimit = Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_byte_limit)]
+
+
+class Settings(BaseSettings):
+    """Each field is a setting; its description is what `kernelrepl doctor` and the README say."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
+
+    data_dir: Path = Field(
+        default_factory=lambda: rendezvous.default_data_dir(), description="where the database and the workspaces are"
+    )
+    runtime_dir: Path | None = Field(default=None, description="where sockets are; short, private, need not last")
+    python: str = Field(default=sys.executable, description="the interpreter that runs kernels")
+    max_variable_bytes: ByteLimit = Field(
+        default=10_000_000, description="the largest variable that is saved, in bytes"
+    )
+    max_session_bytes: ByteLimit = Field(default=100_000_000, description="the most one session may store, in bytes")
+    max_output_chars: int = Field(
+        default=20_000, ge=200, description="the longest stdout, stderr or result in a reply, in characters"
+    )
+    save_deadline_s: float = Field(default=10.0, gt=0, description="how long saving one value may take, in seconds")
+    idle_timeout_s: float = Field(
+        default=900.0, gt=0, description="after this many idle seconds a kernel is stopped; its session stays"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = TomlConfigSettingsSource(settings_cls, rendezvous.config_file())
+        return init_settings, env_settings, file
+
+    def limits(self) -> Limits:
+        return Limits(self.max_variable_bytes, self.max_session_bytes, self.save_deadline_s)
+
+
+SESSION_SETTINGS = ("python", "max_variable_bytes", "max_session_bytes", "max_output_chars", "save_deadline_s")
+"""Settings that a front may bring along for the sessions it creates."""
+
+
+def load(overrides: Mapping[str, Any] | None = None) -> Settings:
+    """The settings in force. Raises InvalidSettings, which names the setting and its value."""
+    try:
+        return Settings(**(overrides or {}))
+    except ValidationError as error:
+        raise InvalidSettings(_explain(error)) from error
+    except (OSError, ValueError) as error:
+        raise InvalidSettings(f"{rendezvous.config_file()} cannot be read: {error}") from error
+
+
+def for_client(settings: Settings, environment: Mapping[str, str]) -> Settings:
+    """The settings for sessions that one client creates: its own environment wins over the keeper's."""
+    own = {
+        name: environment[PREFIX + name.upper()] for name in SESSION_SETTINGS if PREFIX + name.upper() in environment
+    }
+    return load({**settings.model_dump(exclude_unset=True), **own}) if own else settings
+
+
+def origins(environ: Mapping[str, str]) -> dict[str, str]:
+    """For each setting where its value comes from."""
+    file = rendezvous.config_file()
+    in_file = set(TomlConfigSettingsSource(Settings, file)()) if file.exists() else set()
+    found = {}
+    for name in Settings.model_fields:
+        variable = PREFIX + name.upper()
+        found[name] = variable if variable in environ else str(file) if name in in_file else "default"
+    return found
+
+
+def _explain(error: ValidationError) -> str:
+    parts = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"] if part in Settings.model_fields) or str(problem["loc"][0])
+        if problem["type"] == "extra_forbidden":
+            parts.append(f"there is no setting {name!r}")
+        else:
+            parts.append(f"{name} = {problem['input']!r}: {problem['msg']}")
+    return "; ".join(parts) + f"; correct {PREFIX}… or {rendezvous.config_file()}"

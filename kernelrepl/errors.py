@@ -1,0 +1,93 @@
+"""Every failure of the machinery, one class per remedy. User code failing is a result, not an error.
+
+Each error is one sentence that says what is wrong and what to do, and carries its data as attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class KernelReplError(Exception):
+    """Base of all errors of this package."""
+
+
+class InvalidSessionId(KernelReplError):
+    """The session_id is not one."""
+
+    def __init__(self, session_id: str, why: str) -> None:
+        shown = session_id if len(session_id) <= 40 else session_id[:40] + "…"
+        super().__init__(
+            f"session_id {shown!r} {why}; use 1 to 100 letters, digits and . _ - : @ + and start with a letter or digit"
+        )
+        self.session_id = session_id
+
+
+class UnknownSession(KernelReplError):
+    """No session has this id."""
+
+    def __init__(self, session_id: str, close: Iterable[str] = ()) -> None:
+        self.session_id = session_id
+        self.close = tuple(close)
+        if self.close:
+            hint = "did you mean " + " or ".join(repr(name) for name in self.close) + "?"
+        else:
+            hint = "python_list_sessions shows the ones there are; python_repl creates one"
+        super().__init__(f"there is no session {session_id!r}: {hint}")
+
+
+class InvalidArgument(KernelReplError):
+    """An argument of a call is out of its range."""
+
+
+class NothingRunning(KernelReplError):
+    """A wait or interrupt found nothing to act on."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"nothing has run in session {session_id!r} yet; run code with python_repl first")
+        self.session_id = session_id
+
+
+class KernelStartFailed(KernelReplError):
+    """The kernel process did not come up."""
+
+    def __init__(self, why: str, log: str = "") -> None:
+        tail = f"\nLast words of the kernel:\n{log[-2000:]}" if log else ""
+        super().__init__(f"the kernel could not be started: {why}; `kernelrepl doctor` checks the installation{tail}")
+        self.log = log
+
+
+class SessionDeleted(KernelReplError):
+    """The session was deleted while the call waited."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"session {session_id!r} was deleted while this call was waiting; nothing of the call ran")
+        self.session_id = session_id
+
+
+class StorageFailed(KernelReplError):
+    """The database cannot be read or written."""
+
+
+class DatabaseTooNew(StorageFailed):
+    """A newer kernelrepl wrote this database."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} was written by a newer kernelrepl; upgrade with `pip install -U kernelrepl`")
+        self.path = path
+
+
+class KeeperRunning(KernelReplError):
+    """Another keeper owns the data directory."""
+
+    def __init__(self, data_dir: str) -> None:
+        super().__init__(f"another keeper serves {data_dir}; `kernelrepl stop` ends it")
+        self.data_dir = data_dir
+
+
+class KeeperUnavailable(KernelReplError):
+    """No keeper could be reached or started."""
+
+
+class InvalidSettings(KernelReplError):
+    """A setting has a value that cannot be used."""

@@ -1,0 +1,385 @@
+"""The kernel of one session: IPython, plus a commit before every reply.
+
+Started by the keeper with one inherited socket, the channel. Reads there how to start and what to
+restore, then serves the Jupyter protocol. After each execution it sends what changed and waits for
+`committed`; only then does the execute_reply go out, so durability holds for every client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import functools
+import logging
+import os
+import platform
+import signal
+import socket
+import sys
+import threading
+import time
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from kernelrepl.guest import wire
+
+
+@contextlib.contextmanager
+def _without_debugger() -> Iterator[None]:
+    """Import ipykernel as if debugpy were missing: it costs 70 ms and opens a TCP port."""
+    missing = object()
+    before = sys.modules.get("debugpy", missing)
+    sys.modules["debugpy"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if before is missing:
+            del sys.modules["debugpy"]
+        else:
+            sys.modules["debugpy"] = before  # type: ignore[assignment]
+
+
+with _without_debugger():
+    import ipykernel.debugger  # noqa: F401
+    import zmq
+    from ipykernel.control import ControlThread
+    from ipykernel.iostream import IOPubThread
+    from ipykernel.ipkernel import IPythonKernel
+    from ipykernel.kernelapp import IPKernelApp
+    from traitlets import Any as AnyTrait
+    from traitlets import Type
+
+from kernelrepl.guest.interrupts import Interrupts  # noqa: E402
+from kernelrepl.guest.output import GuestStream, Recorder, RecordingSession, flush_cell  # noqa: E402
+from kernelrepl.guest.saving import Saving  # noqa: E402
+from kernelrepl.guest.shell import GuestShell  # noqa: E402
+
+OUT_CACHE = 64
+_PR_SET_PDEATHSIG = 1
+
+
+class _NoShellThread:
+    """Stands for the shell channel thread that this kernel does without: false, yet asked for its parent."""
+
+    parent_thread = threading.main_thread()
+
+    def __bool__(self) -> bool:
+        return False
+
+
+class GuestKernel(IPythonKernel):
+    """Commits before it replies."""
+
+    shell_class = Type(GuestShell)
+    shell_channel_thread = AnyTrait(_NoShellThread())
+    _execute_sleep = 0.0
+    _supports_kernel_subshells = False
+
+    interrupts: Interrupts = AnyTrait()  # type: ignore[assignment]
+    recorder: Recorder = AnyTrait()  # type: ignore[assignment]
+    saving: Saving = AnyTrait()  # type: ignore[assignment]
+    streams: Any = AnyTrait(())
+
+    def pre_handler_hook(self) -> None:
+        """SIGINT stays with `interrupts`."""
+
+    def post_handler_hook(self) -> None:
+        """SIGINT stays with `interrupts`."""
+
+    def start(self) -> None:
+        super().start()
+        self._pid = os.getpid()
+        os.register_at_fork(after_in_child=self.saving.channel.close)
+        for kind in ("comm_open", "comm_msg", "comm_close"):
+            self.shell_handlers[kind] = functools.partial(self._comm, self.shell_handlers[kind])
+
+    async def _comm(self, handler: Any, stream: Any, ident: Any, message: Any) -> None:
+        result = handler(stream, ident, message)
+        if result is not None:
+            await result
+        if not self._main_asyncio_lock.locked() or not self.saving.in_cell:
+            self.saving.commit("comm", "", None, [])
+
+    async def do_execute(self, code: str, silent: bool, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        parent = self.get_parent("shell")
+        request = str(parent.get("header", {}).get("msg_id", ""))
+        began = time.perf_counter()
+        self.recorder.start()
+        self._forget_display()
+        self.saving.begin_cell(request)
+        try:
+            with self.interrupts.cell():
+                reply: dict[str, Any] = await super().do_execute(code, silent, *args, **kwargs)
+        except BaseException as error:  # noqa: BLE001
+            if os.getpid() != self._pid:
+                os._exit(1)
+            # Whatever leaves here means no reply, and a client that waits for ever.
+            self.interrupts.finish_cell()
+            reply = self._failed(error)
+        if os.getpid() != self._pid:
+            os._exit(0)  # a child that the cell forked has come to the end of the cell: the reply is not its own
+        try:
+            flush_cell(self.streams, self.recorder, parent.get("header", {}))
+        except Exception as error:
+            self.log.error("the end of the output is lost", exc_info=error)
+        self._forget_inputs()
+        outcome = {
+            "status": reply["status"],
+            "execution_count": reply.get("execution_count", 0),
+            "duration_s": time.perf_counter() - began,
+            "error": [reply.get("ename", ""), reply.get("evalue", "")] if reply["status"] == "error" else None,
+        }
+        self._saved = self.saving.commit("execution", request, outcome, self.recorder.take())
+        self._saved_request = request
+        return reply
+
+    def _failed(self, error: BaseException) -> dict[str, Any]:
+        assert self.shell is not None
+        self.log.error("an execution left IPython", exc_info=error)
+        content = {
+            "ename": type(error).__name__,
+            "evalue": str(error),
+            "traceback": [f"{type(error).__name__}: {error}"],
+        }
+        self.session.send(
+            self.iopub_socket, "error", content, parent=self.get_parent("shell"), ident=self._topic("error")
+        )
+        count = max(self.shell.execution_count - 1, 0)
+        return {"status": "error", "execution_count": count, "user_expressions": {}, "payload": [], **content}
+
+    def _forget_display(self) -> None:
+        """A display that failed or broke off in an earlier cell must not make this one count as failed."""
+        assert self.shell is not None
+        self.shell.displayhook.msg = None
+        self.shell._last_traceback_during_displayhook = False
+
+    def _forget_inputs(self) -> None:
+        """`_i1`, `_i2` …: nobody uses them, each one would be looked at after every cell."""
+        namespace = self.shell.user_ns
+        for name in [f"_i{self.shell.execution_count - 1}"]:
+            namespace.pop(name, None)
+            self.shell.user_ns_hidden.pop(name, None)
+
+    def finish_metadata(self, parent: Any, metadata: dict[str, Any], reply_content: dict[str, Any]) -> dict[str, Any]:
+        metadata = super().finish_metadata(parent, metadata, reply_content)
+        if getattr(self, "_saved_request", None) == parent["header"]["msg_id"]:
+            metadata["kernelrepl"] = self._saved
+        return metadata
+
+    @contextlib.contextmanager
+    def _cancel_on_sigint(self, future: asyncio.Task[Any]) -> Iterator[None]:
+        with self.interrupts.awaiting(future):
+            yield
+
+
+class GuestIOPubThread(IOPubThread):
+    """Misses no subscription: the keeper waits for the welcome to its own."""
+
+    def _handle_event(self, msg: Any) -> None:
+        super()._handle_event(msg)
+        # A send takes notice of what has arrived meanwhile, and then the loop is not told of it any more.
+        self._xpub_stream.flush(zmq.POLLIN)
+
+
+class GuestApp(IPKernelApp):
+    """Starts the pieces of a kernel without those a session does not need: TCP, debugger, history, poller."""
+
+    name = "kernelrepl-kernel"
+    recorder: Recorder = AnyTrait()  # type: ignore[assignment]
+
+    def load_config_file(self, suppress_errors: bool | None = None) -> None:
+        """A person's IPython profile does not reach into a session."""
+
+    def init_poller(self) -> None:
+        """The keeper's death is noticed by signal and by the channel."""
+
+    def init_signal(self) -> None:
+        """SIGINT belongs to `interrupts`."""
+
+    def init_crash_handler(self) -> None:
+        """Errors of the kernel itself go to its log."""
+
+    def init_connection_file(self) -> None:
+        """Connection info comes over the channel."""
+
+    def write_connection_file(self, **kwargs: Any) -> None:
+        """There is no connection file."""
+
+    def init_control(self, context: zmq.Context[Any]) -> None:
+        self.control_socket = context.socket(zmq.ROUTER)
+        self.control_socket.linger = 1000
+        self.control_port = self._bind_socket(self.control_socket, self.control_port)
+        self.control_socket.router_handover = 1
+        self.control_thread = ControlThread(daemon=True)
+        self.shell_channel_thread = _NoShellThread()
+
+    def init_iopub(self, context: zmq.Context[Any]) -> None:
+        self.iopub_socket = context.socket(zmq.XPUB)
+        self.iopub_socket.linger = 1000
+        self.iopub_port = self._bind_socket(self.iopub_socket, self.iopub_port)
+        self.configure_tornado_logger()
+        self.iopub_thread = GuestIOPubThread(self.iopub_socket, pipe=False, session=self.session)
+        self.iopub_thread.start()
+        self.iopub_socket = self.iopub_thread.background_socket
+
+    def init_io(self) -> None:
+        self.streams = []
+        for descriptor, name in ((1, "stdout"), (2, "stderr")):
+            stream = GuestStream(self.session, self.iopub_thread, name, self.recorder)
+            setattr(sys, name, stream)
+            stream.watch(descriptor)
+            self.streams.append(stream)
+        self.displayhook = sys.displayhook
+        self.patch_io()
+
+    def init_kernel(self) -> None:
+        from zmq.eventloop.zmqstream import ZMQStream
+
+        self.control_thread.start()
+        self.kernel = GuestKernel.instance(
+            parent=self,
+            session=self.session,
+            control_stream=ZMQStream(self.control_socket, self.control_thread.io_loop),
+            shell_stream=ZMQStream(self.shell_socket),
+            control_thread=self.control_thread,
+            iopub_thread=self.iopub_thread,
+            iopub_socket=self.iopub_socket,
+            stdin_socket=self.stdin_socket,
+            log=self.log,
+            profile_dir=self.profile_dir,
+            user_module=self.user_module,
+            user_ns=self.user_module.__dict__,
+            recorder=self.recorder,
+            streams=tuple(self.streams),
+        )
+        self.kernel.record_ports({})
+
+    user_module = AnyTrait()
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _die_with_channel(channel_fd: int) -> None:
+    """When the keeper is gone, nothing can be committed any more: do not linger, wherever we are."""
+    import select
+
+    poll = select.poll()
+    poll.register(channel_fd, 0)
+
+    def watch() -> None:
+        while True:
+            for _, event in poll.poll():
+                if event & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
+                    os._exit(0)
+
+    threading.Thread(target=watch, name="channel watch", daemon=True).start()
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("ipykernel", "ipython", "cloudpickle", "numpy", "pandas", "matplotlib", "scikit-learn"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def build_app(start: dict[str, Any], recorder: Recorder) -> GuestApp:
+    """The kernel application, sockets bound, not yet serving."""
+    from traitlets.config import Config
+
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.InteractiveShell.cache_size = OUT_CACHE
+    config.InteractiveShell.banner1 = ""
+    config.IPKernelApp.log_level = 40
+    config.InlineBackend.close_figures = True
+    app: GuestApp = GuestApp.instance(config=config, recorder=recorder)
+    info = start["connection"]
+    app.transport = "ipc"
+    app.ip = info["prefix"]
+    app.shell_port, app.iopub_port, app.stdin_port, app.control_port, app.hb_port = 1, 2, 3, 4, 5
+    app.user_module = types.ModuleType("__main__", doc="The namespace of the session")
+    app.session = RecordingSession(key=info["key"].encode(), signature_scheme="hmac-sha256", parent=app)
+    app.session.recorder = recorder
+    app.initialize([])
+    app.log.setLevel(logging.ERROR)  # set before, it is put back to debug by the application's own set-up
+    return app
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serve one session. The only argument is the descriptor of the channel."""
+    arguments = sys.argv[1:] if argv is None else argv
+    _die_with_parent()
+    channel = wire.Channel(socket.socket(fileno=int(arguments[0])))
+    serve(channel)
+
+
+def serve(channel: wire.Channel) -> None:
+    interrupts = Interrupts()
+    interrupts.install()
+    channel.send(
+        {
+            "type": "hello",
+            "protocol": wire.PROTOCOL,
+            "pid": os.getpid(),
+            "python": platform.python_version(),
+            "packages": _versions(),
+        }
+    )
+    start, _ = channel.recv()
+    components = [channel_component(channel, entry) for entry in start["components"]]
+    recorder = Recorder()
+    app = build_app(start, recorder)
+    kernel = app.kernel
+    kernel.interrupts = interrupts
+    os.chdir(start["workspace"])
+    kernel.saving = Saving(channel, kernel.shell, app.user_module, interrupts, start)
+    report = kernel.saving.restore(start, components)
+    _die_with_channel(channel.fileno())
+    _run(app, channel, report)
+
+
+def channel_component(channel: wire.Channel, entry: dict[str, Any]) -> list[memoryview]:
+    """Receive the bytes of one component, cut into its segments."""
+    total = sum(entry["segments"])
+    data = bytearray(total)
+    filled = 0
+    while filled < total:
+        _, payload = channel.recv()
+        data[filled : filled + len(payload)] = payload
+        filled += len(payload)
+    view, segments, at = memoryview(data), [], 0
+    for size in entry["segments"]:
+        segments.append(view[at : at + size])
+        at += size
+    return segments
+
+
+def _run(app: GuestApp, channel: wire.Channel, report: dict[str, Any]) -> None:
+    from tornado.ioloop import IOLoop
+
+    loop = IOLoop.current()
+
+    def ready() -> None:
+        # A signal that arrives while the loop waits must wake it, whichever thread the system gave it to.
+        waker, wakeup = socket.socketpair()
+        for end in (waker, wakeup):
+            end.setblocking(False)
+        asyncio.get_running_loop().add_reader(waker, lambda: waker.recv(4096))
+        app.wakeup = wakeup
+        signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+        channel.send({"type": "ready", **report})
+
+    loop.add_callback(ready)
+    app.start()
+
+
+if __name__ == "__main__":
+    main()

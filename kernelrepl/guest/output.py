@@ -1,0 +1,246 @@
+"""Output of a cell: sent to clients as it comes, and recorded so that it can be committed with the cell.
+
+Streams send from the thread that flushes, without waiting for another one; an execution that prints
+nothing costs nothing. What a cell may keep is bounded here already: the head of a flood goes out as it
+comes, its tail at the end of the cell, the middle is counted and dropped. Runs in the kernel.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ipykernel.iostream import OutStream
+from jupyter_client.session import Session
+
+HEAD_CHARS = 500_000
+TAIL_CHARS = 500_000
+DISPLAY_BYTES = 24 << 20
+_READ_BYTES = 64 << 10
+_RECORDED = frozenset({"execute_result", "display_data", "update_display_data", "clear_output", "error"})
+
+
+class Recorder:
+    """The outputs of the cell that runs now, bounded. Used from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.start()
+
+    def start(self) -> None:
+        with self._lock:
+            self._messages: list[dict[str, Any]] = []
+            self._head_room = HEAD_CHARS
+            self._tail: deque[tuple[str, str]] = deque()
+            self._tail_chars = 0
+            self._dropped = 0
+            self._display_room = DISPLAY_BYTES
+
+    def stream(self, name: str, text: str) -> str:
+        """Record text of a stream; returns the part of it that may be sent now."""
+        with self._lock:
+            now, later = text[: self._head_room], text[self._head_room :]
+            self._head_room -= len(now)
+            if now:
+                self._append_stream(name, now)
+            if later:
+                self._keep_tail(name, later)
+            return now
+
+    def _append_stream(self, name: str, text: str) -> None:
+        last = self._messages[-1] if self._messages else None
+        if last is not None and last["type"] == "stream" and last["content"]["name"] == name:
+            last["content"]["text"] += text
+        else:
+            self._messages.append({"type": "stream", "content": {"name": name, "text": text}})
+
+    def _keep_tail(self, name: str, text: str) -> None:
+        self._tail.append((name, text[-TAIL_CHARS:]))
+        self._dropped += max(0, len(text) - TAIL_CHARS)
+        self._tail_chars += min(len(text), TAIL_CHARS)
+        while self._tail_chars > TAIL_CHARS:
+            first_name, first = self._tail.popleft()
+            extra = min(self._tail_chars - TAIL_CHARS, len(first))
+            self._dropped += extra
+            self._tail_chars -= extra
+            if extra < len(first):
+                self._tail.appendleft((first_name, first[extra:]))
+
+    def take_tail(self) -> list[tuple[str, str]]:
+        """The held-back end of a flood, with a line that says what is missing; recorded as well."""
+        with self._lock:
+            if not self._tail:
+                return []
+            parts = list(self._tail)
+            if self._dropped:
+                parts.insert(0, (parts[0][0], f"\n[… {self._dropped} characters cut …]\n"))
+            self._tail.clear()
+            self._tail_chars = self._dropped = 0
+            for name, text in parts:
+                self._append_stream(name, text)
+            return parts
+
+    def message(self, kind: str, content: dict[str, Any]) -> None:
+        if kind not in _RECORDED:
+            return
+        with self._lock:
+            size = sum(len(value) for value in content.get("data", {}).values() if isinstance(value, str))
+            self._display_room -= size
+            if self._display_room < 0:
+                limit = f"the outputs of one cell may take {DISPLAY_BYTES >> 20} MB"
+                text = f"[an output of {size} bytes was left out: {limit}]"
+                content = {**content, "data": {"text/plain": text}}
+            self._messages.append({"type": kind, "content": content})
+
+    def take(self) -> list[dict[str, Any]]:
+        with self._lock:
+            messages, self._messages = self._messages, []
+            return messages
+
+
+class RecordingSession(Session):
+    """A Jupyter session that records the outputs which pass through it."""
+
+    recorder: Recorder | None = None
+
+    def send(self, stream: Any, msg_or_type: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.recorder is not None:
+            if isinstance(msg_or_type, dict):
+                self.recorder.message(msg_or_type["header"]["msg_type"], msg_or_type["content"])
+            elif msg_or_type in _RECORDED:
+                content = args[0] if args else kwargs.get("content")
+                self.recorder.message(msg_or_type, content or {})
+        try:
+            return super().send(stream, msg_or_type, *args, **kwargs)
+        except UnicodeEncodeError:
+            # A repr or traceback with lone surrogates.
+            if isinstance(msg_or_type, dict):
+                msg_or_type["content"] = _encodable_json(msg_or_type["content"])
+            elif args:
+                args = (_encodable_json(args[0]), *args[1:])
+            return super().send(stream, msg_or_type, *args, **kwargs)
+
+
+def encodable(text: str) -> str:
+    """Text that can be sent: lone surrogates (from bytes that were no UTF-8) become question marks."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+class GuestStream(OutStream):
+    """stdout or stderr of the kernel, file descriptor included."""
+
+    def __init__(self, session: RecordingSession, pub_thread: Any, name: str, recorder: Recorder) -> None:
+        self._flush_lock = threading.RLock()
+        self._recorder = recorder
+        self._pipe: int | None = None
+        super().__init__(session, pub_thread, name, watchfd=False)
+
+    def watch(self, descriptor: int) -> None:
+        """Take over a file descriptor: what C code or a child process writes to it is output as well."""
+        read_end, write_end = os.pipe()
+        self._original_stdstream_copy = os.dup(descriptor)
+        os.dup2(write_end, descriptor)
+        os.close(write_end)
+        os.set_blocking(read_end, False)
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._pipe = read_end
+        threading.Thread(target=self._watch, name=f"{self.name} pipe", daemon=True).start()
+
+    def _watch(self) -> None:
+        poll = select.poll()
+        pipe = self._pipe
+        assert pipe is not None
+        poll.register(pipe, select.POLLIN)
+        while self._pipe is not None:
+            poll.poll()
+            with self._flush_lock:
+                if not self._drain():
+                    return
+
+    def _drain(self) -> bool:
+        """Move what is in the pipe into the stream. Called with the lock, from either side."""
+        if self._pipe is None:
+            return False
+        try:
+            data = os.read(self._pipe, _READ_BYTES)
+        except BlockingIOError:
+            return True
+        if not data:
+            return False
+        text = self._decoder.decode(data)
+        if text:
+            self.write(text)
+        return True
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[bool]:
+        """Hold the lock; whether it is held. The sending thread gets it only if that needs no waiting.
+
+        Who holds it may be waiting for that very thread: a send to it blocks while its queue is full.
+        """
+        waits = self.pub_thread is None or threading.current_thread() is not self.pub_thread.thread
+        held = self._flush_lock.acquire(blocking=waits)
+        try:
+            yield held
+        finally:
+            if held:
+                self._flush_lock.release()
+
+    def flush(self) -> None:
+        """Send what was written. Does not wait: the order of messages of one process is kept anyway."""
+        with self._locked() as held:
+            if held and self._pipe is not None:
+                while select.select([self._pipe], [], [], 0)[0] and self._drain():
+                    pass
+            if self._buffers:
+                self._flush()
+
+    def _flush(self) -> None:
+        with self._locked() as held:
+            if not held:
+                self._io_loop.call_later(self.flush_interval, self._flush)
+                return
+            self._flush_pending = False
+            self._subprocess_flush_pending = False
+            if self.pub_thread is None:
+                return
+            for parent, data in self._flush_buffers():
+                text = self._recorder.stream(self.name, encodable(data))
+                if text:
+                    self._publish(parent, text)
+
+    def publish_tail(self, parent: dict[str, Any], text: str) -> None:
+        with self._flush_lock:
+            self._publish(parent, text)
+
+    def _publish(self, parent: dict[str, Any], text: str) -> None:
+        self.session.pid = os.getpid()
+        self.session.send(self.pub_thread, "stream", {"name": self.name, "text": text}, parent=parent, ident=self.topic)
+
+
+def _encodable_json(content: Any) -> Any:
+    if isinstance(content, str):
+        return encodable(content)
+    if isinstance(content, dict):
+        return {_encodable_json(key): _encodable_json(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_encodable_json(value) for value in content]
+    return content
+
+
+def flush_cell(streams: Sequence[GuestStream], recorder: Recorder, parent: dict[str, Any]) -> None:
+    """At the end of a cell: everything it printed is sent and recorded, the end of a flood included."""
+    for stream in streams:
+        if stream.pub_thread is not None:
+            stream.flush()
+    by_name = {stream.name: stream for stream in streams}
+    for name, text in recorder.take_tail():
+        stream = by_name[name]
+        if stream.pub_thread is not None:
+            stream.publish_tail(parent, text)

@@ -1,0 +1,125 @@
+"""Load a session from its components into an empty namespace.
+
+What cannot be loaded costs only itself and what refers to it: it is reported, its bytes stay in the
+store, and using its name raises an error that tells why. Runs in the kernel; the only place where
+saved bytes are unpickled.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import io
+import pickle
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kernelrepl.guest import recipes
+from kernelrepl.guest.components import load_order
+
+MAGIC = importlib.util.MAGIC_NUMBER.hex()
+
+
+class NotLoaded(Exception):
+    """A component could not be loaded; the text says why."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One component as it comes from the keeper."""
+
+    key: int
+    roots: tuple[int, ...]
+    references: tuple[int, ...]
+    segments: tuple[memoryview, ...]
+    has_code: bool
+    magic: str
+    python: str
+    skip: str | None
+    """Why this component must not be loaded, if so: the last kernel died while loading it."""
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(segment.nbytes for segment in self.segments)
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, stream: Any, loader: Loader) -> None:
+        super().__init__(io.BytesIO(stream))
+        self._loader = loader
+
+    def persistent_load(self, pid: Any) -> Any:
+        if pid == "namespace":
+            return self._loader.namespace
+        raise pickle.UnpicklingError(f"unknown persistent id {pid!r}")
+
+
+class Loader:
+    """Loads components in the order of their references. Implements what recipes ask of a session."""
+
+    def __init__(self, namespace: dict[str, Any], main_module: types.ModuleType, shell: Any) -> None:
+        self.namespace = namespace
+        self.main_module = main_module
+        self.shell = shell
+        self.objects: dict[int, Any] = {}
+        self.failures: dict[int, str] = {}
+        """Component key -> why it was not loaded."""
+        self.holder: dict[int, int] = {}
+        self._buffers: tuple[memoryview, ...] = ()
+
+    def load(self, components: dict[int, Stored], note: Callable[[Stored], None]) -> None:
+        """Load components, beside those loaded before. `note` is called ahead of each, so that a crash has a name."""
+        self.holder.update((root, part.key) for part in components.values() for root in part.roots)
+        order = load_order({key: (part.roots, part.references) for key, part in components.items()})
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            with recipes.restoring(self):
+                for key in order:
+                    self._load_one(components[key], note)
+        finally:
+            if enabled:
+                gc.enable()
+
+    def _load_one(self, part: Stored, note: Callable[[Stored], None]) -> None:
+        if part.skip is not None:
+            self.failures[part.key] = part.skip
+            return
+        if part.has_code and part.magic != MAGIC:
+            self.failures[part.key] = (
+                f"it holds code compiled by Python {part.python}, which this Python cannot run; "
+                f"use Python {part.python} for this session, or define it again"
+            )
+            return
+        note(part)
+        self._buffers = part.segments[1:]
+        try:
+            values = _Unpickler(part.segments[0], self).load()
+        except BaseException as error:  # noqa: BLE001 - loading runs user code; it must cost no other component
+            self.failures[part.key] = str(error) if isinstance(error, NotLoaded) else _sentence(error)
+            return
+        finally:
+            self._buffers = ()
+        self.objects.update(zip(part.roots, values, strict=True))
+
+    def resolve(self, root: int) -> Any:
+        try:
+            return self.objects[root]
+        except KeyError:
+            reason = self.failures.get(self.holder.get(root, 0), "it is missing from the store")
+            raise NotLoaded(f"it uses something that could not be restored: {reason}") from None
+
+    def buffer(self, index: int) -> memoryview:
+        return self._buffers[index]
+
+    def load_nested(self, stream: bytes) -> Any:
+        return _Unpickler(stream, self).load()
+
+
+def _sentence(error: BaseException) -> str:
+    try:
+        return f"loading it failed with {type(error).__name__}: {str(error)[:300]}"
+    except Exception:  # noqa: BLE001 - __str__ of a user's exception
+        return f"loading it failed with {type(error).__name__}"

@@ -1,0 +1,309 @@
+"""The kernel's side of durability: restore at the start, one commit after every execution.
+
+Runs in the kernel, main thread only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import dis
+import json
+import threading
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from kernelrepl.guest import wire
+from kernelrepl.guest.interrupts import Interrupts
+from kernelrepl.guest.pickler import Surroundings
+from kernelrepl.guest.restore import MAGIC, Loader, Stored
+from kernelrepl.guest.snapshot import Snapshot
+from kernelrepl.guest.state import Component, Delta, Limits, Name
+from kernelrepl.guest.surroundings import ENVIRONMENT, Environment
+
+INLINE_BYTES = 1 << 20
+"""Components up to this size travel in the commit frame itself."""
+
+
+class Saving:
+    """Owns the channel after the start."""
+
+    def __init__(
+        self,
+        channel: wire.Channel,
+        shell: Any,
+        main_module: types.ModuleType,
+        interrupts: Interrupts,
+        start: dict[str, Any],
+    ) -> None:
+        self.channel = channel
+        self.shell = shell
+        self.main_module = main_module
+        self.interrupts = interrupts
+        self.durable = bool(start["durable"])
+        self.environment = Environment(start["workspace"])
+        limits = start["limits"]
+        self.snapshot = Snapshot(
+            Surroundings(shell.user_ns, main_module, shell),
+            shell.user_ns_hidden,
+            interrupts,
+            Limits(limits["variable_bytes"], limits["session_bytes"], limits["deadline_s"]),
+        )
+        self.stories: dict[str, str] = {}
+        self.in_cell = False
+        self._mentioned: set[str] = set()
+        self._own_threads: int | None = None
+        self._tasks_before: set[asyncio.Task[Any]] = set()
+        self._left_running: set[asyncio.Task[Any]] = set()
+        self._behind = False
+        self._commits = 0
+
+    def begin_cell(self, request: str) -> None:
+        """Tell the keeper that this request runs from here on. Does not wait: what is sent survives our death."""
+        self.in_cell = True
+        if self._own_threads is None:
+            self._own_threads = threading.active_count()  # before any user code: all of them are the kernel's
+        self._tasks_before = asyncio.all_tasks()
+        self.channel.send({"type": "begin", "request": request})
+
+    def mention(self, code: types.CodeType) -> None:
+        """Note the names in code that is about to run."""
+        self._mentioned.update(_names(code))
+
+    def _since_last(self, cause: str) -> frozenset[str] | None:
+        """The names through which state may have changed; None if it may have changed by other ways."""
+        mentioned, self._mentioned = frozenset(self._mentioned), set()
+        threads = threading.active_count() > (self._own_threads or 0)
+        tasks = self._left_running | (asyncio.all_tasks() - self._tasks_before)
+        self._left_running = {task for task in tasks if not task.done()}
+        return None if cause != "execution" or threads or tasks or self._behind else mentioned
+
+    # What a lost name says
+
+    def story(self, name: str | None) -> str | None:
+        """What to tell about a name that the session had and this kernel has not."""
+        return self.stories[name] if name is not None and self._is_lost(name) else None
+
+    def _is_lost(self, name: str) -> bool:
+        """Whether nobody has bound a lost name again; what IPython has put under it (`open`) does not count."""
+        space, hidden = self.shell.user_ns, self.shell.user_ns_hidden
+        return name in self.stories and (name not in space or (name in hidden and hidden[name] is space[name]))
+
+    def lost_builtin(self, code: types.CodeType) -> str | None:
+        """The story of a lost name that code would silently take for something else of the same name."""
+        if not self.stories:
+            return None
+        for name in _reads(code):
+            if self._is_lost(name) and (hasattr(builtins, name) or name in self.shell.user_ns):
+                return self.stories[name]
+        return None
+
+    # Restore
+
+    def restore(self, start: dict[str, Any], segments: list[list[memoryview]]) -> dict[str, Any]:
+        """Load what the keeper sent. Returns the report for the `ready` frame."""
+        snap, shell = self.snapshot, self.shell
+        shell.execution_count = start["execution_count"] + 1
+        parts = {}
+        for entry, data in zip(start["components"], segments, strict=True):
+            parts[entry["roots"][0]] = Stored(
+                key=entry["roots"][0],
+                roots=tuple(entry["roots"]),
+                references=tuple(entry["references"]),
+                segments=tuple(data),
+                has_code=entry["code"],
+                magic=entry["magic"],
+                python=entry["python"],
+                skip=entry["skip"],
+            )
+        loader = Loader(shell.user_ns, self.main_module, shell)
+        root, *_ = start["names"].get(ENVIRONMENT, (None,))
+        failed: list[tuple[str, str]] = []
+        if root in parts:
+            # First of all: modules are found through the session's own import path.
+            loader.load({root: parts[root]}, self._note_loading)
+            if root in loader.objects:
+                failed = self.environment.apply({ENVIRONMENT: loader.objects[root]})
+        loader.load({key: part for key, part in parts.items() if key != root}, self._note_loading)
+        if parts:
+            self.channel.send({"type": "loaded"})
+        snap.next_root = max([snap.next_root, *(root + 1 for part in parts.values() for root in part.roots)])
+        for root, value in loader.objects.items():
+            snap.adopt(root, value)
+        names, not_restored, own = self._bind(start["names"], loader)
+        self.stories = dict(start["stories"])
+        for entry in not_restored:
+            self.stories[entry["name"]] = _lost(entry)
+        snap.unloaded = set(self.stories)
+        self._freeze(parts, loader)
+        own.pop(ENVIRONMENT, None)
+        for what, why in failed + self.environment.apply(own):
+            not_restored.append({"name": what, "type": "", "reason": why})
+        stored = [part.roots for part in parts.values() if part.key not in loader.failures]
+        snap.rebase(names, stored, self.environment.own_values())
+        restored = sorted(name for name in names if not name.startswith("*") and name != "_")
+        return {"restored": restored, "not_restored": not_restored}
+
+    def _note_loading(self, part: Stored) -> None:
+        self.channel.send({"type": "loading", "component": part.key})
+
+    def _bind(
+        self, names: dict[str, Any], loader: Loader
+    ) -> tuple[dict[str, Name], list[dict[str, str]], dict[str, Any]]:
+        bound: dict[str, Name] = {}
+        lost: list[dict[str, str]] = []
+        own: dict[str, Any] = {}
+        for name, (root, kind, size) in names.items():
+            if root not in loader.objects:
+                key = loader.holder.get(root, 0)
+                reason = loader.failures.get(key, "its bytes are missing from the store")
+                if not name.startswith("*") and name != "_":
+                    lost.append({"name": name, "type": kind, "reason": reason})
+                continue
+            value = loader.objects[root]
+            bound[name] = Name(root, kind, size)
+            if name.startswith("*"):
+                own[name] = value
+                self.snapshot.adopt_own(name, root)
+                continue
+            self.shell.user_ns[name] = value
+            if name == "_":
+                self.shell.displayhook._ = value
+        return bound, lost, own
+
+    def _freeze(self, parts: dict[int, Stored], loader: Loader) -> None:
+        """Components that could not be loaded stay in the store; what they refer to must stay as well."""
+        snap = self.snapshot
+        for key in loader.failures:
+            snap.frozen_bytes += parts[key].size_bytes
+            for root in parts[key].references:
+                if root in loader.objects:
+                    snap.pinned[root] = loader.objects[root]
+
+    # Commit
+
+    def commit(
+        self, cause: str, request: str, outcome: dict[str, Any] | None, outputs: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Send what changed and wait until it is in the store.
+
+        Returns what became of it: {"committed", "saved", "not_saved"}. Never raises for a failed commit: what
+        could not be stored stays different from the store and is sent again by the next commit.
+        """
+        self.in_cell = False
+        self._commits += 1
+        mentioned = self._since_last(cause)
+        delta, failure = Delta(), None
+        if self.durable:
+            try:
+                delta = self.snapshot.capture(self.environment.own_values(), mentioned)
+            except Exception as error:  # noqa: BLE001 - a reply that tells is better than no reply
+                failure = f"internal error while saving: {type(error).__name__}: {error}"[:500]
+        if cause != "execution" and delta.empty:
+            return {"committed": True, "saved": {"created": [], "changed": [], "deleted": []}, "not_saved": []}
+        self._send(cause, request, outcome, outputs, delta, failure)
+        answer = self._answer()
+        saved = {"created": delta.created, "changed": delta.changed, "deleted": delta.deleted}
+        not_saved = [
+            {"name": name, "type": entry.type, "path": entry.path, "reason": entry.reason}
+            for name, entry in delta.unsaved.items()
+            if name != "_"
+        ]
+        self._behind = answer["type"] != "committed" or failure is not None
+        if answer["type"] == "committed":
+            if self.durable and failure is None:
+                self.snapshot.accept(delta)
+                self.stories = {name: story for name, story in self.stories.items() if self._is_lost(name)}
+            return {"committed": True, "saved": saved, "not_saved": not_saved}
+        return {"committed": False, "saved": {"created": [], "changed": [], "deleted": []}, "not_saved": not_saved}
+
+    def _answer(self) -> dict[str, Any]:
+        while True:
+            header, _ = self.channel.recv()
+            if header["type"] in ("committed", "failed") and header["commit"] == self._commits:
+                return header
+
+    def _send(
+        self,
+        cause: str,
+        request: str,
+        outcome: dict[str, Any] | None,
+        outputs: list[dict[str, Any]],
+        delta: Delta,
+        failure: str | None,
+    ) -> None:
+        entries: list[dict[str, Any]] = []
+        inline: list[wire.Buffer] = [json.dumps(outputs, ensure_ascii=True, default=str).encode() if outputs else b""]
+        room = wire.PIECE_BYTES
+        for index, part in enumerate(delta.components):
+            entry = _entry(part)
+            buffers = _buffers(part)
+            if part.size_bytes <= min(INLINE_BYTES, room):
+                inline.extend(buffers)
+                room -= part.size_bytes
+            else:
+                entry["staged"] = True
+                self._stage(index, buffers)
+            entries.append(entry)
+        self.channel.send(
+            {
+                "type": "commit",
+                "commit": self._commits,
+                "cause": cause,
+                "request": request,
+                "outcome": outcome,
+                "outputs_bytes": len(inline[0]),
+                "names": {name: [entry.root, entry.type, entry.size_bytes] for name, entry in delta.names.items()},
+                "unsaved": {name: [e.type, e.path, e.reason] for name, e in delta.unsaved.items()},
+                "deleted": delta.deleted,
+                "components": entries,
+                "closed": delta.closed,
+                "magic": MAGIC,
+                "failure": failure,
+                "saved": {"created": delta.created, "changed": delta.changed, "deleted": delta.deleted},
+            },
+            inline,
+        )
+
+    def _stage(self, index: int, buffers: list[wire.Buffer]) -> None:
+        for segment, buffer in enumerate(buffers):
+            for views in wire.pieces([buffer]):
+                header = {"type": "stage", "commit": self._commits, "component": index, "segment": segment}
+                self.channel.send(header, views)
+
+
+def _entry(part: Component) -> dict[str, Any]:
+    return {
+        "roots": part.roots,
+        "references": part.references,
+        "segments": [memoryview(buffer).nbytes for buffer in _buffers(part)],
+        "code": part.has_code,
+    }
+
+
+def _buffers(part: Component) -> list[wire.Buffer]:
+    assert part.stream is not None
+    return [part.stream.data, *part.stream.buffers]
+
+
+def _lost(entry: dict[str, str]) -> str:
+    kind = f" (a {entry['type']})" if entry["type"] else ""
+    return f"name {entry['name']!r}{kind} is stored but could not be restored: {entry['reason']}"
+
+
+def _reads(code: types.CodeType) -> Iterator[str]:
+    """The global names that code reads: not those that it assigns, and not the names of attributes."""
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"):
+            yield step.argval
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _reads(constant)
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)

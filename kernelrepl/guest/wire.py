@@ -1,0 +1,133 @@
+"""The channel between a kernel and its keeper: framing only, shared by both ends.
+
+A frame is a fixed prefix, a JSON header and raw bytes:
+
+    4 bytes  magic (format and version)
+    4 bytes  length of the header, big endian
+    8 bytes  length of the payload, big endian
+    header   UTF-8 JSON object with a "type"
+    payload  raw bytes, described by the header
+
+The channel is one inherited unix stream socket. The kernel is not trusted by the keeper, so lengths
+are bounded before anything is read.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+PROTOCOL = 1
+MAGIC = b"KRC1"
+PREFIX = struct.Struct("!4sIQ")
+MAX_HEADER_BYTES = 32 << 20
+MAX_PAYLOAD_BYTES = 64 << 20
+PIECE_BYTES = 8 << 20
+"""The most that is put into one frame of a long transfer, and into one transaction of the store."""
+
+_IOV_MAX = 512
+
+Buffer = bytes | bytearray | memoryview
+
+
+class WireError(Exception):
+    """The peer sent something that is not a frame of this protocol."""
+
+
+class ChannelClosed(WireError):
+    """The peer closed the channel."""
+
+
+def encode(header: dict[str, Any], payload_bytes: int) -> bytes:
+    """The prefix and header of a frame whose payload has `payload_bytes` bytes."""
+    body = json.dumps(header, separators=(",", ":"), ensure_ascii=True).encode()
+    return PREFIX.pack(MAGIC, len(body), payload_bytes) + body
+
+
+def parse_prefix(prefix: bytes) -> tuple[int, int]:
+    """Length of header and payload in bytes.
+
+    Raises WireError for a wrong magic or a length over the bounds.
+    """
+    magic, header_bytes, payload_bytes = PREFIX.unpack(prefix)
+    if magic != MAGIC:
+        raise WireError(f"not a channel frame: {magic!r}")
+    if header_bytes > MAX_HEADER_BYTES or payload_bytes > MAX_PAYLOAD_BYTES:
+        raise WireError(f"frame too large: header {header_bytes}, payload {payload_bytes} bytes")
+    return header_bytes, payload_bytes
+
+
+def parse_header(body: Buffer) -> dict[str, Any]:
+    """The header as a dict with a string "type". Raises WireError otherwise."""
+    try:
+        header = json.loads(bytes(body))
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"frame header is not JSON: {error}") from error
+    if not isinstance(header, dict) or not isinstance(header.get("type"), str):
+        raise WireError("frame header has no type")
+    return header
+
+
+def pieces(buffers: Sequence[Buffer], limit: int = PIECE_BYTES) -> list[list[memoryview]]:
+    """Cut buffers, in order, into groups of at most `limit` bytes each."""
+    groups: list[list[memoryview]] = [[]]
+    room = limit
+    for buffer in buffers:
+        view = memoryview(buffer).cast("B")
+        while view.nbytes:
+            if not room:
+                groups.append([])
+                room = limit
+            part = view[:room]
+            groups[-1].append(part)
+            room -= part.nbytes
+            view = view[part.nbytes :]
+    return groups if groups[-1] else groups[:-1]
+
+
+class Channel:
+    """The kernel's end: blocking, used by the main thread only."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def send(self, header: dict[str, Any], payload: Sequence[Buffer] = ()) -> None:
+        """Send one frame. Raises ChannelClosed when the keeper is gone."""
+        views = [memoryview(part).cast("B") for part in payload if memoryview(part).nbytes]
+        queue = [memoryview(encode(header, sum(v.nbytes for v in views))), *views]
+        try:
+            while queue:
+                sent = self._sock.sendmsg(queue[:_IOV_MAX])
+                while queue and sent >= queue[0].nbytes:
+                    sent -= queue.pop(0).nbytes
+                if sent:
+                    queue[0] = queue[0][sent:]
+        except (BrokenPipeError, ConnectionError) as error:
+            raise ChannelClosed("the keeper closed the channel") from error
+
+    def recv(self) -> tuple[dict[str, Any], bytearray]:
+        """Receive one frame. Raises ChannelClosed at the end of the stream."""
+        header_bytes, payload_bytes = parse_prefix(bytes(self._read(PREFIX.size)))
+        return parse_header(self._read(header_bytes)), self._read(payload_bytes)
+
+    def _read(self, size: int) -> bytearray:
+        data = bytearray(size)
+        view = memoryview(data)
+        while view.nbytes:
+            try:
+                got = self._sock.recv_into(view)
+            except ConnectionError as error:
+                raise ChannelClosed("the keeper closed the channel") from error
+            if not got:
+                raise ChannelClosed("the keeper closed the channel")
+            view = view[got:]
+        return data

@@ -1,0 +1,55 @@
+"""One execution on its way through a session, and what a commit says about it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass, field, replace
+
+from kernelrepl import transcript
+from kernelrepl.model import Commit, Execution, Failure, Output, Restored, Status
+
+
+@dataclass
+class Job:
+    """One execution on its way. `result` is set once, when it is over."""
+
+    code: str
+    request_id: str
+    origin: str
+    timeout_s: float | None = None
+    reset: bool = False
+    msg_id: str = field(default_factory=lambda: secrets.token_hex(16))
+    row: int | None = None
+    live: transcript.Transcript = field(default_factory=transcript.Transcript)
+    commit: Commit | None = None
+    commit_error: str | None = None
+    restored: Restored | None = None
+    stopped_by: Status | None = None
+    """"interrupted" or "timeout" once it has been asked to stop."""
+    started: bool = False
+    """It has been sent to a kernel."""
+    began: bool = False
+    """A kernel has begun to run it."""
+    result: asyncio.Future[Execution] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+def output_of(commit: Commit) -> Output:
+    """The folded outputs of a commit; an error without a message of its own is made up from the outcome."""
+    output = transcript.load(commit.outputs)
+    outcome = commit.outcome or {}
+    if outcome.get("error") and output.error is None:
+        name, message = outcome["error"]
+        output = replace(output, error=Failure(name, message, f"{name}: {message}"))
+    if not outcome.get("error"):
+        output = replace(output, error=None)
+    return output
+
+
+def outcome_status(commit: Commit, stopped_by: Status | None) -> Status:
+    """ok or error as the kernel says; interrupted or timeout if the error is the one we caused."""
+    outcome = commit.outcome or {}
+    error = outcome.get("error")
+    if error and stopped_by is not None and error[0] in ("KeyboardInterrupt", "CancelledError"):
+        return stopped_by
+    return "error" if error else "ok"

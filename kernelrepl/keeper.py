@@ -1,0 +1,294 @@
+"""The keeper: one process per data directory. Owns the database and the kernels, serves its sockets.
+
+Wiring only: concrete classes, sockets, the clock, signals and the environment enter here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import json
+import logging
+import logging.handlers
+import os
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import zmq.asyncio
+
+from kernelrepl import __version__, config, rendezvous
+from kernelrepl.errors import InvalidSettings, KeeperRunning, KernelReplError
+from kernelrepl.kernel import spawn
+from kernelrepl.kernel.launch import Launcher
+from kernelrepl.manager import Manager, Origin, Places, base_environment
+from kernelrepl.session import Means
+from kernelrepl.store import Store
+
+EXIT_GRACE_S = 10.0
+END_CLIENTS_S = 5.0
+"""How long connections may take to end by themselves once they are closed."""
+HANDOVER_S = 20.0
+"""How long a new keeper waits for one that is ending."""
+LINE_BYTES = 64 << 20
+_LOG_BYTES = 1_000_000
+_log = logging.getLogger("kernelrepl")
+
+
+@dataclass
+class Connection:
+    """One client: who it says it is, and what its sessions get."""
+
+    name: str
+    settings: config.Settings
+    operator: bool
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    resumed: frozenset[str] = frozenset()
+    """JSON-RPC ids of requests that it sends again because it lost their replies."""
+    gone: bool = False
+
+    def origin(self) -> Origin:
+        settings = self.settings
+        return Origin(self.name, settings.limits(), settings.python)
+
+
+Face = Callable[["Keeper", Connection, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+"""Serves one client after the hellos. Injected, so that the keeper knows no protocol of its faces."""
+
+
+class Keeper:
+    """Runs until it is told to stop, or nobody needs it."""
+
+    def __init__(
+        self,
+        settings: config.Settings,
+        face: Face,
+        *,
+        launcher: Launcher = spawn,
+        make_store: Callable[[Path], Store] = Store,
+        exit_grace_s: float = EXIT_GRACE_S,
+    ) -> None:
+        self.settings = settings
+        self.data_dir = settings.data_dir.expanduser().absolute()
+        self.runtime_dir = rendezvous.runtime_dir(self.data_dir, settings.runtime_dir, os.environ)
+        self.stopping = asyncio.Event()
+        self.instance = secrets.token_hex(8)
+        self._changed = asyncio.Event()
+        self._exit_grace_s = exit_grace_s
+        self._face = face
+        self._launcher = launcher
+        self._make_store = make_store
+        self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self.manager: Manager
+
+    @property
+    def connections(self) -> int:
+        return len(self._clients)
+
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until stopped. `ready` is called once the sockets answer.
+
+        Raises KeeperRunning when the data directory has a keeper, StorageFailed for the database, and
+        KeeperUnavailable for directories that cannot be used.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            rendezvous.make_private(self.data_dir)
+            stack.enter_context(_exclusive(self.data_dir))
+            rendezvous.make_private(self.runtime_dir)
+            for stale in (*self.runtime_dir.glob("k-*"), *self.runtime_dir.glob("once-*")):
+                shutil.rmtree(stale, ignore_errors=True)  # a keeper that was killed left it
+            store = self._make_store(self.data_dir / "python_sessions.db")
+            store.open()
+            stack.callback(store.close)
+            context = zmq.asyncio.Context()
+            stack.callback(context.destroy, 0)
+            means = Means(self._launcher, context, store, self._emit)
+            cache = Path(platformdirs.user_cache_dir("kernelrepl", appauthor=False))
+            places = Places(self.data_dir, self.runtime_dir, self.settings.python, base_environment(os.environ, cache))
+            self.manager = Manager(places, means, idle_timeout_s=self.settings.idle_timeout_s)
+            stack.push_async_callback(self.manager.close)
+            for name, operator in ((rendezvous.AGENT, False), (rendezvous.OPERATOR, True)):
+                await self._listen(stack, name, operator)
+            stack.push_async_callback(self._end_clients)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self.stopping.set)
+            stack.enter_context(self._published())
+            housekeeping = asyncio.create_task(self._housekeeping())
+            stack.callback(housekeeping.cancel)
+            ready()
+            gc.collect()
+            gc.freeze()  # what was imported stays: no collection needs to look at it again
+            _log.info("serving %s, pid %d", self.data_dir, os.getpid())
+            await self.stopping.wait()
+            _log.info("stopping")
+
+    async def _listen(self, stack: contextlib.AsyncExitStack, name: str, operator: bool) -> None:
+        path = self.runtime_dir / f"{name}.sock"
+        path.unlink(missing_ok=True)  # we hold the lock of the directory: what lies there is stale
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._clients[task] = writer
+            try:
+                await self._serve(reader, writer, operator)
+            except asyncio.CancelledError:
+                if not self.stopping.is_set():
+                    raise
+            except Exception:  # noqa: BLE001 - one client must not end the keeper
+                _log.exception("a client's connection failed")
+            finally:
+                self._clients.pop(task, None)
+                self._changed.set()
+                writer.close()
+
+        server = await asyncio.start_unix_server(accept, path, limit=LINE_BYTES)
+        path.chmod(0o600)
+        stack.callback(path.unlink, missing_ok=True)
+        stack.callback(server.close)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, operator: bool) -> None:
+        answer: dict[str, Any] = {"kernelrepl": rendezvous.PROTOCOL, "version": __version__, "pid": os.getpid()}
+        try:
+            connection = self._greet(json.loads(await reader.readline()), operator)
+        except (ValueError, InvalidSettings, KeyError, TypeError, AttributeError) as error:
+            known = isinstance(error, InvalidSettings)
+            answer["error"] = (
+                str(error) if known else "this socket expects a kernelrepl hello; use the kernelrepl command"
+            )
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+            return
+        answer["instance"] = self.instance
+        writer.write(json.dumps(answer).encode() + b"\n")
+        await writer.drain()
+        await self._face(self, connection, reader, writer)
+
+    def _greet(self, hello: dict[str, Any], operator: bool) -> Connection:
+        environment = {str(key): str(value) for key, value in hello.get("settings", {}).items()}
+        return Connection(
+            name=str(hello["client"])[:100],
+            settings=config.for_client(self.settings, environment),
+            operator=operator,
+            id=str(hello.get("connection") or secrets.token_hex(8))[:64],
+            resumed=frozenset(json.dumps(entry) for entry in hello.get("resumed", ())),
+        )
+
+    async def _end_clients(self) -> None:
+        # Without another word: a front that gets no answer asks the next keeper, which knows the outcome.
+        for writer in self._clients.values():
+            writer.transport.abort()
+        if self._clients:
+            await asyncio.wait(self._clients, timeout=END_CLIENTS_S)
+        for task in list(self._clients):
+            task.cancel()
+        await asyncio.gather(*self._clients, return_exceptions=True)
+
+    @contextlib.contextmanager
+    def _published(self) -> Iterator[None]:
+        """keeper.json: how others find us. Written last, removed first."""
+        path = self.data_dir / "keeper.json"
+        content = {
+            "pid": os.getpid(),
+            "protocol": rendezvous.PROTOCOL,
+            "version": __version__,
+            rendezvous.AGENT: str(self.runtime_dir / "agent.sock"),
+            rendezvous.OPERATOR: str(self.runtime_dir / "operator.sock"),
+        }
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(content))
+        temporary.chmod(0o600)
+        temporary.replace(path)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _emit(self, event: str, **data: Any) -> None:
+        level = logging.DEBUG if event == "executed" else logging.INFO
+        _log.log(level, "%s %s", event, " ".join(f"{key}={value!r}" for key, value in data.items()))
+        self._changed.set()
+
+    async def _housekeeping(self) -> None:
+        """Stop idle kernels, and the keeper itself when nobody is connected and no kernel lives."""
+        while True:
+            self._changed.clear()
+            due = await self.manager.hibernate_idle()
+            unused = not self._clients and not self.manager.live()
+            try:
+                async with asyncio.timeout(self._exit_grace_s if unused else due):
+                    await self._changed.wait()
+            except TimeoutError:
+                if unused and not self._clients and not self.manager.live():
+                    self.stopping.set()
+                    return
+
+
+@contextlib.contextmanager
+def _exclusive(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory. Raises KeeperRunning if another process does.
+
+    One that is about to end has taken its keeper.json away already; that one is waited for.
+    """
+    descriptor = os.open(data_dir / "keeper.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + HANDOVER_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if rendezvous.read_keeper(data_dir) is not None or time.monotonic() > deadline:
+                    raise KeeperRunning(str(data_dir)) from None
+                # flock knows no time limit, and nothing is served yet that this could hold up.
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def set_up_log(data_dir: Path) -> None:
+    """A rotating log beside the database. The log is the only thing a keeper writes for people."""
+    directory = data_dir / "logs"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handler = logging.handlers.RotatingFileHandler(directory / "keeper.log", maxBytes=_LOG_BYTES, backupCount=3)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    _log.setLevel(logging.INFO)
+
+
+def main(face: Face, ready_fd: int | None, **seams: Any) -> int:
+    """Run a keeper in this process. Says on `ready_fd`, as one JSON line, that it serves or why it cannot."""
+
+    def say(answer: dict[str, Any]) -> None:
+        if ready_fd is not None:
+            with os.fdopen(ready_fd, "w") as pipe:
+                pipe.write(json.dumps(answer) + "\n")
+
+    async def serve() -> None:
+        await Keeper(settings, face, **seams).run(lambda: say({"ok": True}))
+
+    try:
+        settings = config.load()
+        rendezvous.make_private(settings.data_dir.expanduser().absolute())
+        set_up_log(settings.data_dir.expanduser().absolute())
+        asyncio.run(serve())
+    except KernelReplError as error:
+        _log.error("%s", error)
+        with contextlib.suppress(OSError):
+            say({"error": str(error)})
+        return 1
+    except Exception:
+        _log.exception("the keeper failed")
+        raise
+    return 0

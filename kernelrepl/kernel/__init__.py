@@ -1,0 +1,6 @@
+"""The host's side of one kernel: its process, its channel, its Jupyter sockets."""
+
+from kernelrepl.kernel.kernel import Kernel, KernelDied
+from kernelrepl.kernel.launch import Launch, spawn
+
+__all__ = ["Kernel", "KernelDied", "Launch", "spawn"]

@@ -1,0 +1,253 @@
+"""One live kernel: process, channel and Jupyter client, started and ended together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import zmq.asyncio
+
+from kernelrepl.errors import KernelStartFailed, StorageFailed
+from kernelrepl.guest import wire
+from kernelrepl.kernel.channel import HostChannel, parse_commit
+from kernelrepl.kernel.jupyter import JupyterClient, Message, OnOutput
+from kernelrepl.kernel.launch import Process
+from kernelrepl.model import Commit, Limits, Manifest, NotRestored, Restored, StoredComponent
+
+START_TIMEOUT_S = 60.0
+_log = logging.getLogger("kernelrepl")
+
+
+class KernelDied(Exception):
+    """The process ended. `loading` is the component it was loading, if it was."""
+
+    def __init__(self, exit_code: int | None, loading: int | None = None) -> None:
+        super().__init__(describe_exit(exit_code))
+        self.exit_code = exit_code
+        self.loading = loading
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """What a kernel needs from the session that owns it."""
+
+    begin: Callable[[str], None]
+    """The kernel has begun to run a request. When it dies, this tells what ran and what did not."""
+    stage: Callable[[int, bytes], Awaitable[None]]
+    commit: Callable[[Commit], Awaitable[None]]
+    """Returns when the commit is in the store; raises StorageFailed otherwise."""
+    output: OnOutput
+    load: Callable[[StoredComponent], AsyncIterator[bytes]]
+
+
+class Kernel:
+    """Started with `start`, ended with `stop`."""
+
+    def __init__(self, process: Process, handlers: Handlers) -> None:
+        self.process = process
+        self.python = ""
+        self.packages: dict[str, str] = {}
+        self._handlers = handlers
+        self._channel: HostChannel | None = None
+        self._client: JupyterClient | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._loading: int | None = None
+        self._end = asyncio.ensure_future(process.ended.wait())
+
+    @property
+    def ended(self) -> asyncio.Event:
+        return self.process.ended
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    async def start(
+        self, context: zmq.asyncio.Context, manifest: Manifest, limits: Limits, workspace: str, durable: bool
+    ) -> Restored:
+        """Bring the kernel up and restore the session into it.
+
+        Raises KernelDied (with the component that was loading) and KernelStartFailed.
+        """
+        self._channel = await HostChannel.open(self.process.channel)
+        key = secrets.token_hex(16)
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await self._introduce(manifest, limits, workspace, durable, key)
+                report = await self._until_ready(manifest)
+                self._client = JupyterClient(context, self.process.directory, key, self._handlers.output)
+                await self._unless_dead(self._client.wait_for_output())
+        except wire.WireError as error:
+            await self.process.kill()
+            if isinstance(error, wire.ChannelClosed) and self._loading is not None:
+                raise KernelDied(self.process.exit_code, self._loading) from error
+            raise KernelStartFailed(describe_exit(self.process.exit_code), self.process.log()) from error
+        except TimeoutError as error:
+            await self.process.kill()
+            if self._loading is not None:
+                raise KernelDied(self.process.exit_code, self._loading) from error
+            raise KernelStartFailed(f"it was not ready after {START_TIMEOUT_S:g} s", self.process.log()) from error
+        self._serving = asyncio.create_task(self._serve())
+        return report
+
+    async def _introduce(self, manifest: Manifest, limits: Limits, workspace: str, durable: bool, key: str) -> None:
+        assert self._channel is not None
+        hello, _ = await self._channel.recv()
+        if hello["type"] != "hello" or hello.get("protocol") != wire.PROTOCOL:
+            raise wire.WireError(f"the kernel speaks another protocol: {hello!r:.200}")
+        self.python = str(hello.get("python"))[:40]
+        packages = hello.get("packages")
+        self.packages = {str(k)[:80]: str(v)[:80] for k, v in packages.items()} if isinstance(packages, dict) else {}
+        await self._channel.send(
+            {
+                "type": "start",
+                "connection": {"prefix": str(self.process.directory / "s"), "key": key},
+                "workspace": workspace,
+                "durable": durable,
+                "limits": {
+                    "variable_bytes": limits.variable_bytes,
+                    "session_bytes": limits.session_bytes,
+                    "deadline_s": limits.save_deadline_s,
+                },
+                "names": manifest.names,
+                "stories": manifest.stories,
+                "execution_count": manifest.execution_count,
+                "components": [_component_entry(part) for part in manifest.components],
+            }
+        )
+        for part in manifest.components:
+            if sum(part.segments):
+                async for piece in self._handlers.load(part):
+                    await self._channel.send({"type": "data", "component": part.key}, [piece])
+
+    async def _until_ready(self, manifest: Manifest) -> Restored:
+        assert self._channel is not None
+        known = {part.key for part in manifest.components}
+        while True:
+            header, _ = await self._channel.recv()
+            match header["type"]:
+                case "loading" if isinstance(header.get("component"), int) and header["component"] in known:
+                    self._loading = header["component"]
+                case "loaded":
+                    self._loading = None
+                case "ready":
+                    return _restored(header)
+                case other:
+                    raise wire.WireError(f"unexpected frame {other!r:.40} during the start")
+
+    async def _serve(self) -> None:
+        """Answer the channel until it closes. A kernel that breaks the protocol is killed."""
+        assert self._channel is not None
+        try:
+            while True:
+                header, payload = await self._channel.recv()
+                match header["type"]:
+                    case "begin":
+                        self._handlers.begin(str(header.get("request")))
+                    case "stage":
+                        await self._stage(header, payload)
+                    case "commit":
+                        await self._commit(header, payload)
+                    case other:
+                        raise wire.WireError(f"unexpected frame {other!r:.40}")
+        except wire.ChannelClosed:
+            pass
+        except wire.WireError:
+            await self.process.kill()
+
+    async def _stage(self, header: dict[str, Any], payload: bytes) -> None:
+        index = header.get("component")
+        if type(index) is not int:
+            raise wire.WireError("a staged piece without its component")
+        # A piece that cannot be stored shows when its commit is published: the digests are missing there.
+        with contextlib.suppress(StorageFailed):
+            await self._handlers.stage(index, payload)
+
+    async def _commit(self, header: dict[str, Any], payload: bytes) -> None:
+        assert self._channel is not None
+        commit = parse_commit(header, payload, self.python)
+        answer: dict[str, Any] = {"type": "committed", "commit": header.get("commit")}
+        try:
+            await self._handlers.commit(commit)
+        except StorageFailed as error:
+            answer = {"type": "failed", "commit": header.get("commit"), "reason": str(error)[:500]}
+        except Exception as error:  # noqa: BLE001 - without an answer the kernel would wait for ever
+            _log.exception("a commit failed")
+            answer = {"type": "failed", "commit": header.get("commit"), "reason": f"internal error: {error!r:.200}"}
+        await self._channel.send(answer)
+
+    async def execute(self, msg_id: str, code: str) -> Message:
+        """Run code and return the message of its reply. Raises KernelDied."""
+        assert self._client is not None
+        message: Message = await self._unless_dead(self._client.execute(msg_id, code))
+        return message
+
+    async def _unless_dead(self, work: Awaitable[Any]) -> Any:
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({task, self._end}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            # What the kernel committed before it died is still in the channel: let it be stored first.
+            if self._serving is not None:
+                await self._serving
+            raise KernelDied(self.process.exit_code)
+        finally:
+            task.cancel()
+
+    def interrupt(self) -> None:
+        self.process.signal(signal.SIGINT)
+
+    async def stop(self) -> None:
+        """End the process and free all it had. Idempotent, and safe after its death."""
+        await self.process.kill()
+        if self._serving is not None:
+            await asyncio.gather(self._serving, return_exceptions=True)
+        if self._client is not None:
+            await self._client.close()
+        if self._channel is not None:
+            self._channel.close()
+        self.process.close()
+
+
+def describe_exit(code: int | None) -> str:
+    """How a process ended, for people."""
+    if code is None:
+        return "it did not answer"
+    if code < 0:
+        try:
+            return f"it was ended by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"it was ended by signal {-code}"
+    return f"it exited with code {code}"
+
+
+def _component_entry(part: StoredComponent) -> dict[str, Any]:
+    return {
+        "roots": part.roots,
+        "references": part.references,
+        "segments": part.segments,
+        "code": part.has_code,
+        "magic": part.magic,
+        "python": part.python,
+        "skip": part.blocked,
+    }
+
+
+def _restored(header: dict[str, Any]) -> Restored:
+    try:
+        return Restored(
+            names=tuple(str(name)[:500] for name in header["restored"]),
+            not_restored=tuple(
+                NotRestored(str(e["name"])[:500], str(e["type"])[:200], str(e["reason"])[:2000])
+                for e in header["not_restored"]
+            ),
+        )
+    except (KeyError, TypeError) as error:
+        raise wire.WireError(f"malformed ready frame: {error}") from error

@@ -1,0 +1,348 @@
+"""Many sessions: find or create them, run code in them, list, clear, delete and stop them."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from kernelrepl import transcript
+from kernelrepl.errors import InvalidArgument, InvalidSessionId, NothingRunning, UnknownSession
+from kernelrepl.job import Job
+from kernelrepl.kernel import Launch
+from kernelrepl.model import Execution, Limits, SessionInfo, Variable
+from kernelrepl.recorder import NullRecorder, StoreRecorder
+from kernelrepl.session import Means, Session
+from kernelrepl.store.reading import ExecutionRow
+
+_SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-:@+]{0,99}\Z")
+MAX_CODE_BYTES = 5_000_000
+MAX_WAIT_S = 3600.0
+MAX_TIMEOUT_S = 7 * 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who asks: what a new session gets is taken from here, and the row says who ran it."""
+
+    name: str = "unknown"
+    limits: Limits = field(default_factory=Limits)
+    python: str | None = None
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a keeper keeps things."""
+
+    data_dir: Path
+    runtime_dir: Path
+    python: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SessionView:
+    """A session as lists show it: its rows and, if it is awake, its kernel."""
+
+    info: SessionInfo
+    kernel: str
+    pid: int | None
+    sandbox: str
+
+
+class Manager:
+    """All sessions of one keeper."""
+
+    def __init__(self, places: Places, means: Means, *, sandbox: str = "off", idle_timeout_s: float = 900.0) -> None:
+        self.places = places
+        self.sandbox = sandbox
+        self.idle_timeout_s = idle_timeout_s
+        self._means = means
+        self._store = means.store
+        self._sessions: dict[str, Session] = {}
+        self._keys: dict[str, int] = {}
+        self._creating: dict[str, asyncio.Lock] = {}
+        self._transient: set[Session] = set()
+
+    # Running code
+
+    async def execute(
+        self,
+        code: str,
+        session_id: str,
+        origin: Origin,
+        *,
+        request_id: str,
+        timeout_s: float | None = None,
+        reset: bool = False,
+        resumed: bool = False,
+    ) -> tuple[Session, Job] | Execution:
+        """Start code in a session, creating it if there is none.
+
+        A request that was seen before is not run again: its outcome comes from its row, or the job that
+        still runs is joined. resumed: the caller asks for a request whose reply it lost.
+        """
+        check_code(code)
+        check_timeout(timeout_s)
+        session = await self._session(check_session_id(session_id), origin)
+        known = session.unfinished.get(request_id)
+        if known is not None:
+            return session, known
+        if resumed:
+            row = await self._store.execution(request_id)
+            if row is not None:
+                return self._from_row(session_id, row)
+        job = Job(code, request_id, origin.name, timeout_s, reset)
+        return session, session.submit(job)
+
+    def _from_row(self, session_id: str, row: ExecutionRow) -> Execution:
+        status: Any = row.status
+        note = "the reply was lost on the way; this is the committed outcome" if row.committed else None
+        if not row.committed:
+            status = "crashed" if row.status in ("started", "crashed") else row.status
+            note = (
+                "the keeper or the kernel ended while this ran; nothing of it was kept, and variables are as they"
+                " were before it"
+            )
+            if status in ("ok", "error", "interrupted"):
+                note = "it ran to its end, but what it changed could not be stored with it"
+        return Execution(
+            session_id,
+            status,
+            transcript.load(row.outputs),
+            execution_count=row.execution_count,
+            duration_s=row.duration_s,
+            saved=row.saved,
+            not_saved=row.not_saved,
+            restored=row.restored,
+            committed=row.committed,
+            sandbox=self.sandbox,
+            note=note,
+            request_id=row.request_id,
+        )
+
+    async def execute_once(self, code: str, origin: Origin, *, timeout_s: float | None) -> tuple[Session, Job]:
+        """Start code in a fresh kernel that leaves nothing. End it with `discard`."""
+        check_code(code)
+        check_timeout(timeout_s)
+        workspace = Path(tempfile.mkdtemp(prefix="once-", dir=self.places.runtime_dir))
+        session = Session(
+            None,
+            self._launch(workspace, origin.python),
+            origin.limits,
+            NullRecorder(),
+            self._means,
+            sandbox=self.sandbox,
+        )
+        self._transient.add(session)
+        return session, session.submit(Job(code, secrets.token_hex(16), origin.name, timeout_s))
+
+    async def discard(self, session: Session) -> None:
+        """End a session that leaves nothing, and its workspace."""
+        self._transient.discard(session)
+        await session.close()
+        await asyncio.to_thread(shutil.rmtree, session.launch.workspace, True)
+
+    async def latest(self, session_id: str) -> tuple[Session, Job] | Execution:
+        """The execution that runs in a session, or the last one that did. Raises NothingRunning."""
+        info, _ = await self._known(session_id)
+        session = self._sessions.get(session_id)
+        if session is not None and session.latest is not None:
+            return session, session.current or session.latest
+        row = await self._store.last_execution(info.key)
+        if row is None:
+            raise NothingRunning(session_id)
+        return (
+            self._from_row(session_id, row)
+            if row.status == "crashed"
+            else replace(self._from_row(session_id, row), note=None)
+        )
+
+    # Sessions
+
+    async def _session(self, session_id: str, origin: Origin) -> Session:
+        lock = self._creating.setdefault(session_id, asyncio.Lock())
+        async with lock:
+            session = self._sessions.get(session_id)
+            if session is None:
+                session = await self._load_session(session_id, origin)
+                self._sessions[session_id] = session
+            return session
+
+    async def _load_session(self, session_id: str, origin: Origin) -> Session:
+        found = await self._store.find_session(session_id)
+        if found is None:
+            fixed: dict[str, Any] = {"limits": asdict(origin.limits), "python": origin.python, "sandbox": self.sandbox}
+            name = secrets.token_hex(8)
+            await asyncio.to_thread(self._workspace(name).mkdir, 0o700, True, True)
+            key = await self._store.create_session(session_id, name, fixed)
+        else:
+            info, fixed = found
+            key, name = info.key, info.workspace
+            await asyncio.to_thread(self._workspace(name).mkdir, 0o700, True, True)
+        limits = Limits(**fixed["limits"])
+        self._keys[session_id] = key
+        return Session(
+            session_id,
+            self._launch(self._workspace(name), fixed["python"]),
+            limits,
+            StoreRecorder(key, self._store, limits),
+            self._means,
+            sandbox=self.sandbox,
+        )
+
+    def _workspace(self, name: str) -> Path:
+        return self.places.data_dir / "workspaces" / name
+
+    def workspace(self, info: SessionInfo) -> Path:
+        """The directory that belongs to a session."""
+        return self._workspace(info.workspace)
+
+    async def stored_execution(self, request_id: str) -> ExecutionRow | None:
+        return await self._store.execution(request_id)
+
+    def _launch(self, workspace: Path, python: str | None) -> Launch:
+        environment = {**self.places.environment, "IPYTHONDIR": str(self.places.runtime_dir / "ipython")}
+        return Launch(python or self.places.python, self.places.runtime_dir, workspace, environment)
+
+    async def _known(self, session_id: str) -> tuple[SessionInfo, dict[str, Any]]:
+        found = await self._store.find_session(check_session_id(session_id))
+        if found is None:
+            names = [info.session_id for info in await self._store.list_sessions()]
+            raise UnknownSession(session_id, difflib.get_close_matches(session_id, names, 3))
+        return found
+
+    async def list_sessions(self) -> list[SessionView]:
+        return [self._view(info) for info in await self._store.list_sessions()]
+
+    def _view(self, info: SessionInfo) -> SessionView:
+        session = self._sessions.get(info.session_id)
+        if session is None:
+            return SessionView(info, "asleep", None, self.sandbox)
+        return SessionView(info, session.state.value, session.pid, session.sandbox)
+
+    async def list_variables(self, session_id: str) -> list[Variable]:
+        """Answered from the store, so it works while the session is busy or asleep. Raises UnknownSession."""
+        info, _ = await self._known(session_id)
+        return await self._store.variables(info.key)
+
+    async def clear(self, session_id: str, origin: Origin) -> int:
+        """Forget the variables of a session; history and workspace stay. Returns how many there were."""
+        info, _ = await self._known(session_id)
+        session = await self._session(session_id, origin)
+        await session.clear()
+        return info.variable_count
+
+    async def delete(self, session_id: str, origin: Origin) -> None:
+        """Delete a session with everything it has, running or not. Raises UnknownSession."""
+        await self._known(session_id)
+        session = await self._session(session_id, origin)
+        await session.delete()
+        await self._store.delete_session(self._keys[session_id])
+        if self._sessions.get(session_id) is session:
+            del self._sessions[session_id]
+            del self._keys[session_id]
+
+    # Idleness and end
+
+    def live(self) -> int:
+        """How many kernels there are, or will be in a moment."""
+        return len(self._transient) + sum(1 for s in self._sessions.values() if s.pid is not None or s.busy)
+
+    def busy(self) -> bool:
+        return bool(self._transient) or any(session.busy for session in self._sessions.values())
+
+    async def hibernate_idle(self) -> float | None:
+        """Stop kernels that have idled long enough; returns the seconds until the next one may be due.
+
+        A session with names that could not be saved keeps its kernel: stopping it would lose them.
+        """
+        now = asyncio.get_running_loop().time()
+        due: list[float] = []
+        for session in list(self._sessions.values()):
+            if session.pid is None or session.busy or session.unsaved or session.behind:
+                continue
+            left = session.idle_since + self.idle_timeout_s - now
+            if left > 0:
+                due.append(left)
+                continue
+            await session.hibernate()
+            self._means.emit("hibernated", session=session.session_id)
+        await self._store.collect_if_due()
+        return min(due, default=None)
+
+    async def close(self) -> None:
+        """End all kernels. Sessions stay in the store."""
+        for session in [*self._sessions.values(), *self._transient]:
+            await session.close()
+
+
+def check_session_id(session_id: str) -> str:
+    """The id itself. Raises InvalidSessionId."""
+    if not session_id:
+        raise InvalidSessionId(session_id, "is empty")
+    if len(session_id) > 100:
+        raise InvalidSessionId(session_id, f"has {len(session_id)} characters")
+    if not _SESSION_ID.match(session_id):
+        raise InvalidSessionId(session_id, "has characters that are not allowed")
+    return session_id
+
+
+def check_code(code: str) -> None:
+    size = len(code.encode(errors="replace"))
+    if size > MAX_CODE_BYTES:
+        raise InvalidArgument(
+            f"the code has {size} bytes and may have {MAX_CODE_BYTES};"
+            " put data into a file in the workspace and read it there"
+        )
+    if not code.isascii():
+        try:
+            code.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(
+                f"the code has a character at position {error.start} that is not Unicode text; write it as an escape"
+            ) from error
+    if "\0" in code:
+        raise InvalidArgument("the code contains a NUL character; write it as \\0 inside a string")
+
+
+def check_timeout(timeout_s: float | None) -> None:
+    if timeout_s is not None and not 0 < timeout_s <= MAX_TIMEOUT_S:
+        raise InvalidArgument(
+            f"timeout is {timeout_s:g} seconds; it must be above 0 and at most {MAX_TIMEOUT_S:g}, or left out"
+        )
+
+
+def check_wait(wait_s: float) -> None:
+    if not 0 <= wait_s <= MAX_WAIT_S:
+        raise InvalidArgument(f"wait is {wait_s:g} seconds; it must be from 0 to {MAX_WAIT_S:g}")
+
+
+def base_environment(environ: Mapping[str, str], cache_dir: Path) -> dict[str, str]:
+    """The environment of a kernel: nothing of the person's but what Python needs to find its way."""
+    keep = (
+        "PATH",
+        "HOME",
+        "LANG",
+        "LC_ALL",
+        "LC_CTYPE",
+        "TZ",
+        "USER",
+        "LOGNAME",
+        "TMPDIR",
+        "PYTHONPATH",
+        "VIRTUAL_ENV",
+    )
+    found = {name: environ[name] for name in keep if name in environ}
+    found.setdefault("LANG", "C.UTF-8")
+    found["MPLCONFIGDIR"] = str(cache_dir / "matplotlib")
+    found["PATH"] = found.get("PATH", os.defpath)
+    return found

@@ -1,0 +1,236 @@
+"""What the MCP tools return: models for structured content, and the short text a model reads.
+
+Descriptions become the output schemas, written for a model that has never seen these tools.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
+from pydantic import BaseModel, Field
+
+from kernelrepl.model import Execution, Restored, Variable
+from kernelrepl.transcript import cut
+
+TEXT_CHARS = 10_000
+"""The most that the text part of a result takes. The structured part has its own, larger, setting."""
+OUTPUT_URI = "kernelrepl://executions/{request_id}/{stream}"
+
+
+class SavedNames(BaseModel):
+    created: list[str] = Field(description="names that are new")
+    changed: list[str] = Field(description="names whose value changed")
+    deleted: list[str] = Field(description="names that were deleted")
+
+
+class NotSavedName(BaseModel):
+    name: str
+    type: str
+    path: str = Field(description="where inside the value the part is that cannot be saved")
+    reason: str = Field(description="why, and what to do instead")
+
+
+class NotRestoredName(BaseModel):
+    name: str
+    type: str
+    reason: str
+
+
+class RestoredNames(BaseModel):
+    names: list[str] = Field(description="names that came back with their values")
+    not_restored: list[NotRestoredName]
+
+
+class ErrorInfo(BaseModel):
+    name: str = Field(description="class of the exception")
+    message: str
+    traceback: str
+
+
+class ReplResult(BaseModel):
+    """The outcome of python_repl and python_wait."""
+
+    session_id: str | None = Field(description="null for a call without a session")
+    status: Literal["ok", "error", "timeout", "interrupted", "running", "crashed"] = Field(
+        description="error: the code raised. running: it goes on, collect it with python_wait. crashed: the kernel"
+        " died; variables are as they were before this code"
+    )
+    execution_count: int
+    stdout: str
+    stderr: str
+    result: str | None = Field(description="repr of the last expression")
+    displays: list[str] = Field(description="text of other displayed objects")
+    error: ErrorInfo | None
+    duration_s: float
+    saved: SavedNames = Field(description="what this code changed in the session, now stored durably")
+    not_saved: list[NotSavedName] = Field(
+        description="names that live in the running kernel only and will be gone after a restart"
+    )
+    restored: RestoredNames | None = Field(description="set when this call brought the session back to life")
+    figures: int = Field(description="how many figures are attached as images")
+    truncated: bool = Field(description="whether stdout, stderr or result were cut")
+    sandbox: str
+    committed: bool = Field(description="whether the state after this code is stored durably")
+    note: str | None
+
+
+class VariableInfo(BaseModel):
+    name: str
+    type: str
+    size_bytes: int
+    saved: bool = Field(description="false: only in the running kernel, gone after a restart")
+    updated_at: str
+    reason: str | None = Field(default=None, description="why it is not saved")
+
+
+class VariablesResult(BaseModel):
+    session_id: str
+    variable_count: int
+    variables: list[VariableInfo]
+
+
+class SessionEntry(BaseModel):
+    session_id: str
+    created_at: str
+    last_used_at: str
+    variable_count: int
+    total_executions: int
+    size_bytes: int = Field(description="bytes stored for its variables")
+    state: str = Field(description="active or inactive")
+    kernel: str = Field(description="asleep, starting, idle or busy; a sleeping session wakes at its next call")
+    sandbox: str
+
+
+class SessionsResult(BaseModel):
+    session_count: int
+    sessions: list[SessionEntry]
+
+
+class ChangedResult(BaseModel):
+    session_id: str
+    message: str
+
+
+class KeeperStatus(BaseModel):
+    pid: int
+    version: str
+    data_dir: str
+    runtime_dir: str
+    sessions: int
+    kernels: dict[str, int] = Field(description="process id of each live kernel, by session")
+    workspaces: dict[str, str]
+    connections: int
+    sandbox: str
+
+
+def of_execution(execution: Execution, limit_chars: int) -> CallToolResult:
+    """The reply for an execution: structured content, a text and every figure."""
+    output = execution.output
+    texts = {"stdout": output.stdout, "stderr": output.stderr, "result": output.result or ""}
+    truncated = [name for name, text in texts.items() if len(text) > limit_chars]
+    error = output.error
+    structured = ReplResult(
+        session_id=execution.session_id,
+        status=execution.status,
+        execution_count=execution.execution_count,
+        stdout=cut(output.stdout, limit_chars),
+        stderr=cut(output.stderr, limit_chars),
+        result=None if output.result is None else cut(output.result, limit_chars),
+        displays=[cut(text, limit_chars) for text in output.displays],
+        error=None
+        if error is None
+        else ErrorInfo(
+            name=error.name, message=cut(error.message, limit_chars), traceback=cut(error.traceback, limit_chars)
+        ),
+        duration_s=round(execution.duration_s, 6),
+        saved=SavedNames(
+            created=list(execution.saved.created),
+            changed=list(execution.saved.changed),
+            deleted=list(execution.saved.deleted),
+        ),
+        not_saved=[NotSavedName(name=e.name, type=e.type, path=e.path, reason=e.reason) for e in execution.not_saved],
+        restored=_restored(execution.restored),
+        figures=len(output.figures),
+        truncated=bool(truncated),
+        sandbox=execution.sandbox,
+        committed=execution.committed,
+        note=execution.note,
+    )
+    content: list[ContentBlock] = [TextContent(type="text", text=cut(describe(execution), TEXT_CHARS))]
+    content += [ImageContent(type="image", data=f.data, mime_type=f.mime) for f in output.figures]
+    if execution.committed:
+        content += [
+            ResourceLink(
+                type="resource_link",
+                name=f"whole {stream}",
+                uri=OUTPUT_URI.format(request_id=execution.request_id, stream=stream),
+                mime_type="text/plain",
+                description=f"{len(texts[stream])} characters",
+            )
+            for stream in truncated
+        ]
+    return CallToolResult(content=content, structured_content=structured.model_dump(mode="json"))
+
+
+def describe(execution: Execution) -> str:
+    """An execution as a person would read it in a terminal, with what matters about its durability."""
+    output = execution.output
+    parts: list[str] = []
+    if execution.restored is not None:
+        parts.append(_describe_restored(execution.restored))
+    if output.stdout:
+        parts.append(output.stdout.rstrip("\n"))
+    parts.extend(output.displays)
+    if output.result is not None:
+        parts.append(output.result)
+    if output.stderr:
+        parts.append("[stderr]\n" + output.stderr.rstrip("\n"))
+    if output.error is not None:
+        parts.append(output.error.traceback or f"{output.error.name}: {output.error.message}")
+    if execution.status not in ("ok", "error"):
+        parts.append(f"[{execution.status}] {_STATUS_HINT.get(execution.status, '')}".rstrip())
+    parts.extend(f"[not saved] {entry.name} ({entry.type}): {entry.reason}" for entry in execution.not_saved)
+    if execution.note:
+        parts.append(f"[note] {execution.note}")
+    return "\n".join(parts) or "[no output]"
+
+
+_STATUS_HINT = {
+    "running": "it goes on; python_wait collects the result, python_interrupt stops it",
+    "timeout": "it was stopped at its timeout; what it had changed until then is kept",
+    "interrupted": "it was stopped; what it had changed until then is kept",
+}
+
+
+def _describe_restored(restored: Restored) -> str:
+    text = f"[restored] {len(restored.names)} names came back"
+    if restored.not_restored:
+        lost = "; ".join(f"{entry.name}: {entry.reason}" for entry in restored.not_restored)
+        text += f"; not restored: {lost}"
+    return text
+
+
+def _restored(restored: Restored | None) -> RestoredNames | None:
+    if restored is None:
+        return None
+    return RestoredNames(
+        names=list(restored.names),
+        not_restored=[NotRestoredName(name=e.name, type=e.type, reason=e.reason) for e in restored.not_restored],
+    )
+
+
+def of_variables(session_id: str, variables: list[Variable]) -> tuple[VariablesResult, str]:
+    entries = [
+        VariableInfo(
+            name=v.name, type=v.type, size_bytes=v.size_bytes, saved=v.saved, updated_at=v.updated_at, reason=v.reason
+        )
+        for v in variables
+    ]
+    lines = [
+        f"{entry.name}: {entry.type}, {entry.size_bytes} bytes"
+        + ("" if entry.saved else f", NOT SAVED: {entry.reason}")
+        for entry in entries
+    ]
+    text = "\n".join([f"{len(entries)} variables in {session_id!r}", *lines])
+    return VariablesResult(session_id=session_id, variable_count=len(entries), variables=entries), text

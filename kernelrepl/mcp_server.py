@@ -1,0 +1,371 @@
+"""The MCP face: the tools that agents see, and the framing over the keeper's sockets.
+
+One server object serves all connections; which one a call came from is a context variable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+from contextvars import ContextVar
+from typing import Annotated, Any
+
+import anyio
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ResourceError, ToolError
+from mcp.server.stdio import stdio_server
+from mcp_types import CallToolResult, TextContent, ToolAnnotations
+from pydantic import BaseModel, Field
+
+from kernelrepl import __version__, transcript
+from kernelrepl.errors import KernelReplError, UnknownSession
+from kernelrepl.job import Job
+from kernelrepl.keeper import Connection, Keeper
+from kernelrepl.manager import check_wait
+from kernelrepl.mcp_lines import LineReader, LineWriter
+from kernelrepl.mcp_results import (
+    OUTPUT_URI,
+    ChangedResult,
+    KeeperStatus,
+    ReplResult,
+    SessionEntry,
+    SessionsResult,
+    VariablesResult,
+    of_execution,
+    of_variables,
+)
+from kernelrepl.model import Execution
+from kernelrepl.session import Session
+
+FIRST_PROGRESS_S = 1.0
+PROGRESS_S = 5.0
+STOP_DELAY_S = 0.2
+"""Between the answer to a stop and the stop, so that the answer arrives."""
+
+_connection: ContextVar[Connection] = ContextVar("connection")
+
+INSTRUCTIONS = """\
+Python sessions that never forget. Pass the same session_id to python_repl again and again: variables, functions, \
+classes and imports stay, even if the kernel crashes, the machine restarts or weeks go by. Each reply says what was \
+saved and what could not be. Without session_id the code runs in a fresh kernel that is thrown away. Long code: the \
+call returns after `wait` seconds with status "running", and python_wait collects the rest. The last expression is \
+echoed, open figures are returned as images; files can be written to the working directory."""
+
+SessionId = Annotated[
+    str, Field(description="the session, for example 'analysis'; letters, digits and . _ - : @ +, at most 100")
+]
+Wait = Annotated[
+    float, Field(description="seconds to wait for the result before the call returns with status 'running'")
+]
+
+
+class Face:
+    """Serves the connections of one keeper."""
+
+    def __init__(self) -> None:
+        self._servers: dict[bool, MCPServer[Any]] = {}
+
+    async def __call__(
+        self, keeper: Keeper, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        server = self._servers.get(connection.operator)
+        if server is None:
+            server = self._servers[connection.operator] = build_server(keeper, operator=connection.operator)
+        _connection.set(connection)
+        low = server._lowlevel_server
+        stdin: Any = LineReader(reader, connection)
+        stdout: Any = LineWriter(writer)
+        try:
+            async with stdio_server(stdin, stdout) as (read_stream, write_stream):
+                await low.run(read_stream, write_stream, low.create_initialization_options())
+        finally:
+            connection.gone = True
+
+
+def build_server(keeper: Keeper, *, operator: bool = False) -> MCPServer[Any]:
+    """The MCP server of a keeper: the agent's tools, and for an operator some more."""
+    server: MCPServer[Any] = MCPServer(
+        "kernelrepl", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING"
+    )
+    tools = Tools(keeper)
+    for tool, title, hints in (
+        (tools.python_repl, "Run Python", ToolAnnotations(destructive_hint=False, open_world_hint=False)),
+        (tools.python_wait, "Wait for Python", ToolAnnotations(read_only_hint=True, open_world_hint=False)),
+        (tools.python_interrupt, "Interrupt Python", ToolAnnotations(destructive_hint=False, open_world_hint=False)),
+        (tools.python_list_variables, "List variables", ToolAnnotations(read_only_hint=True, open_world_hint=False)),
+        (tools.python_list_sessions, "List sessions", ToolAnnotations(read_only_hint=True, open_world_hint=False)),
+        (
+            tools.python_clear_session,
+            "Clear a session",
+            ToolAnnotations(destructive_hint=True, idempotent_hint=True, open_world_hint=False),
+        ),
+        (
+            tools.python_delete_session,
+            "Delete a session",
+            ToolAnnotations(destructive_hint=True, idempotent_hint=True, open_world_hint=False),
+        ),
+    ):
+        server.add_tool(tool, title=title, annotations=hints)
+    server.resource(OUTPUT_URI, name="output", description="the whole output of an execution", mime_type="text/plain")(
+        tools.output
+    )
+    if operator:
+        server.add_tool(tools.keeper_status, annotations=ToolAnnotations(read_only_hint=True))
+        server.add_tool(tools.keeper_stop, annotations=ToolAnnotations(destructive_hint=True))
+    return server
+
+
+def _plain_id(request: str) -> str:
+    """A JSON-RPC id in a form that fits into a URI."""
+    return request if request.isdigit() else hashlib.sha256(request.encode()).hexdigest()[:16]
+
+
+def _answer(structured: BaseModel, text: str) -> CallToolResult:
+    return CallToolResult(
+        content=[TextContent(type="text", text=text)], structured_content=structured.model_dump(mode="json")
+    )
+
+
+def _said(error: KernelReplError) -> ToolError:
+    return ToolError(str(error))
+
+
+class Tools:
+    """The tools. Their docstrings are what a model reads."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+
+    async def python_repl(
+        self,
+        ctx: Context[Any, Any],
+        code: Annotated[str, Field(description="Python code; IPython magics and top-level await work")],
+        session_id: Annotated[
+            str | None,
+            Field(description="keep state under this name; leave it out for a fresh kernel that is thrown away"),
+        ] = None,
+        wait: Wait = 45,
+        timeout: Annotated[
+            float | None, Field(description="interrupt the code after this many seconds; without it, it may run on")
+        ] = None,
+        reset: Annotated[bool, Field(description="forget all variables of the session before running")] = False,
+    ) -> Annotated[CallToolResult, ReplResult]:
+        """Run Python code in a session and return its output.
+
+        State persists under session_id across calls, crashes and restarts: when the reply arrives, everything the code
+        changed is stored. The last expression is echoed; figures come back as images. If the code takes longer than
+        `wait` seconds the reply has status "running" and the output so far: collect the rest with python_wait.
+        """
+        connection = _connection.get()
+        try:
+            check_wait(wait)
+            if session_id is None:
+                return await self._run_once(ctx, connection, code, wait, timeout)
+            request = json.dumps(ctx.request_context.request_id)
+            started = await self._keeper.manager.execute(
+                code,
+                session_id,
+                connection.origin(),
+                request_id=f"{connection.id}-{_plain_id(request)}",
+                timeout_s=timeout,
+                reset=reset,
+                resumed=request in connection.resumed,
+            )
+            return await self._collect(ctx, connection, started, wait)
+        except KernelReplError as error:
+            raise _said(error) from error
+
+    async def _run_once(
+        self, ctx: Context[Any, Any], connection: Connection, code: str, wait: float, timeout: float | None
+    ) -> CallToolResult:
+        # There is no session to come back to, so the call itself has to end it.
+        limit = min(wait, timeout) if timeout is not None else wait
+        manager = self._keeper.manager
+        session, job = await manager.execute_once(code, connection.origin(), timeout_s=max(limit, 0.001))
+        try:
+            return await self._collect(ctx, connection, (session, job), None)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await manager.discard(session)
+
+    async def _collect(
+        self,
+        ctx: Context[Any, Any],
+        connection: Connection,
+        started: tuple[Session, Job] | Execution,
+        wait: float | None,
+    ) -> CallToolResult:
+        limit = connection.settings.max_output_chars
+        if isinstance(started, Execution):
+            return of_execution(started, limit)
+        session, job = started
+        try:
+            await self._wait(ctx, job, wait)
+        except anyio.get_cancelled_exc_class():
+            if not connection.gone:
+                with anyio.CancelScope(shield=True):
+                    await session.interrupt(job)
+            raise
+        execution = job.result.result() if job.result.done() else session.running(job)
+        return of_execution(execution, limit)
+
+    async def _wait(self, ctx: Context[Any, Any], job: Job, wait: float | None) -> None:
+        """Until the execution is over or `wait` has passed; says from time to time that it goes on."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        pause = FIRST_PROGRESS_S
+        while True:
+            left = None if wait is None else began + wait - loop.time()
+            if left is not None and left <= 0:
+                # Even a wait of 0 lets a result through that is there already.
+                await asyncio.sleep(0)
+                return
+            done, _ = await asyncio.wait({job.result}, timeout=pause if left is None else min(pause, left))
+            if done:
+                return
+            await ctx.report_progress(round(loop.time() - began, 1), message=job.live.last_line() or "running")
+            pause = PROGRESS_S
+
+    async def python_wait(
+        self, ctx: Context[Any, Any], session_id: SessionId, wait: Wait = 45
+    ) -> Annotated[CallToolResult, ReplResult]:
+        """Wait for the code that runs in a session and return its outcome, as python_repl would.
+
+        If nothing runs, the outcome of the last execution is returned.
+        """
+        connection = _connection.get()
+        try:
+            check_wait(wait)
+            found = await self._keeper.manager.latest(session_id)
+            if isinstance(found, Execution):
+                return of_execution(found, connection.settings.max_output_chars)
+            session, job = found
+            await self._wait(ctx, job, wait)
+            execution = job.result.result() if job.result.done() else session.running(job)
+            return of_execution(execution, connection.settings.max_output_chars)
+        except KernelReplError as error:
+            raise _said(error) from error
+
+    async def python_interrupt(
+        self,
+        session_id: SessionId,
+        force: Annotated[
+            bool, Field(description="end the kernel at once if the code ignores interrupts; variables are restored")
+        ] = False,
+    ) -> Annotated[CallToolResult, ReplResult]:
+        """Interrupt the code that runs in a session, like Ctrl-C, and return its outcome.
+
+        What it had changed until then is kept. With force the kernel is ended and the session goes back to where it was
+        before this code.
+        """
+        connection = _connection.get()
+        try:
+            found = await self._keeper.manager.latest(session_id)
+            if isinstance(found, Execution):
+                return of_execution(found, connection.settings.max_output_chars)
+            session, job = found
+            await session.interrupt(job, force=force)
+            if force:
+                await asyncio.wait({job.result})
+            if job.result.done():
+                return of_execution(job.result.result(), connection.settings.max_output_chars)
+            running = session.running(job)
+            return of_execution(running, connection.settings.max_output_chars)
+        except KernelReplError as error:
+            raise _said(error) from error
+
+    async def python_list_variables(self, session_id: SessionId) -> Annotated[CallToolResult, VariablesResult]:
+        """List the variables of a session with type and size, and whether each one is saved.
+
+        Answered from storage: works while the session is busy or asleep, and wakes nothing.
+        """
+        try:
+            variables = await self._keeper.manager.list_variables(session_id)
+        except KernelReplError as error:
+            raise _said(error) from error
+        return _answer(*of_variables(session_id, variables))
+
+    async def python_list_sessions(self) -> Annotated[CallToolResult, SessionsResult]:
+        """List all sessions, the latest used first."""
+        try:
+            views = await self._keeper.manager.list_sessions()
+        except KernelReplError as error:
+            raise _said(error) from error
+        entries = [
+            SessionEntry(
+                session_id=view.info.session_id,
+                created_at=view.info.created_at,
+                last_used_at=view.info.last_used_at,
+                variable_count=view.info.variable_count,
+                total_executions=view.info.total_executions,
+                size_bytes=view.info.size_bytes,
+                state=view.info.state,
+                kernel=view.kernel,
+                sandbox=view.sandbox,
+            )
+            for view in views
+        ]
+        lines = [
+            f"{e.session_id}: {e.variable_count} variables, {e.total_executions} executions,"
+            f" kernel {e.kernel}, sandbox {e.sandbox}"
+            for e in entries
+        ]
+        text = "\n".join([f"{len(entries)} sessions", *lines])
+        return _answer(SessionsResult(session_count=len(entries), sessions=entries), text)
+
+    async def python_clear_session(self, session_id: SessionId) -> Annotated[CallToolResult, ChangedResult]:
+        """Remove all variables from a session. The session, its files and its history stay."""
+        try:
+            count = await self._keeper.manager.clear(session_id, _connection.get().origin())
+        except KernelReplError as error:
+            raise _said(error) from error
+        message = f"{count} variables removed from {session_id!r}; files and history are kept"
+        return _answer(ChangedResult(session_id=session_id, message=message), message)
+
+    async def python_delete_session(
+        self, ctx: Context[Any, Any], session_id: SessionId
+    ) -> Annotated[CallToolResult, ChangedResult]:
+        """Delete a session for good: variables, history and files. Stops code that runs in it."""
+        connection = _connection.get()
+        try:
+            await self._keeper.manager.delete(session_id, connection.origin())
+        except UnknownSession as error:
+            # The first try of this very call may have done it, and only its reply was lost.
+            if json.dumps(ctx.request_context.request_id) not in connection.resumed:
+                raise _said(error) from error
+        except KernelReplError as error:
+            raise _said(error) from error
+        message = f"session {session_id!r} is deleted"
+        return _answer(ChangedResult(session_id=session_id, message=message), message)
+
+    async def output(self, request_id: str, stream: str) -> str:
+        """The whole of stdout, stderr or result of an execution."""
+        row = await self._keeper.manager.stored_execution(request_id)
+        if row is None or stream not in ("stdout", "stderr", "result"):
+            raise ResourceError("there is no such output; it may have been deleted with its session")
+        return str(getattr(transcript.load(row.outputs), stream) or "")
+
+    async def keeper_status(self) -> Annotated[CallToolResult, KeeperStatus]:
+        """What the keeper does: sessions, kernels, connections."""
+        views = await self._keeper.manager.list_sessions()
+        kernels = {view.info.session_id: view.pid for view in views if view.pid is not None}
+        status = KeeperStatus(
+            pid=os.getpid(),
+            version=__version__,
+            data_dir=str(self._keeper.data_dir),
+            runtime_dir=str(self._keeper.runtime_dir),
+            sessions=len(views),
+            kernels=kernels,
+            workspaces={view.info.session_id: str(self._keeper.manager.workspace(view.info)) for view in views},
+            connections=self._keeper.connections,
+            sandbox=self._keeper.manager.sandbox,
+        )
+        return _answer(status, status.model_dump_json(indent=2))
+
+    async def keeper_stop(self) -> str:
+        """Stop the keeper. Sessions stay; the next call starts a new one."""
+        asyncio.get_running_loop().call_later(STOP_DELAY_S, self._keeper.stopping.set)
+        return "the keeper stops; sessions stay"

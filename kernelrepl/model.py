@@ -1,0 +1,178 @@
+"""The types that cross borders. Frozen; nothing here does anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal["ok", "error", "timeout", "interrupted", "running", "crashed"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one session may take. None lifts a byte limit."""
+
+    variable_bytes: int | None = 10_000_000
+    session_bytes: int | None = 100_000_000
+    save_deadline_s: float = 10.0
+
+
+@dataclass(frozen=True)
+class NotSaved:
+    """A name whose value is not in the store."""
+
+    name: str
+    type: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class NotRestored:
+    name: str
+    type: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Saved:
+    created: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What came back when a kernel took up a session again."""
+
+    names: tuple[str, ...] = ()
+    not_restored: tuple[NotRestored, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception in user code, as text without terminal codes."""
+
+    name: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    mime: str
+    data: str
+    """Base64."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """The outputs of one execution, folded."""
+
+    stdout: str = ""
+    stderr: str = ""
+    result: str | None = None
+    displays: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    error: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One execution, finished or not, as its session and its row know it."""
+
+    session_id: str | None
+    status: Status
+    output: Output
+    execution_count: int = 0
+    duration_s: float = 0.0
+    saved: Saved = Saved()
+    not_saved: tuple[NotSaved, ...] = ()
+    restored: Restored | None = None
+    committed: bool = False
+    sandbox: str = "off"
+    note: str | None = None
+    request_id: str = ""
+
+
+@dataclass(frozen=True)
+class Variable:
+    name: str
+    type: str
+    size_bytes: int
+    saved: bool
+    updated_at: str
+    reason: str | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    key: int
+    session_id: str
+    created_at: str
+    last_used_at: str
+    state: str
+    variable_count: int
+    total_executions: int
+    execution_count: int
+    size_bytes: int
+    workspace: str
+
+
+@dataclass(frozen=True)
+class StoredComponent:
+    """A component as the store holds it; `segments` are the lengths of its parts in bytes."""
+
+    row: int
+    key: int
+    roots: tuple[int, ...]
+    references: tuple[int, ...]
+    segments: tuple[int, ...]
+    has_code: bool
+    magic: str
+    python: str
+    blocked: str | None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a kernel needs to take up a session again, except the bytes."""
+
+    names: dict[str, tuple[int, str, int]] = field(default_factory=dict)
+    components: tuple[StoredComponent, ...] = ()
+    stories: dict[str, str] = field(default_factory=dict)
+    execution_count: int = 0
+
+
+@dataclass(frozen=True)
+class NewComponent:
+    """A component version of a commit. Its bytes are here, or were staged before under `index`."""
+
+    index: int
+    roots: tuple[int, ...]
+    references: tuple[int, ...]
+    segments: tuple[int, ...]
+    has_code: bool
+    data: bytes | None
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit as it came over the channel, checked for form."""
+
+    cause: str
+    request: str
+    names: dict[str, tuple[int, str, int]]
+    unsaved: dict[str, tuple[str, str, str]]
+    deleted: tuple[str, ...]
+    components: tuple[NewComponent, ...]
+    closed: tuple[int, ...]
+    magic: str
+    python: str
+    saved: Saved
+    outcome: dict[str, Any] | None
+    outputs: str
+    """The recorded messages, JSON."""
+    failure: str | None = None
+    """Why the kernel could not look for changes at all, if so: a bug. The outcome still counts."""

@@ -1,0 +1,115 @@
+"""Where the executions and commits of a session go: into the store, or nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Protocol
+
+from kernelrepl.errors import StorageFailed
+from kernelrepl.job import Job, outcome_status
+from kernelrepl.kernel import Kernel
+from kernelrepl.model import Commit, Limits, Manifest, Status, StoredComponent
+from kernelrepl.store import Store
+
+
+class Recorder(Protocol):
+    """Where a session's executions and commits go. The store, or nowhere for a session that leaves nothing."""
+
+    async def manifest(self) -> Manifest: ...
+    async def start(self, job: Job) -> int | None: ...
+    async def publish(self, job: Job | None, commit: Commit) -> None: ...
+    async def finish(self, job: Job, status: Status) -> None: ...
+    async def stage(self, component: int, data: bytes) -> None: ...
+    async def discard_staged(self) -> None: ...
+    def load(self, part: StoredComponent) -> AsyncIterator[bytes]: ...
+    async def block(self, key: int, reason: str) -> None: ...
+    async def clear(self) -> None: ...
+    async def note_versions(self, kernel: Kernel) -> None: ...
+
+
+class StoreRecorder:
+    """A session in the store."""
+
+    def __init__(self, key: int, store: Store, limits: Limits) -> None:
+        self._key = key
+        self._store = store
+        self._limits = limits
+
+    async def manifest(self) -> Manifest:
+        return await self._store.manifest(self._key)
+
+    async def start(self, job: Job) -> int | None:
+        return await self._store.start_execution(self._key, job.request_id, job.origin, job.code)
+
+    async def publish(self, job: Job | None, commit: Commit) -> None:
+        if job is not None and commit.outcome is not None:
+            commit = replace(commit, outcome={**commit.outcome, "status": outcome_status(commit, job.stopped_by)})
+        row = None if job is None else job.row
+        restored = None if job is None else job.restored
+        try:
+            await self._store.publish(self._key, row, commit, self._limits, restored)
+        except StorageFailed:
+            if row is not None and commit.outcome is not None:
+                # It ran to its end all the same: the next keeper must not take it for one that crashed.
+                await self._store.finish_execution(row, commit.outcome["status"], commit.outputs, restored)
+            raise
+
+    async def finish(self, job: Job, status: Status) -> None:
+        if job.row is not None:
+            await self._store.finish_execution(job.row, status, job.live.dump(), job.restored)
+
+    async def stage(self, component: int, data: bytes) -> None:
+        await self._store.stage(self._key, component, data)
+
+    async def discard_staged(self) -> None:
+        await self._store.discard_staged(self._key)
+
+    async def load(self, part: StoredComponent) -> AsyncIterator[bytes]:
+        for piece in await self._store.component_bytes(part):
+            yield piece
+
+    async def block(self, key: int, reason: str) -> None:
+        await self._store.block_component(self._key, key, reason)
+
+    async def clear(self) -> None:
+        await self._store.clear_session(self._key)
+
+    async def note_versions(self, kernel: Kernel) -> None:
+        await self._store.note_versions(self._key, kernel.python, kernel.packages)
+
+
+class NullRecorder:
+    """For a session that leaves nothing."""
+
+    async def manifest(self) -> Manifest:
+        return Manifest()
+
+    async def start(self, job: Job) -> int | None:
+        return None
+
+    async def publish(self, job: Job | None, commit: Commit) -> None:
+        return None
+
+    async def finish(self, job: Job, status: Status) -> None:
+        return None
+
+    async def stage(self, component: int, data: bytes) -> None:
+        return None
+
+    async def discard_staged(self) -> None:
+        return None
+
+    async def load(self, part: StoredComponent) -> AsyncIterator[bytes]:
+        empty: tuple[bytes, ...] = ()
+        for piece in empty:
+            yield piece
+
+    async def block(self, key: int, reason: str) -> None:
+        return None
+
+    async def clear(self) -> None:
+        return None
+
+    async def note_versions(self, kernel: Kernel) -> None:
+        return None

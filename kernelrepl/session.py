@@ -1,0 +1,397 @@
+"""One session: its kernel (none or one), its rows, its queue of executions.
+
+An execution belongs to the session, not to the call that asked for it: it goes on when the caller stops
+waiting. Executions of one session run one after the other, in the order they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import zmq.asyncio
+
+from kernelrepl.errors import KernelStartFailed, SessionDeleted, StorageFailed
+from kernelrepl.job import Job, outcome_status, output_of
+from kernelrepl.kernel import Kernel, KernelDied, Launch
+from kernelrepl.kernel.kernel import Handlers
+from kernelrepl.kernel.launch import Launcher
+from kernelrepl.lifecycle import Event, State, advance
+from kernelrepl.model import Commit, Execution, Failure, Limits, NotSaved, Restored, Saved, Status
+from kernelrepl.recorder import Recorder
+from kernelrepl.store import Store
+
+STARTS_PER_CALL = 16
+"""How often a kernel that dies while loading is started again, each time without what killed it."""
+INTERRUPT_GRACE_S = 5.0
+Emit = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Means:
+    """What every session of a keeper works with."""
+
+    launcher: Launcher
+    context: zmq.asyncio.Context
+    store: Store
+    emit: Emit
+
+
+class Session:
+    """Conducts one kernel. `durable` is false for a session that leaves nothing."""
+
+    def __init__(
+        self, session_id: str | None, launch: Launch, limits: Limits, recorder: Recorder, means: Means, *, sandbox: str
+    ) -> None:
+        self.session_id = session_id
+        self.launch = launch
+        self.limits = limits
+        self.sandbox = sandbox
+        self.state = State.ASLEEP
+        self.current: Job | None = None
+        self.latest: Job | None = None
+        self.waiting = 0
+        self.unfinished: dict[str, Job] = {}
+        """Jobs by request id, queued or running."""
+        self.unsaved: set[str] = set()
+        self.behind = False  # the last commit failed: the kernel has changes that the store has not
+        self.idle_since: float = asyncio.get_running_loop().time()
+        self._recorder = recorder
+        self._means = means
+        self._kernel: Kernel | None = None
+        self._turn = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._watch: asyncio.Task[None] | None = None
+
+    # What others see
+
+    @property
+    def busy(self) -> bool:
+        return self.waiting > 0 or self._turn.locked()
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._kernel is None else self._kernel.pid
+
+    def running(self, job: Job) -> Execution:
+        """The execution as far as it has come."""
+        note = None if job.started else "waiting for earlier executions of this session"
+        return Execution(
+            self.session_id, "running", job.live.output(), sandbox=self.sandbox, note=note, request_id=job.request_id
+        )
+
+    # Executions
+
+    def submit(self, job: Job) -> Job:
+        """Queue an execution. Its result arrives in `job.result`, whether or not anybody waits."""
+        self.waiting += 1
+        self.latest = job
+        self.unfinished[job.request_id] = job
+        task = asyncio.create_task(self._run(job))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return job
+
+    async def _run(self, job: Job) -> None:
+        try:
+            async with self._turn:
+                self.waiting -= 1
+                if job.result.done():
+                    return
+                self._refuse_deleted()
+                execution = await self._execute(job)
+                if not job.result.done():
+                    job.result.set_result(execution)
+        except BaseException as error:
+            if not job.result.done():
+                job.result.set_exception(error)
+                job.result.exception()  # nobody may be waiting any more
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self.unfinished.pop(job.request_id, None)
+            self.idle_since = asyncio.get_running_loop().time()
+
+    def _refuse_deleted(self) -> None:
+        if self.state is State.DELETED:
+            raise SessionDeleted(self.session_id or "")
+
+    async def _execute(self, job: Job) -> Execution:
+        if job.reset:
+            await self._clear()
+        for _ in range(STARTS_PER_CALL):
+            kernel = await self._awake(job)
+            if job.result.done():
+                return job.result.result()  # interrupted while the kernel started
+            if job.row is None:
+                job.row = await self._recorder.start(job)
+            try:
+                await self._run_in(kernel, job)
+            except KernelDied as error:
+                if job.began or job.commit is not None or job.stopped_by is not None:
+                    return await self._crashed(job, error)
+                # It died before it had begun: nothing ran, so the next kernel may run it.
+                await self._drop_kernel()
+                continue
+            self._means.emit("executed", session=self.session_id)
+            return self._result(job)
+        raise KernelStartFailed(f"the kernel ended {STARTS_PER_CALL} times before it could run the code")
+
+    async def _run_in(self, kernel: Kernel, job: Job) -> None:
+        self.current = job
+        job.started = True
+        self._advance(Event.RUN)
+        timer = None
+        if job.timeout_s is not None:
+            timer = asyncio.create_task(self._enforce_timeout(job, job.timeout_s))
+        try:
+            await kernel.execute(job.msg_id, job.code)
+            self._advance(Event.DONE)
+        finally:
+            self.current = None
+            if timer is not None:
+                timer.cancel()
+
+    async def _enforce_timeout(self, job: Job, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        job.stopped_by = "timeout"
+        await self._stop_job(job)
+
+    async def interrupt(self, job: Job, *, reason: Status = "interrupted", force: bool = False) -> None:
+        """Stop one execution: where it runs, or before it starts. `force` ends the kernel at once."""
+        if job.result.done():
+            return
+        job.stopped_by = job.stopped_by or reason
+        if job is not self.current:
+            if not job.started:
+                job.result.set_result(
+                    replace(self.running(job), status="interrupted", note="it had not started; nothing ran")
+                )
+            return
+        if force:
+            await self._kill_for(job)
+        else:
+            await self._stop_job(job)
+
+    async def _stop_job(self, job: Job) -> None:
+        """Interrupt; a timeout that user code ignores ends the kernel in the end."""
+        for _ in range(2):
+            if job is not self.current or self._kernel is None:
+                return
+            self._kernel.interrupt()
+            done, _pending = await asyncio.wait({job.result}, timeout=INTERRUPT_GRACE_S)
+            if done:
+                return
+            if job.stopped_by != "timeout":
+                return
+        await self._kill_for(job)
+
+    async def _kill_for(self, job: Job) -> None:
+        if job is self.current and self._kernel is not None:
+            await self._kernel.process.kill()
+
+    # Results
+
+    def _result(self, job: Job) -> Execution:
+        commit = job.commit
+        if commit is None or commit.outcome is None:
+            # Only a kernel that breaks the protocol replies without having committed.
+            return Execution(
+                self.session_id, "crashed", job.live.output(), sandbox=self.sandbox, restored=job.restored,
+                note="the kernel replied without committing; its changes are not stored", request_id=job.request_id,
+            )  # fmt: skip
+        status = outcome_status(commit, job.stopped_by)
+        # `_` is IPython's; that the last result was a generator is no loss to tell.
+        not_saved = tuple(NotSaved(name, *entry) for name, entry in commit.unsaved.items() if name != "_")
+        saved = commit.saved
+        if job.commit_error is not None:
+            not_saved += tuple(
+                NotSaved(name, kind, name, f"storage: {job.commit_error}")
+                for name, (_, kind, _) in commit.names.items()
+                if not name.startswith("*") and name != "_"
+            )
+            saved = Saved()
+        if commit.failure is not None:
+            not_saved += (NotSaved("*", "", "*", commit.failure),)
+        return Execution(
+            self.session_id,
+            status,
+            output_of(commit),
+            execution_count=int(commit.outcome["execution_count"]),
+            duration_s=float(commit.outcome["duration_s"]),
+            saved=saved,
+            not_saved=not_saved,
+            restored=job.restored,
+            committed=job.commit_error is None and commit.failure is None and self.session_id is not None,
+            sandbox=self.sandbox,
+            request_id=job.request_id,
+        )
+
+    async def _crashed(self, job: Job, error: KernelDied) -> Execution:
+        self._means.emit("kernel_died", session=self.session_id, exit_code=error.exit_code)
+        await self._drop_kernel()
+        if job.commit is not None and job.commit_error is None:
+            # The commit was stored; only the reply is missing.
+            return replace(
+                self._result(job), note=f"{error} after this execution was committed; the next call restarts it"
+            )
+        status: Status = "timeout" if job.stopped_by == "timeout" else "crashed"
+        await self._recorder.finish(job, status)
+        note = (
+            f"the kernel did not survive this execution ({error}); variables are as they were before it,"
+            " and the next call restores them"
+        )
+        output = job.live.output()
+        if output.error is None:
+            output = replace(output, error=Failure("KernelDied", str(error), f"KernelDied: {error}"))
+        return Execution(
+            self.session_id,
+            status,
+            output,
+            sandbox=self.sandbox,
+            restored=job.restored,
+            note=note,
+            request_id=job.request_id,
+        )
+
+    # The kernel
+
+    def _advance(self, event: Event) -> None:
+        self.state = advance(self.state, event)
+
+    async def _awake(self, job: Job) -> Kernel:
+        """The kernel of this session, started and restored if it has none."""
+        if self._kernel is not None and self._kernel.process.alive():
+            return self._kernel
+        if self._kernel is not None:
+            await self._drop_kernel()
+        suspect: int | None = None
+        for _ in range(STARTS_PER_CALL):
+            try:
+                kernel, restored = await self._start()
+            except KernelDied as error:
+                if error.loading is None:
+                    raise KernelStartFailed(str(error)) from error
+                if error.loading == suspect:  # once may be anybody's kill -9, twice is the component
+                    await self._recorder.block(
+                        error.loading,
+                        f"the kernel died while loading it ({error}); it is skipped since then, its bytes are kept",
+                    )
+                suspect = error.loading
+                continue
+            if restored.names or restored.not_restored:
+                job.restored = restored
+            return kernel
+        raise KernelStartFailed(f"it died {STARTS_PER_CALL} times while it restored the session")
+
+    async def _start(self) -> tuple[Kernel, Restored]:
+        self._advance(Event.START)
+        handlers = Handlers(self._on_begin, self._recorder.stage, self._on_commit, self._on_output, self._recorder.load)
+        kernel: Kernel | None = None
+        try:
+            manifest = await self._recorder.manifest()
+            kernel = Kernel(self._means.launcher(self.launch), handlers)
+            restored = await kernel.start(
+                self._means.context, manifest, self.limits, str(self.launch.workspace), self.session_id is not None
+            )
+            await self._recorder.note_versions(kernel)
+        except BaseException:
+            if kernel is not None:
+                await asyncio.shield(kernel.stop())
+            self._advance(Event.DIED)
+            raise
+        self._kernel = kernel
+        self._advance(Event.READY)
+        self._watch = asyncio.create_task(self._watch_idle_death(kernel))
+        self._means.emit("kernel_started", session=self.session_id)
+        return kernel, restored
+
+    async def _watch_idle_death(self, kernel: Kernel) -> None:
+        await kernel.ended.wait()
+        if self._kernel is kernel and self.state is State.IDLE:
+            self._means.emit("kernel_died", session=self.session_id, exit_code=kernel.process.exit_code)
+
+    async def _drop_kernel(self) -> None:
+        kernel, self._kernel = self._kernel, None
+        if kernel is None:
+            return
+        if self._watch is not None:
+            self._watch.cancel()
+        await kernel.stop()
+        self.unsaved.clear()
+        self.behind = False
+        await self._recorder.discard_staged()
+        if self.state in (State.IDLE, State.BUSY, State.STOPPING):
+            self._advance(Event.DIED)
+
+    def _on_begin(self, request: str) -> None:
+        if self.current is not None and self.current.msg_id == request:
+            self.current.began = True
+
+    async def _on_commit(self, commit: Commit) -> None:
+        job = self.current if self.current is not None and self.current.msg_id == commit.request else None
+        if job is not None:
+            job.commit = commit
+        self.behind = True
+        try:
+            await self._recorder.publish(job, commit)
+        except StorageFailed as error:
+            if job is not None:
+                job.commit_error = str(error)
+            raise
+        except Exception as error:
+            if job is not None:
+                job.commit_error = f"internal error: {error!r}"
+            raise
+        self.behind = commit.failure is not None
+        self.unsaved.difference_update(commit.names, commit.deleted)
+        self.unsaved.update(commit.unsaved)
+
+    def _on_output(self, parent: str, kind: str, content: dict[str, Any]) -> None:
+        job = self.current
+        if job is not None and job.msg_id == parent and kind != "status":
+            job.live.add(kind, content)
+
+    # Clear, stop, delete
+
+    async def clear(self) -> None:
+        """Forget all variables, in turn with the executions."""
+        async with self._turn:
+            self._refuse_deleted()
+            await self._clear()
+
+    async def _clear(self) -> None:
+        await self._stop_kernel()
+        await self._recorder.clear()
+
+    async def hibernate(self) -> None:
+        """Stop the kernel and keep the session. Everything is committed already."""
+        async with self._turn:
+            await self._stop_kernel()
+
+    async def _stop_kernel(self) -> None:
+        if self.state is not State.ASLEEP:
+            self._advance(Event.STOP)
+            await self._drop_kernel()
+            self._advance(Event.STOPPED)
+
+    async def delete(self) -> None:
+        """End everything at once, a running execution too, and remove the workspace."""
+        if self.current is not None and self._kernel is not None:
+            self.current.stopped_by = "interrupted"
+            await self._kernel.process.kill()
+        async with self._turn:
+            await self._stop_kernel()
+            if self.state is State.ASLEEP:
+                self._advance(Event.DELETE)
+            await asyncio.to_thread(shutil.rmtree, self.launch.workspace, True)
+
+    async def close(self) -> None:
+        """End the kernel without waiting for anything: the keeper stops."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._drop_kernel()

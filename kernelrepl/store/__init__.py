@@ -1,0 +1,5 @@
+"""The database: sessions, executions, commits, names, components and chunks."""
+
+from kernelrepl.store.store import Store
+
+__all__ = ["Store"]

@@ -1,0 +1,168 @@
+"""Write one commit. Runs in the writer thread; a commit is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from blake3 import blake3
+
+from kernelrepl.errors import StorageFailed
+from kernelrepl.model import Commit, Limits, NewComponent
+from kernelrepl.store.database import Database
+
+CHUNK_BYTES = 256 << 10
+INLINE_BYTES = 8 << 10
+"""Smaller components live in their row; the chunk table would cost more than it shares."""
+
+Staged = dict[int, tuple[list[bytes], int]]
+"""Of each component whose bytes came ahead, by its index in the commit: digests of the chunks, bytes."""
+
+
+def chunked(data: memoryview) -> Iterator[memoryview]:
+    for start in range(0, data.nbytes, CHUNK_BYTES):
+        yield data[start : start + CHUNK_BYTES]
+
+
+def put_chunks(db: Database, data: memoryview) -> list[bytes]:
+    """Store what is not there yet; returns the digests in order. Part of the caller's transaction."""
+    digests = []
+    for chunk in chunked(data):
+        digest = blake3(chunk).digest()
+        db.execute("INSERT OR IGNORE INTO chunks (digest, data) VALUES (?, ?)", [digest, chunk])
+        digests.append(digest)
+    return digests
+
+
+def write_commit(
+    db: Database,
+    session: int,
+    execution: int | None,
+    commit: Commit,
+    staged: Staged,
+    limits: Limits,
+    now: str,
+) -> int:
+    """Insert a commit and everything it changes; returns its id. Part of the caller's transaction.
+
+    Raises StorageFailed if the session would pass its limits.
+    """
+    row = db.execute(
+        "INSERT INTO commits (session, cause, execution, created_at) VALUES (?, ?, ?, ?)",
+        [session, commit.cause, execution, now],
+    )
+    commit_id = int(row.lastrowid or 0)
+    _close(
+        db, "components", "key", session, commit_id, [*commit.closed, *(part.roots[0] for part in commit.components)]
+    )
+    for part in commit.components:
+        _check_size(part, limits)
+        _insert_component(db, session, commit_id, part, commit, staged)
+    _close(db, "names", "name", session, commit_id, [*commit.names, *commit.unsaved, *commit.deleted])
+    for name, (root, kind, size) in commit.names.items():
+        db.execute(_INSERT_NAME, [session, name, commit_id, root, kind, size, None, None, execution, now])
+    for name, (kind, path, reason) in commit.unsaved.items():
+        db.execute(_INSERT_NAME, [session, name, commit_id, None, kind, 0, path, reason, execution, now])
+    total = _live_bytes(db, session) if commit.components or commit.closed else None
+    if total is not None and limits.session_bytes is not None and total > limits.session_bytes and commit.components:
+        raise StorageFailed(
+            f"the session would take {total} bytes, over its limit of {limits.session_bytes}; delete variables"
+        )
+    _touch_session(db, session, commit, total, now)
+    return commit_id
+
+
+_INSERT_NAME = (
+    "INSERT INTO names (session, name, from_commit, root, type, size_bytes, path, reason, execution, updated_at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def _close(db: Database, table: str, column: str, session: int, commit_id: int, values: Sequence[Any]) -> None:
+    statement = f"UPDATE {table} SET to_commit = ? WHERE session = ? AND {column} = ? AND to_commit IS NULL"
+    for value in values:
+        db.execute(statement, [commit_id, session, value])
+
+
+def _check_size(part: NewComponent, limits: Limits) -> None:
+    size = sum(part.segments)
+    if limits.variable_bytes is not None and size > limits.variable_bytes * len(part.roots):
+        raise StorageFailed(f"a component of {size} bytes is over the limit of {limits.variable_bytes} a variable")
+
+
+def _insert_component(
+    db: Database, session: int, commit_id: int, part: NewComponent, commit: Commit, staged: Staged
+) -> None:
+    size = sum(part.segments)
+    inline = part.data if part.data is not None and size <= INLINE_BYTES else None
+    row = db.execute(
+        "INSERT INTO components (session, key, from_commit, roots, refs, segments, size_bytes, has_code,"
+        " magic, python, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            session, part.roots[0], commit_id, json.dumps(part.roots), json.dumps(part.references),
+            json.dumps(part.segments), size, part.has_code, commit.magic, commit.python, inline,
+        ],
+    )  # fmt: skip
+    if inline is not None:
+        return
+    component = row.lastrowid
+    digests = _staged_digests(part, staged) if part.data is None else _chunk_segments(db, part)
+    for position, digest in enumerate(digests):
+        db.execute("INSERT INTO component_chunks VALUES (?, ?, ?)", [component, position, digest])
+
+
+def _staged_digests(part: NewComponent, staged: Staged) -> list[bytes]:
+    digests, size = staged.get(part.index, ([], 0))
+    if size != sum(part.segments):
+        raise StorageFailed("a part of the data could not be stored ahead of its commit; is the disk full?")
+    return digests
+
+
+def _chunk_segments(db: Database, part: NewComponent) -> list[bytes]:
+    # Segment by segment: an array that did not change gives the same chunks whatever precedes it.
+    view, at, digests = memoryview(part.data or b""), 0, []
+    for size in part.segments:
+        digests.extend(put_chunks(db, view[at : at + size]))
+        at += size
+    return digests
+
+
+def _live_bytes(db: Database, session: int) -> int:
+    row = db.execute(
+        "SELECT COALESCE(SUM(size_bytes), 0) FROM components WHERE session = ? AND to_commit IS NULL", [session]
+    ).fetchone()
+    return int(row[0])
+
+
+def _touch_session(db: Database, session: int, commit: Commit, size: int | None, now: str) -> None:
+    changes: dict[str, Any] = {"last_used_at": now, "state": "active"}
+    if commit.names or commit.unsaved or commit.deleted:
+        changes["variable_count"] = count_variables(db, session)
+    if size is not None:
+        changes["size_bytes"] = size
+    if commit.outcome is not None:
+        changes["execution_count"] = int(commit.outcome["execution_count"])
+    columns = ", ".join(f"{column} = ?" for column in changes)
+    db.execute(f"UPDATE sessions SET {columns} WHERE id = ?", [*changes.values(), session])
+
+
+def count_variables(db: Database, session: int) -> int:
+    row = db.execute(
+        "SELECT COUNT(*) FROM names WHERE session = ? AND to_commit IS NULL AND name <> '_' AND name NOT LIKE '*%'",
+        [session],
+    ).fetchone()
+    return int(row[0])
+
+
+def digests_in_use(db: Database, keep: Iterable[bytes]) -> int:
+    """Delete chunks that no component uses and that are not in `keep`; returns how many went."""
+    db.execute("CREATE TEMP TABLE IF NOT EXISTS pinned (digest BLOB PRIMARY KEY)")
+    db.execute("DELETE FROM pinned")
+    for digest in keep:
+        db.execute("INSERT OR IGNORE INTO pinned VALUES (?)", [digest])
+    row = db.execute(
+        "DELETE FROM chunks WHERE digest NOT IN (SELECT digest FROM component_chunks)"
+        " AND digest NOT IN (SELECT digest FROM pinned)"
+    )
+    return int(row.rowcount)

@@ -1,0 +1,174 @@
+"""Queries. Run in the reader thread on a read-only connection; they return types of `model`."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from kernelrepl.model import Manifest, NotRestored, NotSaved, Restored, Saved, SessionInfo, StoredComponent, Variable
+from kernelrepl.store.database import Database
+
+_SESSION = (
+    "SELECT id, session_id, created_at, last_used_at, state, variable_count, total_executions, execution_count,"
+    " size_bytes, workspace, fixed FROM sessions"
+)
+_CODE_SHOWN_CHARS = 80
+
+
+@dataclass(frozen=True)
+class ExecutionRow:
+    """One row of the table of executions."""
+
+    id: int
+    session: int
+    request_id: str
+    code: str
+    status: str
+    execution_count: int
+    started_at: str
+    duration_s: float
+    outputs: str
+    saved: Saved
+    not_saved: tuple[NotSaved, ...]
+    restored: Restored | None
+    committed: bool
+
+
+def _session(row: Any) -> SessionInfo:
+    return SessionInfo(*row[:10])
+
+
+def find_session(db: Database, owner: str, session_id: str) -> tuple[SessionInfo, dict[str, Any]] | None:
+    row = db.execute(f"{_SESSION} WHERE owner = ? AND session_id = ?", [owner, session_id]).fetchone()
+    return None if row is None else (_session(row), json.loads(row[10]))
+
+
+def list_sessions(db: Database, owner: str) -> list[SessionInfo]:
+    rows = db.execute(f"{_SESSION} WHERE owner = ? ORDER BY last_used_at DESC, id DESC", [owner])
+    return [_session(row) for row in rows]
+
+
+def variables(db: Database, session: int) -> list[Variable]:
+    rows = db.execute(
+        "SELECT name, type, size_bytes, root IS NOT NULL, updated_at, reason, path FROM names"
+        " WHERE session = ? AND to_commit IS NULL AND name <> '_' AND name NOT LIKE '*%' ORDER BY name",
+        [session],
+    )
+    return [Variable(row[0], row[1], row[2], bool(row[3]), *row[4:]) for row in rows]
+
+
+def execution(db: Database, condition: str, parameters: list[Any]) -> ExecutionRow | None:
+    row = db.execute(
+        "SELECT id, session, request_id, code, status, execution_count, started_at, duration_s, outputs, saved,"
+        f" not_saved, restored, commit_id FROM executions WHERE {condition}",
+        parameters,
+    ).fetchone()
+    if row is None:
+        return None
+    saved = Saved(**{key: tuple(names) for key, names in json.loads(row[9]).items()}) if row[9] else Saved()
+    restored = None
+    if row[11]:
+        stored = json.loads(row[11])
+        restored = Restored(tuple(stored["names"]), tuple(NotRestored(**entry) for entry in stored["not_restored"]))
+    key, session, request, code, status, count, started, duration = row[:8]
+    return ExecutionRow(
+        key,
+        session,
+        request,
+        code,
+        status,
+        count,
+        started,
+        duration,
+        outputs=row[8] or "[]",
+        saved=saved,
+        not_saved=tuple(NotSaved(**entry) for entry in json.loads(row[10] or "[]")),
+        restored=restored,
+        committed=row[12] is not None,
+    )
+
+
+def manifest(db: Database, session: int) -> Manifest:
+    """What a kernel needs to take the session up again."""
+    names: dict[str, tuple[int, str, int]] = {}
+    stories: dict[str, str] = {}
+    rows = db.execute(
+        "SELECT n.name, n.root, n.type, n.size_bytes, n.path, n.reason, n.updated_at, e.execution_count, e.code"
+        " FROM names n LEFT JOIN executions e ON e.id = n.execution"
+        " WHERE n.session = ? AND n.to_commit IS NULL",
+        [session],
+    )
+    for name, root, kind, size, path, reason, made, count, code in rows:
+        if root is not None:
+            names[name] = (root, kind, size)
+        else:
+            stories[name] = _story(name, kind, path, reason, made, count, code)
+    count = db.execute("SELECT execution_count FROM sessions WHERE id = ?", [session]).fetchone()
+    return Manifest(names, tuple(_components(db, session)), stories, int(count[0]) if count else 0)
+
+
+def _story(name: str, kind: str, path: str, reason: str, made: str, count: int | None, code: str | None) -> str:
+    where = f"; the trouble is {path}" if path and path != name else ""
+    text = f"name {name!r} was not saved: it was a {kind}, made at {made}"
+    if code is not None:
+        mentions = re.compile(rf"\b{re.escape(name)}\b")
+        lines = [line.strip() for line in code.splitlines()]
+        shown = next((line for line in lines if mentions.search(line)), lines[0] if lines else "")
+        text += f" by execution {count} (`{shown[:_CODE_SHOWN_CHARS]}`)"
+    return f"{text}{where}: {reason}"
+
+
+def _components(db: Database, session: int) -> list[StoredComponent]:
+    rows = db.execute(
+        "SELECT id, key, roots, refs, segments, has_code, magic, python, blocked FROM components"
+        " WHERE session = ? AND to_commit IS NULL ORDER BY size_bytes, key",
+        [session],
+    )
+    return [
+        StoredComponent(
+            row[0],
+            row[1],
+            tuple(json.loads(row[2])),
+            tuple(json.loads(row[3])),
+            tuple(json.loads(row[4])),
+            bool(row[5]),
+            row[6],
+            row[7],
+            row[8],
+        )
+        for row in rows
+    ]
+
+
+def component_bytes(db: Database, row_id: int) -> list[bytes]:
+    inline = db.execute("SELECT data FROM components WHERE id = ?", [row_id]).fetchone()
+    if inline is not None and inline[0] is not None:
+        return [inline[0]]
+    rows = db.execute(
+        "SELECT c.data FROM component_chunks l JOIN chunks c ON c.digest = l.digest WHERE l.component = ?"
+        " ORDER BY l.position",
+        [row_id],
+    )
+    return [row[0] for row in rows]
+
+
+def unreachable_components(db: Database) -> list[int]:
+    """Rows of live components that no live name leads to: left when a name that could not be loaded was replaced."""
+    dead: list[int] = []
+    for (session,) in db.execute("SELECT id FROM sessions").fetchall():
+        parts = _components(db, session)
+        holder = {root: part for part in parts for root in part.roots}
+        wanted = db.execute(
+            "SELECT root FROM names WHERE session = ? AND to_commit IS NULL AND root IS NOT NULL", [session]
+        ).fetchall()
+        work = [root for (root,) in wanted]
+        seen: set[int] = set()
+        while work:
+            part = holder.get(work.pop())
+            if part is not None and part.row not in seen:
+                seen.add(part.row)
+                work.extend(part.references)
+        dead.extend(part.row for part in parts if part.row not in seen)
+    return dead

@@ -1,0 +1,116 @@
+"""The database schema, as migrations. Append only: a released migration is never edited."""
+
+from __future__ import annotations
+
+from kernelrepl.store.database import Database, Migrations
+
+migrations = Migrations("kernelrepl")
+
+
+@migrations()
+def create_tables(db: Database) -> None:
+    for statement in _TABLES:
+        db.execute(statement)
+
+
+_TABLES = (
+    """
+    CREATE TABLE sessions (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        owner TEXT NOT NULL,
+        session_id TEXT NOT NULL,
+        state TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        last_used_at TEXT NOT NULL,
+        total_executions INTEGER NOT NULL DEFAULT 0,
+        execution_count INTEGER NOT NULL DEFAULT 0,
+        variable_count INTEGER NOT NULL DEFAULT 0,
+        size_bytes INTEGER NOT NULL DEFAULT 0,
+        workspace TEXT NOT NULL,
+        fixed TEXT NOT NULL,
+        python TEXT,
+        packages TEXT,
+        UNIQUE (owner, session_id)
+    )
+    """,
+    """
+    CREATE TABLE executions (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        session INTEGER NOT NULL REFERENCES sessions(id) ON DELETE CASCADE,
+        request_id TEXT NOT NULL UNIQUE,
+        origin TEXT NOT NULL,
+        code TEXT NOT NULL,
+        status TEXT NOT NULL,
+        execution_count INTEGER NOT NULL DEFAULT 0,
+        started_at TEXT NOT NULL,
+        finished_at TEXT,
+        duration_s REAL NOT NULL DEFAULT 0,
+        outputs TEXT,
+        saved TEXT,
+        not_saved TEXT,
+        restored TEXT,
+        commit_id INTEGER
+    )
+    """,
+    "CREATE INDEX executions_of_session ON executions (session, id)",
+    """
+    CREATE TABLE commits (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        session INTEGER NOT NULL REFERENCES sessions(id) ON DELETE CASCADE,
+        cause TEXT NOT NULL,
+        execution INTEGER,
+        created_at TEXT NOT NULL
+    )
+    """,
+    "CREATE INDEX commits_of_session ON commits (session)",
+    """
+    CREATE TABLE components (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        session INTEGER NOT NULL REFERENCES sessions(id) ON DELETE CASCADE,
+        key INTEGER NOT NULL,
+        from_commit INTEGER NOT NULL,
+        to_commit INTEGER,
+        roots TEXT NOT NULL,
+        refs TEXT NOT NULL,
+        segments TEXT NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        has_code INTEGER NOT NULL,
+        magic TEXT NOT NULL,
+        python TEXT NOT NULL,
+        blocked TEXT,
+        data BLOB
+    )
+    """,
+    "CREATE UNIQUE INDEX live_components ON components (session, key) WHERE to_commit IS NULL",
+    "CREATE INDEX closed_components ON components (to_commit) WHERE to_commit IS NOT NULL",
+    "CREATE INDEX components_of_session ON components (session)",
+    """
+    CREATE TABLE names (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        session INTEGER NOT NULL REFERENCES sessions(id) ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        from_commit INTEGER NOT NULL,
+        to_commit INTEGER,
+        root INTEGER,
+        type TEXT NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        path TEXT,
+        reason TEXT,
+        execution INTEGER,
+        updated_at TEXT NOT NULL
+    )
+    """,
+    "CREATE UNIQUE INDEX live_names ON names (session, name) WHERE to_commit IS NULL",
+    "CREATE INDEX names_of_session ON names (session)",
+    "CREATE INDEX closed_names ON names (to_commit) WHERE to_commit IS NOT NULL",
+    "CREATE TABLE chunks (digest BLOB PRIMARY KEY, data BLOB NOT NULL)",
+    """
+    CREATE TABLE component_chunks (
+        component INTEGER NOT NULL REFERENCES components(id) ON DELETE CASCADE,
+        position INTEGER NOT NULL,
+        digest BLOB NOT NULL REFERENCES chunks(digest),
+        PRIMARY KEY (component, position)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX chunk_users ON component_chunks (digest)",
+)

@@ -1,0 +1,319 @@
+"""The sessions' memory: everything a keeper knows lives here, and only the keeper writes it.
+
+One thread writes, in order; another reads, so that a list never waits behind a large commit. What a
+public method returns is a type of `model`. Blobs are stored and handed out as bytes, never unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kernelrepl.errors import DatabaseTooNew, StorageFailed
+from kernelrepl.model import Commit, Limits, Manifest, Restored, SessionInfo, StoredComponent, Variable
+from kernelrepl.store import reading
+from kernelrepl.store.database import Database
+from kernelrepl.store.publish import Staged, count_variables, digests_in_use, put_chunks, write_commit
+from kernelrepl.store.schema import migrations
+from kernelrepl.store.worker import Worker, translate
+
+COLLECT_AFTER_BYTES = 32 << 20
+KEPT_OUTPUTS = 200
+"""Executions of a session whose outputs are kept; older rows keep their code and status."""
+
+LOCAL_OWNER = "local"
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def stamp(moment: datetime) -> str:
+    """ISO 8601 in UTC with milliseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Store:
+    """Open with `open`, close with `close`."""
+
+    def __init__(self, path: Path, clock: Callable[[], datetime] = utc_now) -> None:
+        self.path = path
+        self._clock = clock
+        self._writer = Worker(path, "store writer", read_only=False)
+        self._reader = Worker(path, "store reader", read_only=True)
+        self._staged: dict[int, Staged] = {}
+        self._garbage_bytes = 0
+
+    # Life
+
+    def open(self) -> None:
+        """Open or create the database and bring it to this version. Raises StorageFailed."""
+        if not self.path.exists():
+            try:
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            except OSError as error:
+                raise StorageFailed(
+                    f"{self.path} cannot be created: {error.strerror}; make its folder writable"
+                ) from error
+        self._writer.open()
+        try:
+            self._writer.submit(self._migrate).result()
+            self._reader.open()
+        except BaseException:
+            self._writer.close()
+            raise
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
+    def _migrate(self, db: Database) -> None:
+        if db["_sqlite_migrations"].exists():
+            ours = {migration.name for migration in migrations.pending(db)} | {m.name for m in migrations.applied(db)}
+            known = {migration.name for migration in migrations._migrations}
+            if not ours <= known:
+                raise DatabaseTooNew(str(self.path))
+        migrations.apply(db)
+        with db.atomic():
+            db.execute("UPDATE executions SET status = 'crashed' WHERE status = 'started'")
+        self._collect(db)
+
+    def _now(self) -> str:
+        return stamp(self._clock())
+
+    # Sessions
+
+    async def create_session(self, session_id: str, workspace: str, fixed: dict[str, Any]) -> int:
+        """Insert a session; returns its key."""
+        now = self._now()
+
+        def job(db: Database) -> int:
+            with db.atomic():
+                row = db.execute(
+                    "INSERT INTO sessions (owner, session_id, state, created_at, last_used_at, workspace, fixed)"
+                    " VALUES (?, ?, 'active', ?, ?, ?, ?)",
+                    [LOCAL_OWNER, session_id, now, now, workspace, json.dumps(fixed)],
+                )
+                return int(row.lastrowid or 0)
+
+        return await self._writer.run(job)
+
+    async def find_session(self, session_id: str) -> tuple[SessionInfo, dict[str, Any]] | None:
+        """The session with this id and what was fixed at its creation."""
+        return await self._reader.run(lambda db: reading.find_session(db, LOCAL_OWNER, session_id))
+
+    async def list_sessions(self) -> list[SessionInfo]:
+        """All sessions, the latest used first."""
+        return await self._reader.run(lambda db: reading.list_sessions(db, LOCAL_OWNER))
+
+    async def variables(self, session: int) -> list[Variable]:
+        return await self._reader.run(lambda db: reading.variables(db, session))
+
+    async def note_versions(self, session: int, python: str, packages: dict[str, str]) -> None:
+        def job(db: Database) -> None:
+            with db.atomic():
+                db.execute(
+                    "UPDATE sessions SET python = ?, packages = ? WHERE id = ?", [python, json.dumps(packages), session]
+                )
+
+        await self._writer.run(job)
+
+    async def clear_session(self, session: int) -> int:
+        """Forget all variables; history and workspace stay. Returns how many variables went."""
+        now = self._now()
+
+        def job(db: Database) -> int:
+            with db.atomic():
+                gone = count_variables(db, session)
+                row = db.execute(
+                    "INSERT INTO commits (session, cause, created_at) VALUES (?, 'clear', ?)", [session, now]
+                )
+                for table in ("names", "components"):
+                    db.execute(
+                        f"UPDATE {table} SET to_commit = ? WHERE session = ? AND to_commit IS NULL",
+                        [row.lastrowid, session],
+                    )
+                db.execute(
+                    "UPDATE sessions SET variable_count = 0, size_bytes = 0, last_used_at = ? WHERE id = ?",
+                    [now, session],
+                )
+            self._collect(db)
+            return gone
+
+        return await self._writer.run(job)
+
+    async def delete_session(self, session: int) -> None:
+        """Remove every row and byte of a session, from the write-ahead log too."""
+
+        def job(db: Database) -> None:
+            with db.atomic():
+                db.execute("DELETE FROM sessions WHERE id = ?", [session])
+                digests_in_use(db, self._pinned())
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+        await self._writer.run(job)
+
+    # Executions
+
+    async def start_execution(self, session: int, request_id: str, origin: str, code: str) -> int:
+        """Note durably that code is about to run; returns the row's id."""
+        now = self._now()
+
+        def job(db: Database) -> int:
+            taken = db.execute("SELECT 1 FROM executions WHERE request_id = ?", [request_id]).fetchone()
+            # A client that counts its requests from 1 again must not fail for it.
+            unique = request_id if taken is None else f"{request_id}-{secrets.token_hex(4)}"
+            # This row must outlive our process, not the power: without power the kernel and whoever could ask
+            # for it again are gone too. The next commit syncs it, in order.
+            db.execute("PRAGMA synchronous = NORMAL")
+            try:
+                return insert(db, unique)
+            finally:
+                db.execute("PRAGMA synchronous = FULL")
+
+        def insert(db: Database, unique: str) -> int:
+            with db.atomic():
+                row = db.execute(
+                    "INSERT INTO executions (session, request_id, origin, code, status, started_at)"
+                    " VALUES (?, ?, ?, ?, 'started', ?)",
+                    [session, unique, origin, code, now],
+                )
+                db.execute(
+                    "UPDATE sessions SET total_executions = total_executions + 1, last_used_at = ?, state = 'active'"
+                    " WHERE id = ?",
+                    [now, session],
+                )
+                return int(row.lastrowid or 0)
+
+        return await self._writer.run(job)
+
+    async def finish_execution(self, execution: int, status: str, outputs: str, restored: Restored | None) -> None:
+        """Close the row of an execution that has no commit of its own, or correct its status."""
+        now = self._now()
+
+        def job(db: Database) -> None:
+            with db.atomic():
+                db.execute(
+                    "UPDATE executions SET status = ?, outputs = COALESCE(outputs, ?),"
+                    " restored = COALESCE(restored, ?), finished_at = COALESCE(finished_at, ?) WHERE id = ?",
+                    [status, outputs, _dump(restored), now, execution],
+                )
+
+        await self._writer.run(job)
+
+    async def execution(self, request_id: str) -> reading.ExecutionRow | None:
+        return await self._reader.run(lambda db: reading.execution(db, "request_id = ?", [request_id]))
+
+    async def last_execution(self, session: int) -> reading.ExecutionRow | None:
+        condition = "session = ? ORDER BY id DESC LIMIT 1"
+        return await self._reader.run(lambda db: reading.execution(db, condition, [session]))
+
+    # Commits
+
+    async def stage(self, session: int, component: int, data: bytes | bytearray) -> None:
+        """Store one piece of a large component ahead of its commit."""
+
+        def job(db: Database) -> None:
+            with db.atomic():
+                digests = put_chunks(db, memoryview(data))
+            known, size = self._staged.setdefault(session, {}).get(component, ([], 0))
+            self._staged[session][component] = (known + digests, size + len(data))
+
+        await self._writer.run(job)
+
+    async def publish(
+        self, session: int, execution: int | None, commit: Commit, limits: Limits, restored: Restored | None
+    ) -> None:
+        """Make a commit the state of the session, together with the outcome of its execution.
+
+        Raises StorageFailed; then nothing of it is there.
+        """
+        now = self._now()
+
+        def job(db: Database) -> None:
+            staged = self._staged.pop(session, {})
+            with db.atomic():
+                commit_id = write_commit(db, session, execution, commit, staged, limits, now)
+                if execution is not None and commit.outcome is not None:
+                    _finish(db, execution, commit_id, commit, restored, now)
+            self._garbage_bytes += sum(sum(part.segments) for part in commit.components)
+
+        await self._writer.run(job)
+
+    async def discard_staged(self, session: int) -> None:
+        """Forget pieces of a commit that will not come."""
+        await self._writer.run(lambda db: self._staged.pop(session, None))
+
+    async def collect_if_due(self) -> None:
+        """Remove superseded versions when enough has piled up."""
+        if self._garbage_bytes > COLLECT_AFTER_BYTES:
+            await self._writer.run(self._collect)
+
+    def _pinned(self) -> Iterator[bytes]:
+        for components in self._staged.values():
+            for digests, _ in components.values():
+                yield from digests
+
+    def _collect(self, db: Database) -> None:
+        self._garbage_bytes = 0
+        with db.atomic():
+            for key in reading.unreachable_components(db):
+                db.execute("UPDATE components SET to_commit = 0 WHERE id = ?", [key])
+            db.execute("DELETE FROM components WHERE to_commit IS NOT NULL")
+            db.execute("DELETE FROM names WHERE to_commit IS NOT NULL")
+            digests_in_use(db, self._pinned())
+            db.execute(
+                "UPDATE executions SET outputs = NULL WHERE outputs IS NOT NULL AND id <= (SELECT MAX(other.id) - ?"
+                " FROM executions other WHERE other.session = executions.session)",
+                [KEPT_OUTPUTS],
+            )
+
+    # Restore
+
+    async def manifest(self, session: int) -> Manifest:
+        return await self._reader.run(lambda db: reading.manifest(db, session))
+
+    async def component_bytes(self, component: StoredComponent) -> list[bytes]:
+        """The bytes of a component, in pieces, in order."""
+        return await self._reader.run(lambda db: reading.component_bytes(db, component.row))
+
+    async def block_component(self, session: int, key: int, reason: str) -> None:
+        """Note that a component must not be loaded again. Its bytes stay."""
+
+        def job(db: Database) -> None:
+            with db.atomic():
+                db.execute(
+                    "UPDATE components SET blocked = ? WHERE session = ? AND key = ? AND to_commit IS NULL",
+                    [reason, session, key],
+                )
+
+        await self._writer.run(job)
+
+
+def _dump(value: Restored | None) -> str | None:
+    return None if value is None else json.dumps(asdict(value))
+
+
+def _finish(db: Database, execution: int, commit_id: int, commit: Commit, restored: Restored | None, now: str) -> None:
+    outcome = commit.outcome or {}
+    not_saved = [
+        {"name": name, "type": kind, "path": path, "reason": reason}
+        for name, (kind, path, reason) in commit.unsaved.items()
+    ]
+    db.execute(
+        "UPDATE executions SET status = ?, execution_count = ?, finished_at = ?, duration_s = ?, outputs = ?,"
+        " saved = ?, not_saved = ?, restored = ?, commit_id = ? WHERE id = ?",
+        [
+            outcome["status"], outcome["execution_count"], now, outcome["duration_s"], commit.outputs,
+            json.dumps(asdict(commit.saved)), json.dumps(not_saved), _dump(restored), commit_id, execution,
+        ],
+    )  # fmt: skip
+
+
+__all__ = ["LOCAL_OWNER", "Store", "stamp", "translate", "utc_now"]

@@ -1,0 +1,109 @@
+"""A thread that owns one SQLite connection and does its work in order.
+
+The event loop never waits for a disk: it hands over a function and awaits the result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TypeVar
+
+from kernelrepl.errors import StorageFailed
+from kernelrepl.store.database import Database
+
+T = TypeVar("T")
+_BUSY_TIMEOUT_S = 5.0
+
+
+class Worker:
+    """One thread, one connection."""
+
+    def __init__(self, path: Path, name: str, *, read_only: bool) -> None:
+        self.path = path
+        self._read_only = read_only
+        self._jobs: queue.SimpleQueue[tuple[Callable[[Database], object], Future[object]] | None] = queue.SimpleQueue()
+        self._opened: Future[None] = Future()
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+
+    def open(self) -> None:
+        """Start the thread and open the database. Raises StorageFailed."""
+        self._thread.start()
+        self._opened.result()
+
+    def close(self) -> None:
+        self._jobs.put(None)
+        self._thread.join()
+
+    async def run(self, job: Callable[[Database], T]) -> T:
+        """Do `job(db)` in the thread. Errors of SQLite become StorageFailed."""
+        return await asyncio.wrap_future(self.submit(job))
+
+    def submit(self, job: Callable[[Database], T]) -> Future[T]:
+        future: Future[T] = Future()
+        self._jobs.put((job, future))  # type: ignore[arg-type]
+        return future
+
+    def _main(self) -> None:
+        try:
+            db = self._connect()
+        except BaseException as error:  # noqa: BLE001 - handed to the caller
+            self._opened.set_exception(translate(error, self.path))
+            return
+        self._opened.set_result(None)
+        try:
+            while (item := self._jobs.get()) is not None:
+                job, future = item
+                if not future.set_running_or_notify_cancel():
+                    continue
+                try:
+                    future.set_result(job(db))
+                except BaseException as error:  # noqa: BLE001 - handed to the caller
+                    if db.conn.in_transaction:
+                        db.rollback()
+                    future.set_exception(translate(error, self.path))
+        finally:
+            db.close()
+
+    def _connect(self) -> Database:
+        if self._read_only:
+            target, uri = f"{self.path.as_uri()}?mode=ro", True
+        else:
+            target, uri = str(self.path), False
+        connection = sqlite3.connect(target, uri=uri, timeout=_BUSY_TIMEOUT_S)
+        db = Database(connection, execute_plugins=False)
+        try:
+            if not self._read_only:
+                db.execute("PRAGMA journal_mode = WAL").fetchall()
+                db.execute("PRAGMA synchronous = FULL")
+                db.execute("PRAGMA foreign_keys = ON")
+                db.execute("PRAGMA secure_delete = ON").fetchall()
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+
+def translate(error: BaseException, path: Path) -> BaseException:
+    """A StorageFailed that names the remedy, for any error of SQLite."""
+    if not isinstance(error, sqlite3.Error):
+        return error
+    text = str(error)
+    if "locked" in text:
+        hint = "another program has it open; close that program"
+    elif "full" in text:
+        hint = "the disk is full; free some space"
+    elif "readonly" in text:
+        hint = "it, or its folder, is read-only; make it writable"
+    elif "not a database" in text or "malformed" in text:
+        hint = "it is not a database or is damaged; move it away to start anew"
+    else:
+        hint = "`kernelrepl doctor` shows where it is"
+    failed = StorageFailed(f"{path}: {text}: {hint}")
+    failed.__cause__ = error
+    return failed

@@ -1,0 +1,182 @@
+"""Fixtures: real parts in directories of their own, gone without a trace after each test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import zmq.asyncio
+from hypothesis import settings
+
+from kernelrepl import rendezvous
+from kernelrepl.kernel import spawn
+from kernelrepl.manager import Manager, Origin, Places, base_environment
+from kernelrepl.model import Execution, Limits
+from kernelrepl.session import Job, Means, Session
+from kernelrepl.store import Store
+
+RUN_TIMEOUT_S = 60.0
+"""A deadline, not a measurement: what takes longer hangs."""
+
+settings.register_profile("kernelrepl", deadline=None)
+settings.load_profile("kernelrepl")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    path = tmp_path / "data"
+    path.mkdir(mode=0o700)
+    return path
+
+
+@pytest.fixture
+def runtime_dir() -> Iterator[Path]:
+    """Short, because socket paths are limited to 107 bytes."""
+    path = Path(tempfile.mkdtemp(prefix="kr-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def environ(data_dir: Path, runtime_dir: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a program that uses its own keeper; that keeper is gone afterwards."""
+    home = tmp_path / "home"
+    home.mkdir()
+    yield environment_of(data_dir, runtime_dir, home)
+    end_keeper(data_dir)
+    assert_nothing_left(data_dir)
+
+
+@pytest.fixture(scope="module")
+def shared_environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The same for all tests of a module: one keeper, many sessions."""
+    base = tmp_path_factory.mktemp("shared")
+    data_dir, home = base / "data", base / "home"
+    data_dir.mkdir(mode=0o700)
+    home.mkdir()
+    runtime_dir = Path(tempfile.mkdtemp(prefix="kr-", dir="/tmp"))
+    yield environment_of(data_dir, runtime_dir, home)
+    end_keeper(data_dir)
+    shutil.rmtree(runtime_dir, ignore_errors=True)
+    assert_nothing_left(data_dir)
+
+
+def environment_of(data_dir: Path, runtime_dir: Path, home: Path) -> dict[str, str]:
+    """As little as an MCP host gives, and directories of its own."""
+    return {
+        "HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}/usr/bin{os.pathsep}/bin",
+        "KERNELREPL_DATA_DIR": str(data_dir),
+        "KERNELREPL_RUNTIME_DIR": str(runtime_dir),
+    }
+
+
+def end_keeper(data_dir: Path) -> None:
+    """End the keeper of a data directory, if there is one, and wait until it is gone."""
+    found = rendezvous.read_keeper(data_dir)
+    if found is None:
+        return
+    try:
+        process = psutil.Process(found["pid"])
+        if "keeper" not in process.cmdline():
+            return  # a stale file, and its number belongs to somebody else by now
+        process.terminate()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return
+    psutil.wait_procs([process], timeout=RUN_TIMEOUT_S)
+
+
+def processes_of(data_dir: Path) -> list[psutil.Process]:
+    """Every process whose working directory or environment belongs to a data directory."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if process.environ().get("KERNELREPL_DATA_DIR") == str(data_dir) or process.cwd().startswith(str(data_dir)):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def assert_nothing_left(data_dir: Path) -> None:
+    """No process of a data directory may outlive its test."""
+    _, alive = psutil.wait_procs(processes_of(data_dir), timeout=10)
+    names = [process.cmdline() for process in alive]
+    for process in alive:
+        process.kill()
+    assert not names
+
+
+class Sessions:
+    """A manager in this process, used the way a face uses it."""
+
+    def __init__(self, manager: Manager, store: Store) -> None:
+        self.manager = manager
+        self.store = store
+
+    async def submit(self, code: str, session_id: str = "s", **options: Any) -> tuple[Session, Job]:
+        """Start code; returns at once."""
+        limits = options.pop("limits", Limits())
+        options.setdefault("request_id", secrets.token_hex(8))
+        started = await self.manager.execute(code, session_id, Origin("test", limits), **options)
+        assert not isinstance(started, Execution)
+        return started
+
+    async def run(self, code: str, session_id: str = "s", **options: Any) -> Execution:
+        """Run code to its end."""
+        _, job = await self.submit(code, session_id, **options)
+        return await asyncio.wait_for(asyncio.shield(job.result), RUN_TIMEOUT_S)
+
+    async def value(self, expression: str, session_id: str = "s") -> str | None:
+        """The repr of an expression. Fails the test if it raises."""
+        execution = await self.run(expression, session_id)
+        assert execution.status == "ok", execution.output.error
+        return execution.output.result
+
+    async def kill(self, session_id: str = "s") -> None:
+        """kill -9 of the session's kernel."""
+        session = self.manager._sessions[session_id]
+        assert session._kernel is not None
+        await session._kernel.process.kill()
+
+    async def rows(self, query: str, *parameters: Any) -> list[Any]:
+        return await self.store._reader.run(lambda db: db.execute(query, parameters).fetchall())
+
+
+@pytest.fixture
+def make_store() -> type[Store]:
+    """What `sessions` keeps its state in; a test that needs another store puts it here by parametrization."""
+    return Store
+
+
+@pytest.fixture
+async def sessions(
+    data_dir: Path, runtime_dir: Path, tmp_path: Path, make_store: type[Store]
+) -> AsyncIterator[Sessions]:
+    """Real kernels, a real database, no keeper process in between."""
+    context = zmq.asyncio.Context()
+    store = make_store(data_dir / "python_sessions.db")
+    store.open()
+    places = Places(data_dir, runtime_dir, sys.executable, base_environment(os.environ, tmp_path / "cache"))
+    manager = Manager(places, Means(spawn, context, store, lambda event, **data: None))
+    yield Sessions(manager, store)
+    await manager.close()
+    context.destroy(0)
+    store.close()
+    assert_nothing_left(data_dir)

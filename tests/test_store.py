@@ -1,0 +1,804 @@
+"""The database: what a commit makes of it, what deleting leaves of it, and what happens when it cannot be written."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlite_utils import Database
+
+from kernelrepl.errors import DatabaseTooNew, StorageFailed
+from kernelrepl.model import Commit, Limits, NewComponent, NotRestored, NotSaved, Restored, Saved
+from kernelrepl.store import Store
+from kernelrepl.store.publish import CHUNK_BYTES, INLINE_BYTES
+from tests.conftest import Sessions
+
+pytestmark = pytest.mark.anyio
+
+UNLIMITED = Limits(None, None)
+TABLES = ("sessions", "executions", "commits", "components", "names", "chunks", "component_chunks")
+MARKER = b"a marker that is long enough to be nobody else's: 0c1f6e5a93d74b28"
+
+
+class Clock:
+    """A clock that goes one second ahead each time it is asked."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2030, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+
+@pytest.fixture
+def path(data_dir: Path) -> Path:
+    return data_dir / "python_sessions.db"
+
+
+@pytest.fixture
+def opened(path: Path) -> Iterator[Callable[[], Store]]:
+    """Opens the database, again each time it is called; all are closed in the end."""
+    stores: list[Store] = []
+
+    def open_store() -> Store:
+        while stores:
+            stores.pop().close()
+        store = Store(path, Clock())
+        store.open()
+        stores.append(store)
+        return store
+
+    yield open_store
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def store(opened: Callable[[], Store]) -> Store:
+    return opened()
+
+
+async def query(store: Store, statement: str, *parameters: Any) -> list[Any]:
+    """Rows, as the thread that writes sees them."""
+    return await store._writer.run(lambda db: [tuple(row) for row in db.execute(statement, parameters)])
+
+
+async def everything(store: Store) -> dict[str, list[Any]]:
+    """All rows of all tables."""
+    return {table: await query(store, f"SELECT * FROM {table} ORDER BY 1, 2") for table in TABLES}
+
+
+async def new_session(store: Store, session_id: str = "s") -> int:
+    return await store.create_session(session_id, f"workspace-of-{session_id}", {"limits": {}})
+
+
+def part(
+    index: int, root: int, data: bytes | None, *, references: tuple[int, ...] = (), **changes: Any
+) -> NewComponent:
+    """A component of one root; without data it is one that was staged, of `size` bytes."""
+    size = changes.pop("size", len(data or b""))
+    settings = {"roots": (root,), "segments": (size,), "has_code": False, **changes}
+    return NewComponent(index=index, references=references, data=data, **settings)
+
+
+def commit(*components: NewComponent, **changes: Any) -> Commit:
+    """A commit in which each component is the value of a name: root 1 of `n1`, and so on."""
+    settings: dict[str, Any] = {
+        "cause": "execution",
+        "request": "message",
+        "names": {f"n{entry.roots[0]}": (entry.roots[0], "bytes", sum(entry.segments)) for entry in components},
+        "unsaved": {},
+        "deleted": (),
+        "components": components,
+        "closed": (),
+        "magic": "a70d",
+        "python": "3.11.7",
+        "saved": Saved(created=tuple(f"n{entry.roots[0]}" for entry in components)),
+        "outcome": None,
+        "outputs": "[]",
+    }
+    return Commit(**{**settings, **changes})
+
+
+def outcome(count: int = 1, status: str = "ok") -> dict[str, Any]:
+    return {"status": status, "execution_count": count, "duration_s": 0.5, "error": None}
+
+
+async def bytes_of(store: Store, session: int, root: int) -> bytes:
+    """What the store holds of a component."""
+    [found] = [entry for entry in (await store.manifest(session)).components if root in entry.roots]
+    return b"".join(await store.component_bytes(found))
+
+
+def threads() -> list[str]:
+    """The threads of stores that are open."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("store ")]
+
+
+def traces(directory: Path, marker: bytes = MARKER) -> list[str]:
+    """The files that have the marker in them, in their contents or their names."""
+    return [
+        file.name
+        for file in directory.rglob("*")
+        if marker in os.fsencode(file.name) or (file.is_file() and marker in file.read_bytes())
+    ]
+
+
+# The file
+
+
+async def test_a_fresh_file_gets_its_tables_and_is_ours_alone(store: Store, path: Path) -> None:
+    """All migrations are applied and noted; nobody else may read it."""
+    assert {name for (name,) in await query(store, "SELECT name FROM sqlite_master WHERE type = 'table'")} >= set(
+        TABLES
+    )
+    assert await query(store, "SELECT name FROM _sqlite_migrations WHERE migration_set = 'kernelrepl'") == [
+        ("create_tables",)
+    ]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_the_writer_is_durable_and_the_reader_only_reads(store: Store) -> None:
+    """Write-ahead log, flushed at each commit; references are kept and deleted bytes overwritten."""
+    assert await query(store, "PRAGMA journal_mode") == [("wal",)]
+    assert await query(store, "PRAGMA synchronous") == [(2,)]
+    assert await query(store, "PRAGMA foreign_keys") == [(1,)]
+    assert await query(store, "PRAGMA secure_delete") == [(1,)]
+    assert await query(store, "PRAGMA integrity_check") == [("ok",)]
+    with pytest.raises(StorageFailed, match="make it writable"):
+        await store._reader.run(lambda db: db.execute("DELETE FROM sessions"))
+
+
+async def test_everything_is_there_after_reopening(store: Store, opened: Callable[[], Store]) -> None:
+    """Migrations are not applied twice, and no row is touched."""
+    session = await new_session(store)
+    execution = await store.start_execution(session, "r1", "test", "x = 1")
+    await store.publish(session, execution, commit(part(0, 1, b"one"), outcome=outcome()), UNLIMITED, None)
+    before = await everything(store)
+    store = opened()
+    assert await everything(store) == before
+    assert await bytes_of(store, session, 1) == b"one"
+
+
+async def test_a_database_of_a_newer_version_is_not_touched(
+    store: Store, path: Path, opened: Callable[[], Store]
+) -> None:
+    """What it means is not known here; the way out is in the message."""
+    await query(
+        store, "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('kernelrepl', 'later', 'now')"
+    )
+    before = await everything(store)
+    with pytest.raises(DatabaseTooNew, match="upgrade with `pip install -U kernelrepl`") as caught:
+        opened()
+    assert caught.value.path == str(path)
+    assert threads() == []
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT * FROM sessions").fetchall() == before["sessions"]
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "content", [b"this is no database, it only has the name of one" * 50, b"SQLite format 3\0" * 300]
+)
+async def test_a_file_that_is_no_database_is_left_alone(path: Path, content: bytes) -> None:
+    """And it is said what to do."""
+    path.write_bytes(content)
+    with pytest.raises(StorageFailed, match="move it away to start anew"):
+        Store(path).open()
+    assert path.read_bytes() == content
+    assert threads() == []
+
+
+async def test_a_folder_that_is_not_there_is_named(path: Path) -> None:
+    """The keeper makes it; if it is gone, nothing can be stored."""
+    with pytest.raises(StorageFailed, match="make its folder writable"):
+        Store(path.parent / "gone" / "python_sessions.db").open()
+
+
+# Commits
+
+
+@pytest.mark.parametrize("size", [0, 1, INLINE_BYTES, INLINE_BYTES + 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES])
+async def test_bytes_come_back_as_they_were_stored(store: Store, size: int) -> None:
+    """In the row or in chunks, however they are divided."""
+    session = await new_session(store)
+    data = bytes(number % 251 for number in range(size))
+    await store.publish(session, None, commit(part(0, 1, data)), UNLIMITED, None)
+    assert await bytes_of(store, session, 1) == data
+    in_chunks = await query(store, "SELECT COUNT(*) FROM component_chunks")
+    assert in_chunks == [(0 if size <= INLINE_BYTES else -(-size // CHUNK_BYTES),)]
+
+
+async def test_a_component_keeps_its_segments_roots_and_references(store: Store) -> None:
+    """A kernel gets them as another one sent them; small components come first."""
+    session = await new_session(store)
+    large = part(0, 5, b"a" * 300_000 + b"b" * 10, roots=(5, 8), segments=(300_000, 10), references=(2,), has_code=True)
+    await store.publish(session, None, commit(large, part(1, 2, b"x")), UNLIMITED, None)
+    small, big = (await store.manifest(session)).components
+    assert (small.key, small.roots, small.references, small.segments, small.has_code) == (2, (2,), (), (1,), False)
+    assert (big.key, big.roots, big.references, big.segments) == (5, (5, 8), (2,), (300_000, 10))
+    assert (big.has_code, big.magic, big.python, big.blocked) == (True, "a70d", "3.11.7", None)
+    assert await bytes_of(store, session, 8) == b"a" * 300_000 + b"b" * 10
+
+
+async def test_a_new_version_replaces_the_old_one(store: Store) -> None:
+    """In the manifest and in the list; of a name and of its component."""
+    session = await new_session(store)
+    await store.publish(session, None, commit(part(0, 1, b"old"), part(1, 2, b"two")), UNLIMITED, None)
+    await store.publish(session, None, commit(part(0, 1, b"newer")), UNLIMITED, None)
+    manifest = await store.manifest(session)
+    assert manifest.names == {"n1": (1, "bytes", 5), "n2": (2, "bytes", 3)}
+    assert await bytes_of(store, session, 1) == b"newer"
+    assert [(entry.name, entry.size_bytes) for entry in await store.variables(session)] == [("n1", 5), ("n2", 3)]
+    [info] = await store.list_sessions()
+    assert (info.variable_count, info.size_bytes) == (2, 8)
+
+
+async def test_what_is_deleted_or_closed_is_gone(store: Store) -> None:
+    """Its name from the list, its bytes from the next restore."""
+    session = await new_session(store)
+    await store.publish(session, None, commit(part(0, 1, b"one"), part(1, 2, b"two")), UNLIMITED, None)
+    await store.publish(session, None, commit(deleted=("n1",), closed=(1,)), UNLIMITED, None)
+    manifest = await store.manifest(session)
+    assert (list(manifest.names), [entry.key for entry in manifest.components]) == (["n2"], [2])
+    [info] = await store.list_sessions()
+    assert (info.variable_count, info.size_bytes) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("limits", "components", "message"),
+    [
+        (Limits(None, 1000), [part(0, 1, b"x" * 300), part(1, 2, b"y" * 600)], "the session would take 1200 bytes"),
+        (Limits(500, None), [part(0, 1, b"x"), part(1, 2, b"y" * 501)], "over the limit of 500 a variable"),
+        (UNLIMITED, [part(0, 1, b"x"), part(1, 2, None, size=700)], "could not be stored ahead of its commit"),
+        (UNLIMITED, [part(0, 1, b"x"), part(1, 1, b"y")], "UNIQUE constraint failed"),
+    ],
+    ids=["session limit", "variable limit", "pieces missing", "two of one key"],
+)
+async def test_a_commit_is_there_whole_or_not_at_all(
+    store: Store, limits: Limits, components: list[NewComponent], message: str
+) -> None:
+    """Names, components, chunks, the row of the execution: after a failure all is as before."""
+    session = await new_session(store)
+    execution = await store.start_execution(session, "r1", "test", "x = 1")
+    await store.publish(session, None, commit(part(0, 7, b"z" * 300)), UNLIMITED, None)
+    before = await everything(store)
+    with pytest.raises(StorageFailed, match=message):
+        await store.publish(session, execution, commit(*components, outcome=outcome()), limits, None)
+    assert await everything(store) == before
+    await store.publish(session, execution, commit(part(0, 1, b"small"), outcome=outcome()), limits, None)
+    assert await bytes_of(store, session, 1) == b"small"
+
+
+async def test_a_full_session_can_still_shrink(store: Store) -> None:
+    """A commit that only closes is taken whatever the limit says."""
+    session = await new_session(store)
+    await store.publish(session, None, commit(part(0, 1, b"x" * 600), part(1, 2, b"y" * 600)), UNLIMITED, None)
+    limits = Limits(None, 500)
+    with pytest.raises(StorageFailed):
+        await store.publish(session, None, commit(part(0, 3, b"z")), limits, None)
+    await store.publish(session, None, commit(deleted=("n1",), closed=(1,)), limits, None)
+    await store.publish(session, None, commit(deleted=("n2",), closed=(2,)), limits, None)
+    await store.publish(session, None, commit(part(0, 3, b"z")), limits, None)
+    assert list((await store.manifest(session)).names) == ["n3"]
+
+
+async def test_sessions_do_not_see_each_other(store: Store) -> None:
+    """The same names and keys in two of them are different ones."""
+    one, two = await new_session(store, "one"), await new_session(store, "two")
+    await store.publish(one, None, commit(part(0, 1, b"of one")), UNLIMITED, None)
+    await store.publish(two, None, commit(part(0, 1, b"of two")), UNLIMITED, None)
+    await store.publish(two, None, commit(deleted=("n1",), closed=(1,)), UNLIMITED, None)
+    assert await bytes_of(store, one, 1) == b"of one"
+    assert (await store.manifest(two)).names == {}
+
+
+# Large components
+
+
+async def test_a_component_that_came_ahead_in_pieces_is_published_with_its_commit(store: Store) -> None:
+    """Several at a time, their pieces mixed; before the commit nothing of it is seen."""
+    session = await new_session(store)
+    pieces = {0: [b"a" * 300_000, b"b" * 100_000], 1: [b"c" * 500_000]}
+    for component, piece in ((0, pieces[0][0]), (1, pieces[1][0]), (0, pieces[0][1])):
+        await store.stage(session, component, piece)
+    assert (await store.manifest(session)).components == ()
+    await store.publish(
+        session, None, commit(part(0, 1, None, size=400_000), part(1, 2, None, size=500_000)), UNLIMITED, None
+    )
+    assert await bytes_of(store, session, 1) == b"a" * 300_000 + b"b" * 100_000
+    assert await bytes_of(store, session, 2) == b"c" * 500_000
+
+
+async def test_pieces_of_a_commit_that_does_not_come_are_forgotten(store: Store) -> None:
+    """They are not mistaken for those of a later one, and go with the next collection."""
+    session = await new_session(store)
+    await store.stage(session, 0, b"a" * 300_000)
+    await store.discard_staged(session)
+    with pytest.raises(StorageFailed, match="ahead of its commit"):
+        await store.publish(session, None, commit(part(0, 1, None, size=300_000)), UNLIMITED, None)
+    await store._writer.run(store._collect)
+    assert await query(store, "SELECT COUNT(*) FROM chunks") == [(0,)]
+
+
+async def test_pieces_of_one_session_are_not_another_sessions(store: Store) -> None:
+    """Each has its own."""
+    one, two = await new_session(store, "one"), await new_session(store, "two")
+    await store.stage(one, 0, b"1" * 20_000)
+    await store.stage(two, 0, b"2" * 20_000)
+    await store.publish(two, None, commit(part(0, 1, None, size=20_000)), UNLIMITED, None)
+    await store.publish(one, None, commit(part(0, 1, None, size=20_000)), UNLIMITED, None)
+    assert await bytes_of(store, one, 1) == b"1" * 20_000
+    assert await bytes_of(store, two, 1) == b"2" * 20_000
+
+
+async def test_equal_content_is_stored_once(store: Store) -> None:
+    """Across versions, components, sessions, and within one component; staged or not."""
+    one, two = await new_session(store, "one"), await new_session(store, "two")
+    data = bytes(range(256)) * (CHUNK_BYTES // 256)
+    await store.publish(one, None, commit(part(0, 1, data * 3 + b"end")), UNLIMITED, None)
+    await store.publish(one, None, commit(part(0, 1, data * 3 + b"END"), part(1, 2, data)), UNLIMITED, None)
+    await store.stage(two, 0, data)
+    await store.publish(two, None, commit(part(0, 1, None, size=len(data))), UNLIMITED, None)
+    sizes = await query(store, "SELECT length(data) FROM chunks ORDER BY 1")
+    assert sizes == [(3,), (3,), (CHUNK_BYTES,)]
+    assert await bytes_of(store, one, 1) == data * 3 + b"END"
+    assert await bytes_of(store, two, 1) == data
+
+
+async def test_a_segment_that_did_not_change_is_not_stored_again(store: Store) -> None:
+    """Whatever precedes it in its component: segments are cut on their own."""
+    session = await new_session(store)
+    array = bytes(range(256)) * 2000
+    for header in (b"h" * 100, b"longer header" * 30):
+        data = header + array
+        entry = part(0, 1, data, segments=(len(header), len(array)))
+        await store.publish(session, None, commit(entry), UNLIMITED, None)
+        assert await bytes_of(store, session, 1) == data
+    assert await query(store, "SELECT COUNT(*) FROM chunks") == [(4,)]
+
+
+# Collecting and deleting
+
+
+async def test_collecting_removes_what_nothing_leads_to(store: Store) -> None:
+    """Superseded versions, closed components, their chunks and unreachable ones; all that lives stays."""
+    session = await new_session(store)
+    old, new, held = b"o" * 20_000, b"n" * 20_000, b"h" * 20_000
+    await store.publish(session, None, commit(part(0, 1, old), part(1, 2, held, references=(3,))), UNLIMITED, None)
+    entity = commit(part(0, 3, b"e" * 20_000), part(1, 4, b"u" * 20_000), names={})
+    await store.publish(session, None, entity, UNLIMITED, None)
+    await store.publish(session, None, commit(part(0, 1, new)), UNLIMITED, None)
+    assert await query(store, "SELECT COUNT(*) FROM chunks") == [(5,)]
+    before = await store.manifest(session)
+    await store._writer.run(store._collect)
+    after = await store.manifest(session)
+    assert {entry.key for entry in before.components} - {entry.key for entry in after.components} == {4}
+    assert after.names == before.names
+    chunks = {data for (data,) in await query(store, "SELECT data FROM chunks")}
+    assert chunks == {new, held, b"e" * 20_000}
+    assert await query(store, "SELECT COUNT(*) FROM components WHERE to_commit IS NOT NULL") == [(0,)]
+    assert await query(store, "SELECT COUNT(*) FROM names WHERE to_commit IS NOT NULL") == [(0,)]
+
+
+async def test_collecting_keeps_pieces_that_are_waiting_for_their_commit(store: Store) -> None:
+    """The commit may come the moment after."""
+    session = await new_session(store)
+    await store.stage(session, 0, b"p" * 20_000)
+    await store._writer.run(store._collect)
+    await store.publish(session, None, commit(part(0, 1, None, size=20_000)), UNLIMITED, None)
+    assert await bytes_of(store, session, 1) == b"p" * 20_000
+
+
+async def test_enough_garbage_is_collected_by_itself(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not before."""
+    monkeypatch.setattr("kernelrepl.store.store.COLLECT_AFTER_BYTES", 50_000)
+    session = await new_session(store)
+    for number in range(2):
+        await store.publish(session, None, commit(part(0, 1, bytes([number]) * 20_000)), UNLIMITED, None)
+    await store.collect_if_due()
+    assert await query(store, "SELECT COUNT(*) FROM chunks") == [(2,)]
+    await store.publish(session, None, commit(part(0, 1, b"x" * 20_000)), UNLIMITED, None)
+    await store.collect_if_due()
+    assert await query(store, "SELECT data FROM chunks") == [(b"x" * 20_000,)]
+
+
+async def test_reopening_collects(store: Store, opened: Callable[[], Store]) -> None:
+    """Pieces of a commit that the last keeper died over included."""
+    session = await new_session(store)
+    await store.publish(session, None, commit(part(0, 1, b"o" * 20_000)), UNLIMITED, None)
+    await store.publish(session, None, commit(part(0, 1, b"n" * 20_000)), UNLIMITED, None)
+    await store.stage(session, 0, b"p" * 20_000)
+    store = opened()
+    assert await query(store, "SELECT data FROM chunks") == [(b"n" * 20_000,)]
+
+
+async def test_only_the_latest_outputs_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each session; older rows keep code and status."""
+    monkeypatch.setattr("kernelrepl.store.store.KEPT_OUTPUTS", 2)
+    session = await new_session(store)
+    for number in range(4):
+        execution = await store.start_execution(session, f"r{number}", "test", f"code {number}")
+        await store.publish(session, execution, commit(outcome=outcome(number), outputs=f"[{number}]"), UNLIMITED, None)
+    await store._writer.run(store._collect)
+    rows = await query(store, "SELECT code, status, outputs FROM executions ORDER BY id")
+    assert rows == [("code 0", "ok", None), ("code 1", "ok", None), ("code 2", "ok", "[2]"), ("code 3", "ok", "[3]")]
+
+
+async def test_a_deleted_session_leaves_no_byte(store: Store, data_dir: Path, opened: Callable[[], Store]) -> None:
+    """Not in a row, not in a freed page, not in the write-ahead log; the other session has lost nothing."""
+    other, session = await new_session(store, "other"), await new_session(store, MARKER.decode())
+    text = MARKER.decode()
+    for number in range(3):
+        execution = await store.start_execution(session, f"{text}{number}", text, f"x = {text!r}")
+        small, large = MARKER + bytes([number]), (MARKER + bytes([number])) * 9000
+        entries = (part(0, 1, small), part(1, 2, large), part(2, 3, None, size=len(large) - 1))
+        await store.stage(session, 2, large[1:])
+        unsaved = {f"{text}-lost": (text, text, text)}
+        restored = Restored((text,), (NotRestored(text, text, text),))
+        content = commit(*entries, outcome=outcome(), outputs=f'["{text}"]', unsaved=unsaved)
+        await store.publish(session, execution, content, UNLIMITED, restored)
+    await store.block_component(session, 1, text)
+    await store.note_versions(session, "3.11.7", {text: "1"})
+    await store.publish(other, None, commit(part(0, 1, b"kept" * 9000)), UNLIMITED, None)
+    assert traces(data_dir)
+    await store.delete_session(session)
+    assert traces(data_dir) == []
+    assert await bytes_of(store, other, 1) == b"kept" * 9000
+    assert [info.session_id for info in await store.list_sessions()] == ["other"]
+    opened()
+    assert traces(data_dir) == []
+
+
+async def test_clearing_keeps_the_session_and_its_history(store: Store) -> None:
+    """Variables and their bytes go."""
+    session = await new_session(store)
+    execution = await store.start_execution(session, "r1", "test", "x = 1")
+    content = commit(part(0, 1, MARKER * 2000), outcome=outcome(3), unsaved={"lost": ("socket", "lost", "no")})
+    await store.publish(session, execution, content, UNLIMITED, None)
+    assert await store.clear_session(session) == 2
+    manifest = await store.manifest(session)
+    assert (manifest.names, manifest.components, manifest.stories, manifest.execution_count) == ({}, (), {}, 3)
+    assert await store.variables(session) == []
+    assert await query(store, "SELECT COUNT(*) FROM chunks") == [(0,)]
+    [info] = await store.list_sessions()
+    assert (info.variable_count, info.size_bytes, info.total_executions) == (0, 0, 1)
+    assert await store.clear_session(session) == 0
+
+
+# Executions
+
+
+async def test_an_execution_is_noted_before_it_runs_and_closed_by_its_commit(store: Store) -> None:
+    """Everything a lost reply had is in its row."""
+    session = await new_session(store)
+    execution = await store.start_execution(session, "r1", "test", "x = open_socket()")
+    started = await store.execution("r1")
+    assert started is not None
+    assert (started.status, started.committed, started.outputs, started.code) == (
+        "started", False, "[]", "x = open_socket()",
+    )  # fmt: skip
+    restored = Restored(("a",), (NotRestored("b", "Bomb", "it died"),))
+    content = commit(
+        outcome=outcome(7, "error"),
+        outputs='[{"type": "stream"}]',
+        unsaved={"x": ("socket", "x.sock", "a network connection")},
+        saved=Saved(("c",), ("d",), ("e",)),
+    )
+    await store.publish(session, execution, content, UNLIMITED, restored)
+    row = await store.execution("r1")
+    assert row is not None
+    assert (row.id, row.session, row.status, row.execution_count, row.duration_s) == (
+        execution,
+        session,
+        "error",
+        7,
+        0.5,
+    )
+    assert (row.saved, row.restored, row.outputs, row.committed) == (
+        Saved(("c",), ("d",), ("e",)), restored, '[{"type": "stream"}]', True,
+    )  # fmt: skip
+    assert row.not_saved == (NotSaved("x", "socket", "x.sock", "a network connection"),)
+    assert await store.last_execution(session) == row
+    assert await store.execution("r2") is None
+
+
+async def test_an_execution_that_died_is_closed_without_a_commit(store: Store) -> None:
+    """With what it had printed."""
+    session = await new_session(store)
+    execution = await store.start_execution(session, "r1", "test", "crash()")
+    await store.finish_execution(execution, "crashed", '["partial"]', Restored(("a",)))
+    row = await store.execution("r1")
+    assert row is not None
+    assert (row.status, row.outputs, row.restored, row.committed) == ("crashed", '["partial"]', Restored(("a",)), False)
+
+
+async def test_an_execution_that_nobody_closed_has_crashed(store: Store, opened: Callable[[], Store]) -> None:
+    """Found when the next keeper opens the database."""
+    session = await new_session(store)
+    done = await store.start_execution(session, "r1", "test", "1")
+    await store.publish(session, done, commit(outcome=outcome()), UNLIMITED, None)
+    await store.start_execution(session, "r2", "test", "2")
+    store = opened()
+    rows = await query(store, "SELECT request_id, status FROM executions ORDER BY id")
+    assert rows == [("r1", "ok"), ("r2", "crashed")]
+
+
+async def test_a_request_id_that_comes_again_is_another_execution(store: Store) -> None:
+    """A client may count from 1 again; both run, both are in the history."""
+    session = await new_session(store)
+    first = await store.start_execution(session, "1", "test", "a")
+    second = await store.start_execution(session, "1", "test", "b")
+    assert first != second
+    assert [code for (code,) in await query(store, "SELECT code FROM executions ORDER BY id")] == ["a", "b"]
+
+
+# Lists
+
+
+async def test_sessions_are_listed_by_their_last_use(store: Store) -> None:
+    """Running code is a use; each is found by its id, with what was fixed for it."""
+    for name in ("a", "b", "c"):
+        await new_session(store, name)
+    found = await store.find_session("a")
+    assert found is not None
+    assert found[1] == {"limits": {}}
+    await store.start_execution(found[0].key, "r1", "test", "1")
+    listed = await store.list_sessions()
+    assert [info.session_id for info in listed] == ["a", "c", "b"]
+    assert (listed[0].total_executions, listed[0].workspace) == (1, "workspace-of-a")
+    assert listed[0].created_at < listed[0].last_used_at
+    assert await store.find_session("d") is None
+
+
+async def test_variables_are_listed_by_name_with_what_is_known_of_them(store: Store) -> None:
+    """Saved or not; `_` and the session's own values are not variables."""
+    session = await new_session(store)
+    names = {"zoo": (1, "list", 80), "_": (1, "list", 80), "*random": (1, "tuple", 9), "_private": (1, "list", 80)}
+    unsaved = {"conn": ("socket", "conn.sock", "a network connection")}
+    await store.publish(session, None, commit(part(0, 1, b"x"), names=names, unsaved=unsaved), UNLIMITED, None)
+    listed = await store.variables(session)
+    assert [(entry.name, entry.type, entry.size_bytes, entry.saved) for entry in listed] == [
+        ("_private", "list", 80, True),
+        ("conn", "socket", 0, False),
+        ("zoo", "list", 80, True),
+    ]
+    assert [(entry.path, entry.reason) for entry in listed if not entry.saved] == [
+        ("conn.sock", "a network connection")
+    ]
+    [info] = await store.list_sessions()
+    assert info.variable_count == 3
+
+
+async def test_a_lost_name_has_its_story(store: Store) -> None:
+    """Which type, when, by which line of which execution, where in it the trouble is, and why."""
+    session = await new_session(store)
+    execution = await store.start_execution(
+        session, "r1", "test", "import socket\nconn = connect('example')\nconnected = 1"
+    )
+    unsaved = {
+        "conn": ("Client", "conn.sock", "a network connection cannot be saved"),
+        "other": ("lock", "other", "a lock cannot be saved"),
+    }
+    await store.publish(session, execution, commit(unsaved=unsaved, outcome=outcome(4)), UNLIMITED, None)
+    await store.publish(session, None, commit(unsaved={"comm": ("lock", "comm", "no")}), UNLIMITED, None)
+    stories = (await store.manifest(session)).stories
+    made = {entry.name: entry.updated_at for entry in await store.variables(session)}
+    assert stories["conn"] == (
+        f"name 'conn' was not saved: it was a Client, made at {made['conn']} by execution 4"
+        " (`conn = connect('example')`); the trouble is conn.sock: a network connection cannot be saved"
+    )
+    assert stories["other"] == (
+        f"name 'other' was not saved: it was a lock, made at {made['other']} by execution 4"
+        " (`import socket`): a lock cannot be saved"
+    )
+    assert stories["comm"] == f"name 'comm' was not saved: it was a lock, made at {made['comm']}: no"
+
+
+async def test_a_name_that_is_saved_again_has_no_story(store: Store) -> None:
+    """And one that is lost has no value."""
+    session = await new_session(store)
+    lost = {"n1": ("lock", "n1", "no")}
+    await store.publish(session, None, commit(part(0, 1, b"x")), UNLIMITED, None)
+    await store.publish(session, None, commit(unsaved=lost, closed=(1,)), UNLIMITED, None)
+    manifest = await store.manifest(session)
+    assert (list(manifest.names), list(manifest.stories), manifest.components) == ([], ["n1"], ())
+    await store.publish(session, None, commit(part(0, 2, b"y"), names={"n1": (2, "bytes", 1)}), UNLIMITED, None)
+    manifest = await store.manifest(session)
+    assert (list(manifest.names), list(manifest.stories)) == (["n1"], [])
+
+
+async def test_a_blocked_component_keeps_its_bytes(store: Store) -> None:
+    """Until it is replaced: a new version is not blocked."""
+    one, two = await new_session(store, "one"), await new_session(store, "two")
+    for session in (one, two):
+        await store.publish(session, None, commit(part(0, 1, b"bomb")), UNLIMITED, None)
+    await store.block_component(one, 1, "the kernel died")
+    assert [entry.blocked for entry in (await store.manifest(one)).components] == ["the kernel died"]
+    assert [entry.blocked for entry in (await store.manifest(two)).components] == [None]
+    assert await bytes_of(store, one, 1) == b"bomb"
+    await store.publish(one, None, commit(part(0, 1, b"tame")), UNLIMITED, None)
+    assert [entry.blocked for entry in (await store.manifest(one)).components] == [None]
+
+
+# Trouble
+
+
+async def limit_pages(store: Store, spare: int | None) -> None:
+    """Make the disk end a few pages behind the database, or not at all."""
+
+    def job(db: Database) -> None:
+        [count] = db.execute("PRAGMA page_count").fetchone()
+        db.execute(f"PRAGMA max_page_count = {count + spare if spare is not None else 1 << 30}").fetchall()
+
+    await store._writer.run(job)
+
+
+async def test_a_full_disk_fails_one_commit_and_is_named(store: Store) -> None:
+    """Nothing of the commit is there, small ones still fit, and with space all goes on."""
+    session = await new_session(store)
+    await store.publish(session, None, commit(part(0, 1, b"before")), UNLIMITED, None)
+    await limit_pages(store, 4)
+    before = await everything(store)
+    with pytest.raises(StorageFailed, match="the disk is full; free some space"):
+        await store.publish(session, None, commit(part(0, 2, os.urandom(200_000))), UNLIMITED, None)
+    assert await everything(store) == before
+    await store.publish(session, None, commit(part(0, 1, b"during")), UNLIMITED, None)
+    await limit_pages(store, None)
+    await store.publish(session, None, commit(part(0, 2, b"x" * 200_000)), UNLIMITED, None)
+    assert await bytes_of(store, session, 1) == b"during"
+    assert await bytes_of(store, session, 2) == b"x" * 200_000
+    assert await query(store, "PRAGMA integrity_check") == [("ok",)]
+
+
+async def test_pieces_that_do_not_fit_fail_their_commit(store: Store) -> None:
+    """It is never published with a part missing."""
+    session = await new_session(store)
+    await limit_pages(store, 4)
+    with pytest.raises(StorageFailed, match="the disk is full"):
+        await store.stage(session, 0, os.urandom(200_000))
+    await limit_pages(store, None)
+    await store.stage(session, 0, b"y" * 200_000)
+    with pytest.raises(StorageFailed, match="is the disk full"):
+        await store.publish(session, None, commit(part(0, 1, None, size=400_000)), UNLIMITED, None)
+    assert (await store.manifest(session)).components == ()
+
+
+async def test_a_job_that_fails_leaves_no_transaction_open(store: Store) -> None:
+    """The next one starts anew, and what it raised reaches its caller as it was."""
+
+    def job(db: Database) -> None:
+        db.execute("BEGIN")
+        db.execute("DELETE FROM sessions")
+        raise ZeroDivisionError("ours")
+
+    await new_session(store)
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        await store._writer.run(job)
+    assert len(await store.list_sessions()) == 1
+    await new_session(store, "next")
+    assert len(await store.list_sessions()) == 2
+
+
+# Seen from a session
+
+
+class FailsOnce(Store):
+    """A store whose first commits that have `x` fail, as if the disk were full."""
+
+    failures = 1
+
+    async def publish(self, session: int, execution: int | None, commit: Commit, *rest: Any) -> None:
+        if self.failures and "x" in {*commit.names, *commit.unsaved, *commit.deleted}:
+            self.failures -= 1
+            raise StorageFailed("the disk is full; free some space")
+        await super().publish(session, execution, commit, *rest)
+
+
+@pytest.mark.parametrize("make_store", [FailsOnce])
+async def test_a_commit_that_fails_is_told_and_made_up_for(sessions: Sessions) -> None:
+    """The reply comes, names everything that is not stored, and the next execution stores it."""
+    await sessions.run("old = [1]")
+    failed = await sessions.run("x = 1; y = [x]; old.append(2); print('printed'); x + 1")
+    assert (failed.status, failed.output.result, failed.output.stdout) == ("ok", "2", "printed\n")
+    assert not failed.committed
+    assert failed.saved == Saved()
+    assert {entry.name: entry.reason for entry in failed.not_saved} == dict.fromkeys(
+        ("x", "y", "old"), "storage: the disk is full; free some space"
+    )
+    execution = await sessions.run("z = 3")
+    assert execution.committed
+    assert execution.not_saved == ()
+    assert set(execution.saved.created) == {"x", "y", "z"}
+    assert execution.saved.changed == ("old",)
+    await sessions.kill()
+    assert await sessions.value("x, y, old, z") == "(1, [1], [1, 2], 3)"
+
+
+@pytest.mark.parametrize("make_store", [FailsOnce])
+async def test_a_kernel_with_changes_that_could_not_be_stored_is_not_put_to_sleep(sessions: Sessions) -> None:
+    """Stopping it would lose them; after the next commit it may sleep."""
+    await sessions.run("x = 1")
+    sessions.manager.idle_timeout_s = 0
+    await sessions.manager.hibernate_idle()
+    assert sessions.manager.live() == 1
+    await sessions.run("y = 2")
+    await sessions.manager.hibernate_idle()
+    assert sessions.manager.live() == 0
+    assert await sessions.value("x, y") == "(1, 2)"
+
+
+async def test_a_kernel_that_lost_what_could_not_be_saved_may_sleep(sessions: Sessions) -> None:
+    """While it has it, it stays awake; a kernel that died has nothing to keep awake for."""
+    await sessions.run("import threading; locked = threading.Lock()")
+    sessions.manager.idle_timeout_s = 0
+    await sessions.manager.hibernate_idle()
+    assert sessions.manager.live() == 1
+    await sessions.kill()
+    await sessions.run("x = 1")
+    await sessions.manager.hibernate_idle()
+    assert sessions.manager.live() == 0
+
+
+@pytest.mark.parametrize("make_store", [FailsOnce])
+async def test_a_deletion_that_could_not_be_stored_is_stored_with_the_next_commit(sessions: Sessions) -> None:
+    """The name does not come back from the dead."""
+    sessions.store.failures = 0  # type: ignore[attr-defined]
+    await sessions.run("x = 1; y = 2")
+    sessions.store.failures = 1  # type: ignore[attr-defined]
+    failed = await sessions.run("del x")
+    assert not failed.committed
+    execution = await sessions.run("y = 3")
+    assert execution.saved.deleted == ("x",)
+    await sessions.kill()
+    assert await sessions.value("'x' in globals(), y") == "(False, 3)"
+
+
+@pytest.mark.parametrize("make_store", [FailsOnce])
+async def test_an_execution_whose_commit_failed_is_closed_in_the_history(sessions: Sessions) -> None:
+    """It ran to its end: the next keeper must not take it for one that crashed."""
+    failed = await sessions.run("x = 1")
+    await sessions.run("y = 2")
+    row = await sessions.store.execution(failed.request_id)
+    assert row is not None
+    assert (row.status, row.committed) == ("ok", False)
+
+
+async def test_a_real_full_disk_is_told_in_the_reply(sessions: Sessions) -> None:
+    """By every name that changed; when there is space again they are stored."""
+    await sessions.run("small = 1")
+    await limit_pages(sessions.store, 20)
+    failed = await sessions.run("import os\nlarge = os.urandom(3_000_000); small = 2")
+    assert failed.status == "ok"
+    assert not failed.committed
+    assert {entry.name for entry in failed.not_saved} == {"os", "large", "small"}
+    assert all(entry.reason.startswith("storage: ") and "full" in entry.reason for entry in failed.not_saved)
+    await limit_pages(sessions.store, None)
+    execution = await sessions.run("digest = hash(large)")
+    assert execution.committed
+    await sessions.kill()
+    assert await sessions.value("small, len(large)") == "(2, 3000000)"
+
+
+async def test_a_deleted_session_leaves_nothing_of_what_it_ran(sessions: Sessions, data_dir: Path) -> None:
+    """Code, output, values in their row and in chunks, names that are not saved, files: all of it."""
+    marker = MARKER.decode()
+    await sessions.run("kept = 1", "other")
+    await sessions.run(
+        f"text = {marker!r}; large = [text + str(n) for n in range(9000)]; print(text)\n"
+        "import threading; locked = [text, threading.Lock()]; Path = __import__('pathlib').Path\n"
+        "Path(text).write_text(text); text"
+    )
+    await sessions.run("large.append(1); big = text.encode() * 50_000")
+    await sessions.run(f"raise ValueError({marker!r})")
+    assert traces(data_dir)
+    await sessions.manager.delete("s", None)  # type: ignore[arg-type]
+    assert traces(data_dir) == []
+    assert await sessions.value("kept", "other") == "1"
