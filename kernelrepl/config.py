@@ -5,19 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from kernelrepl import rendezvous
 from kernelrepl.errors import InvalidSettings
 from kernelrepl.model import Limits
+from kernelrepl.policy import Retention
 
 PREFIX = rendezvous.PREFIX
 
 
-def _byte_limit(value: Any) -> Any:
+def _limit(value: Any) -> Any:
     """0 and "unlimited" lift a limit."""
     lifted = (
         value.strip().lower() in ("0", "unlimited") if isinstance(value, str) else value is not False and value == 0
@@ -25,7 +26,8 @@ def _byte_limit(value: Any) -> Any:
     return None if lifted else value
 
 
-ByteLimit = Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_byte_limit)]
+ByteLimit = Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_limit)]
+DayLimit = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_limit)]
 
 
 class Settings(BaseSettings):
@@ -49,6 +51,8 @@ class Settings(BaseSettings):
     idle_timeout_s: float = Field(
         default=900.0, gt=0, description="after this many idle seconds a kernel is stopped; its session stays"
     )
+    inactive_days: DayLimit = Field(default=7.0, description="after this many days without use a session is inactive")
+    delete_days: DayLimit = Field(default=30.0, description="after this many days without use a session is deleted")
 
     @classmethod
     def settings_customise_sources(
@@ -61,6 +65,18 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = TomlConfigSettingsSource(settings_cls, rendezvous.config_file())
         return init_settings, env_settings, file
+
+    @model_validator(mode="after")
+    def _inactive_before_deleted(self) -> Self:
+        if self.delete_days is not None and (self.inactive_days is None or self.delete_days < self.inactive_days):
+            raise ValueError(
+                f"delete_days = {self.delete_days:g} is shorter than inactive_days ="
+                f" {self.inactive_days or 'unlimited'}: a session is inactive before it is deleted"
+            )
+        return self
+
+    def retention(self) -> Retention:
+        return Retention(self.inactive_days, self.delete_days)
 
     def limits(self) -> Limits:
         return Limits(self.max_variable_bytes, self.max_session_bytes, self.save_deadline_s)

@@ -27,6 +27,7 @@ import zmq.asyncio
 
 from kernelrepl import __version__, config, rendezvous
 from kernelrepl.errors import InvalidSettings, KeeperRunning, KernelReplError
+from kernelrepl.expiry import Expiry
 from kernelrepl.kernel import spawn
 from kernelrepl.kernel.launch import Launcher
 from kernelrepl.manager import Manager, Origin, Places, base_environment
@@ -121,8 +122,9 @@ class Keeper:
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self.stopping.set)
             stack.enter_context(self._published())
-            housekeeping = asyncio.create_task(self._housekeeping())
-            stack.callback(housekeeping.cancel)
+            expiry = Expiry(self.manager, store, self.settings.retention(), self._emit)
+            for work in (self._housekeeping(), expiry.run()):
+                stack.callback(asyncio.create_task(work).cancel)
             ready()
             gc.collect()
             gc.freeze()  # what was imported stays: no collection needs to look at it again

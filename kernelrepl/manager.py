@@ -179,18 +179,20 @@ class Manager:
 
     async def _load_session(self, session_id: str, origin: Origin) -> Session:
         found = await self._store.find_session(session_id)
+        expired_at = None
         if found is None:
             fixed: dict[str, Any] = {"limits": asdict(origin.limits), "python": origin.python, "sandbox": self.sandbox}
             name = secrets.token_hex(8)
             await asyncio.to_thread(self._workspace(name).mkdir, 0o700, True, True)
             key = await self._store.create_session(session_id, name, fixed)
+            expired_at = await self._store.pop_tombstone(session_id)
         else:
             info, fixed = found
             key, name = info.key, info.workspace
             await asyncio.to_thread(self._workspace(name).mkdir, 0o700, True, True)
         limits = Limits(**fixed["limits"])
         self._keys[session_id] = key
-        return Session(
+        session = Session(
             session_id,
             self._launch(self._workspace(name), fixed["python"]),
             limits,
@@ -198,6 +200,12 @@ class Manager:
             self._means,
             sandbox=self.sandbox,
         )
+        if expired_at is not None:
+            session.greeting = (
+                f"an older session {session_id!r} had not been used for a long time and was deleted at {expired_at}; "
+                "this one is new and empty"
+            )
+        return session
 
     def _workspace(self, name: str) -> Path:
         return self.places.data_dir / "workspaces" / name
@@ -245,11 +253,28 @@ class Manager:
         """Delete a session with everything it has, running or not. Raises UnknownSession."""
         await self._known(session_id)
         session = await self._session(session_id, origin)
+        await self._remove(session_id, session)
+
+    async def expire(self, session_id: str, unused_since: str) -> bool:
+        """Delete a session, unless it has been used since then; whether it is gone."""
+        if await self._store.find_session(session_id) is None:
+            return False
+        session = await self._session(session_id, Origin())
+        found = await self._store.find_session(session_id)
+        if found is None or found[0].last_used_at != unused_since or session.busy:
+            return False
+        await self._remove(session_id, session, remember=True)
+        self._means.emit("expired", session=session_id)
+        return True
+
+    async def _remove(self, session_id: str, session: Session, *, remember: bool = False) -> None:
         await session.delete()
-        await self._store.delete_session(self._keys[session_id])
-        if self._sessions.get(session_id) is session:
-            del self._sessions[session_id]
-            del self._keys[session_id]
+        try:
+            await self._store.delete_session(self._keys[session_id], remember=remember)
+        finally:
+            if self._sessions.get(session_id) is session:
+                del self._sessions[session_id]
+                del self._keys[session_id]
 
     # Idleness and end
 

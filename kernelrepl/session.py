@@ -56,6 +56,8 @@ class Session:
         self.waiting = 0
         self.unfinished: dict[str, Job] = {}
         """Jobs by request id, queued or running."""
+        self.greeting: str | None = None
+        """What the first result says about how this session came to be."""
         self.unsaved: set[str] = set()
         self.behind = False  # the last commit failed: the kernel has changes that the store has not
         self.idle_since: float = asyncio.get_running_loop().time()
@@ -137,7 +139,8 @@ class Session:
                 await self._drop_kernel()
                 continue
             self._means.emit("executed", session=self.session_id)
-            return self._result(job)
+            greeting, self.greeting = self.greeting, None
+            return self._result(job) if greeting is None else replace(self._result(job), note=greeting)
         raise KernelStartFailed(f"the kernel ended {STARTS_PER_CALL} times before it could run the code")
 
     async def _run_in(self, kernel: Kernel, job: Job) -> None:

@@ -140,7 +140,8 @@ async def test_a_fresh_file_gets_its_tables_and_is_ours_alone(store: Store, path
         TABLES
     )
     assert await query(store, "SELECT name FROM _sqlite_migrations WHERE migration_set = 'kernelrepl'") == [
-        ("create_tables",)
+        ("create_tables",),
+        ("describe_values_and_remember_expired_sessions",),
     ]
     assert path.stat().st_mode & 0o777 == 0o600
 

@@ -13,6 +13,15 @@ def create_tables(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def describe_values_and_remember_expired_sessions(db: Database) -> None:
+    db.execute("ALTER TABLE names ADD COLUMN summary TEXT NOT NULL DEFAULT ''")
+    db.execute(
+        "CREATE TABLE tombstones (owner TEXT NOT NULL, session_id TEXT NOT NULL, deleted_at TEXT NOT NULL,"
+        " PRIMARY KEY (owner, session_id)) WITHOUT ROWID"
+    )
+
+
 _TABLES = (
     """
     CREATE TABLE sessions (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ COLLECT_AFTER_BYTES = 32 << 20
 KEPT_OUTPUTS = 200
 """Executions of a session whose outputs are kept; older rows keep their code and status."""
 
+EMPTY_LOG_TRIES = 3
 LOCAL_OWNER = "local"
 
 
@@ -148,16 +149,58 @@ class Store:
 
         return await self._writer.run(job)
 
-    async def delete_session(self, session: int) -> None:
-        """Remove every row and byte of a session, from the write-ahead log too."""
+    async def mark_inactive(self, sessions: Mapping[int, str]) -> None:
+        """Note that sessions have been left alone since the time given for each. The next use makes it active again."""
 
         def job(db: Database) -> None:
             with db.atomic():
-                db.execute("DELETE FROM sessions WHERE id = ?", [session])
-                digests_in_use(db, self._pinned())
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                for session, since in sessions.items():
+                    db.execute(
+                        "UPDATE sessions SET state = 'inactive' WHERE id = ? AND last_used_at = ?", [session, since]
+                    )
 
         await self._writer.run(job)
+
+    async def delete_session(self, session: int, *, remember: bool = False) -> None:
+        """Remove every row and byte of a session, from the write-ahead log too.
+
+        remember: keep its id, so that whoever comes for it can be told that it is gone. Raises StorageFailed if
+        another program reads the database all the time and so keeps the log from being emptied.
+        """
+        now = self._now()
+
+        def job(db: Database) -> None:
+            with db.atomic():
+                if remember:
+                    db.execute(
+                        "INSERT OR REPLACE INTO tombstones SELECT owner, session_id, ? FROM sessions WHERE id = ?",
+                        [now, session],
+                    )
+                db.execute("DELETE FROM sessions WHERE id = ?", [session])
+                digests_in_use(db, self._pinned())
+
+        await self._writer.run(job)
+        for _ in range(EMPTY_LOG_TRIES):
+            if await self._writer.run(_empty_log):
+                return
+            await self._reader.run(lambda db: None)  # what it was reading is read by now
+        raise StorageFailed(
+            f"the session is deleted, but {self.path.name}-wal may still hold bytes of it: another program has the"
+            " database open; close that program, and the next deletion or stop of the keeper empties the file"
+        )
+
+    async def pop_tombstone(self, session_id: str) -> str | None:
+        """When the session that had this id was deleted for its age, if so. Told once."""
+
+        def job(db: Database) -> str | None:
+            with db.atomic():
+                row = db.execute(
+                    "DELETE FROM tombstones WHERE owner = ? AND session_id = ? RETURNING deleted_at",
+                    [LOCAL_OWNER, session_id],
+                ).fetchone()
+            return None if row is None else str(row[0])
+
+        return await self._writer.run(job)
 
     # Executions
 
@@ -294,6 +337,12 @@ class Store:
                 )
 
         await self._writer.run(job)
+
+
+def _empty_log(db: Database) -> bool:
+    """Whether the write-ahead log could be moved into the database and cut to nothing."""
+    busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy
 
 
 def _dump(value: Restored | None) -> str | None:
