@@ -1,8 +1,49 @@
 """Python sessions for AI agents that survive kill -9, on Jupyter kernels.
 
-Importing this package loads nothing else: every kernel does it.
+    from kernelrepl import python_repl
+
+    await python_repl(code="x = 42", session_id="analysis")
+
+Importing this package loads nothing else, because every kernel does it; a function is loaded when it is used.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kernelrepl.api import (
+        Result,
+        python_clear_session,
+        python_delete_session,
+        python_interrupt,
+        python_list_sessions,
+        python_list_variables,
+        python_repl,
+        python_wait,
+    )
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Result",
+    "python_clear_session",
+    "python_delete_session",
+    "python_interrupt",
+    "python_list_sessions",
+    "python_list_variables",
+    "python_repl",
+    "python_wait",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module("kernelrepl.api"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -6,6 +6,10 @@ Each error is one sentence that says what is wrong and what to do, and carries i
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
+
+WIRE_KEY = "kernelrepl/error"
+"""Where the result of a tool carries an error in machine-readable form."""
 
 
 class KernelReplError(Exception):
@@ -91,3 +95,27 @@ class KeeperUnavailable(KernelReplError):
 
 class InvalidSettings(KernelReplError):
     """A setting has a value that cannot be used."""
+
+
+class ToolFailed(KernelReplError):
+    """A tool refused, in words that are not one of the errors above; the text is the reason and the remedy."""
+
+
+def to_wire(error: KernelReplError) -> dict[str, Any]:
+    """An error as JSON. Its attributes are JSON values."""
+    return {"type": type(error).__name__, "message": str(error), "data": dict(vars(error))}
+
+
+def from_wire(found: Any) -> KernelReplError | None:
+    """The error that another process described with `to_wire`; None if it is of no class known here."""
+    if not isinstance(found, dict):
+        return None
+    kind = globals().get(str(found.get("type")))
+    if not (isinstance(kind, type) and issubclass(kind, KernelReplError)):
+        return None
+    error = kind.__new__(kind)
+    Exception.__init__(error, str(found.get("message")))
+    data = found.get("data")
+    if isinstance(data, dict):
+        vars(error).update({key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+    return error

@@ -54,6 +54,8 @@ class Connection:
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     resumed: frozenset[str] = frozenset()
     """JSON-RPC ids of requests that it sends again because it lost their replies."""
+    outputs: bool = False
+    """It wants to have outputs as a notebook has them, too."""
     gone: bool = False
 
     def origin(self) -> Origin:
@@ -181,6 +183,7 @@ class Keeper:
             settings=config.for_client(self.settings, environment),
             operator=operator,
             id=str(hello.get("connection") or secrets.token_hex(8))[:64],
+            outputs=bool(hello.get("outputs")),
             resumed=frozenset(json.dumps(entry) for entry in hello.get("resumed", ())),
         )
 

@@ -25,7 +25,7 @@ from kernelrepl.store.reading import ExecutionRow
 
 _SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-:@+]{0,99}\Z")
 MAX_CODE_BYTES = 5_000_000
-MAX_WAIT_S = 3600.0
+MAX_WAIT_S = 7 * 24 * 3600.0
 MAX_TIMEOUT_S = 7 * 24 * 3600.0
 
 

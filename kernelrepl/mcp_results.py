@@ -10,11 +10,16 @@ from typing import Literal
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 from pydantic import BaseModel, Field
 
+from kernelrepl import notebook
 from kernelrepl.model import Execution, Restored, Variable
 from kernelrepl.transcript import cut
 
 TEXT_CHARS = 10_000
 """The most that the text part of a result takes. The structured part has its own, larger, setting."""
+OUTPUTS_KEY = "kernelrepl/outputs"
+"""Where a result carries its outputs as a notebook would store them, for connections that asked for it."""
+REMARKS_KEY = "kernelrepl/remarks"
+"""And what is to be said about them, line by line."""
 OUTPUT_URI = "kernelrepl://executions/{request_id}/{stream}"
 
 
@@ -124,8 +129,8 @@ class KeeperStatus(BaseModel):
     sandbox: str
 
 
-def of_execution(execution: Execution, limit_chars: int) -> CallToolResult:
-    """The reply for an execution: structured content, a text and every figure."""
+def of_execution(execution: Execution, limit_chars: int, *, outputs: bool = False) -> CallToolResult:
+    """The reply for an execution: structured content, a text and every figure; and the outputs, if asked for."""
     output = execution.output
     texts = {"stdout": output.stdout, "stderr": output.stderr, "result": output.result or ""}
     truncated = [name for name, text in texts.items() if len(text) > limit_chars]
@@ -170,7 +175,11 @@ def of_execution(execution: Execution, limit_chars: int) -> CallToolResult:
             )
             for stream in truncated
         ]
-    return CallToolResult(content=content, structured_content=structured.model_dump(mode="json"))
+    return CallToolResult(
+        content=content,
+        structured_content=structured.model_dump(mode="json"),
+        _meta={OUTPUTS_KEY: notebook.outputs(output), REMARKS_KEY: remarks(execution)} if outputs else None,
+    )
 
 
 def describe(execution: Execution) -> str:
@@ -188,12 +197,23 @@ def describe(execution: Execution) -> str:
         parts.append("[stderr]\n" + output.stderr.rstrip("\n"))
     if output.error is not None:
         parts.append(output.error.traceback or f"{output.error.name}: {output.error.message}")
+    return "\n".join(parts + _endings(execution)) or "[no output]"
+
+
+def remarks(execution: Execution) -> list[str]:
+    """What is to be said of an execution beside its output."""
+    restored = [] if execution.restored is None else [_describe_restored(execution.restored)]
+    return restored + _endings(execution)
+
+
+def _endings(execution: Execution) -> list[str]:
+    lines = []
     if execution.status not in ("ok", "error"):
-        parts.append(f"[{execution.status}] {_STATUS_HINT.get(execution.status, '')}".rstrip())
-    parts.extend(f"[not saved] {entry.name} ({entry.type}): {entry.reason}" for entry in execution.not_saved)
+        lines.append(f"[{execution.status}] {_STATUS_HINT.get(execution.status, '')}".rstrip())
+    lines.extend(f"[not saved] {entry.name} ({entry.type}): {entry.reason}" for entry in execution.not_saved)
     if execution.note:
-        parts.append(f"[note] {execution.note}")
-    return "\n".join(parts) or "[no output]"
+        lines.append(f"[note] {execution.note}")
+    return lines
 
 
 _STATUS_HINT = {

@@ -6,9 +6,11 @@ One server object serves all connections; which one a call came from is a contex
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 import os
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Annotated, Any
 
@@ -20,7 +22,7 @@ from mcp.server.stdio import stdio_server
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, Field
 
-from kernelrepl import __version__, transcript
+from kernelrepl import __version__, errors, transcript
 from kernelrepl.errors import KernelReplError, UnknownSession
 from kernelrepl.job import Job
 from kernelrepl.keeper import Connection, Keeper
@@ -108,7 +110,7 @@ def build_server(keeper: Keeper, *, operator: bool = False) -> MCPServer[Any]:
             ToolAnnotations(destructive_hint=True, idempotent_hint=True, open_world_hint=False),
         ),
     ):
-        server.add_tool(tool, title=title, annotations=hints)
+        server.add_tool(_typed(tool), title=title, annotations=hints)
     server.resource(OUTPUT_URI, name="output", description="the whole output of an execution", mime_type="text/plain")(
         tools.output
     )
@@ -123,6 +125,12 @@ def _plain_id(request: str) -> str:
     return request if request.isdigit() else hashlib.sha256(request.encode()).hexdigest()[:16]
 
 
+def _reply(execution: Execution) -> CallToolResult:
+    """An execution as the connection of this call wants it."""
+    connection = _connection.get()
+    return of_execution(execution, connection.settings.max_output_chars, outputs=connection.outputs)
+
+
 def _answer(structured: BaseModel, text: str) -> CallToolResult:
     return CallToolResult(
         content=[TextContent(type="text", text=text)], structured_content=structured.model_dump(mode="json")
@@ -131,6 +139,25 @@ def _answer(structured: BaseModel, text: str) -> CallToolResult:
 
 def _said(error: KernelReplError) -> ToolError:
     return ToolError(str(error))
+
+
+def _typed(tool: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """The same tool; an error of ours comes with its class as well, for clients that are programs."""
+
+    @functools.wraps(tool)
+    async def answer(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await tool(*args, **kwargs)
+        except ToolError as error:
+            if not isinstance(error.__cause__, KernelReplError):
+                raise
+            return CallToolResult(
+                content=[TextContent(type="text", text=str(error))],
+                is_error=True,
+                _meta={errors.WIRE_KEY: errors.to_wire(error.__cause__)},
+            )
+
+    return answer
 
 
 class Tools:
@@ -198,9 +225,8 @@ class Tools:
         started: tuple[Session, Job] | Execution,
         wait: float | None,
     ) -> CallToolResult:
-        limit = connection.settings.max_output_chars
         if isinstance(started, Execution):
-            return of_execution(started, limit)
+            return _reply(started)
         session, job = started
         try:
             await self._wait(ctx, job, wait)
@@ -210,7 +236,7 @@ class Tools:
                     await session.interrupt(job)
             raise
         execution = job.result.result() if job.result.done() else session.running(job)
-        return of_execution(execution, limit)
+        return _reply(execution)
 
     async def _wait(self, ctx: Context[Any, Any], job: Job, wait: float | None) -> None:
         """Until the execution is over or `wait` has passed; says from time to time that it goes on."""
@@ -236,16 +262,15 @@ class Tools:
 
         If nothing runs, the outcome of the last execution is returned.
         """
-        connection = _connection.get()
         try:
             check_wait(wait)
             found = await self._keeper.manager.latest(session_id)
             if isinstance(found, Execution):
-                return of_execution(found, connection.settings.max_output_chars)
+                return _reply(found)
             session, job = found
             await self._wait(ctx, job, wait)
             execution = job.result.result() if job.result.done() else session.running(job)
-            return of_execution(execution, connection.settings.max_output_chars)
+            return _reply(execution)
         except KernelReplError as error:
             raise _said(error) from error
 
@@ -261,19 +286,18 @@ class Tools:
         What it had changed until then is kept. With force the kernel is ended and the session goes back to where it was
         before this code.
         """
-        connection = _connection.get()
         try:
             found = await self._keeper.manager.latest(session_id)
             if isinstance(found, Execution):
-                return of_execution(found, connection.settings.max_output_chars)
+                return _reply(found)
             session, job = found
             await session.interrupt(job, force=force)
             if force:
                 await asyncio.wait({job.result})
             if job.result.done():
-                return of_execution(job.result.result(), connection.settings.max_output_chars)
+                return _reply(job.result.result())
             running = session.running(job)
-            return of_execution(running, connection.settings.max_output_chars)
+            return _reply(running)
         except KernelReplError as error:
             raise _said(error) from error
 

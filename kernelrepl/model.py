@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -75,6 +76,8 @@ class Output:
     displays: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
     error: Failure | None = None
+    cells: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=(), compare=False, repr=False)
+    """Type and content of the messages that this was made of; `notebook.outputs` makes use of them."""
 
 
 @dataclass(frozen=True)

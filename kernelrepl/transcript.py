@@ -132,6 +132,7 @@ def _assemble(cells: list[tuple[str, dict[str, Any]]]) -> Output:
         displays=tuple(displays),
         figures=tuple(figures),
         error=error,
+        cells=tuple(cells),
     )
 
 
