@@ -86,6 +86,7 @@ class VariableInfo(BaseModel):
     size_bytes: int
     saved: bool = Field(description="false: only in the running kernel, gone after a restart")
     updated_at: str
+    summary: str = Field(description="a few words about the value: shape, columns, signature, first characters")
     reason: str | None = Field(default=None, description="why it is not saved")
 
 
@@ -243,12 +244,19 @@ def _restored(restored: Restored | None) -> RestoredNames | None:
 def of_variables(session_id: str, variables: list[Variable]) -> tuple[VariablesResult, str]:
     entries = [
         VariableInfo(
-            name=v.name, type=v.type, size_bytes=v.size_bytes, saved=v.saved, updated_at=v.updated_at, reason=v.reason
+            name=v.name,
+            type=v.type,
+            size_bytes=v.size_bytes,
+            saved=v.saved,
+            updated_at=v.updated_at,
+            summary=v.summary,
+            reason=v.reason,
         )
         for v in variables
     ]
     lines = [
         f"{entry.name}: {entry.type}, {entry.size_bytes} bytes"
+        + (f": {entry.summary}" if entry.summary else "")
         + ("" if entry.saved else f", NOT SAVED: {entry.reason}")
         for entry in entries
     ]

@@ -107,6 +107,7 @@ class Variable:
     updated_at: str
     reason: str | None = None
     path: str | None = None
+    summary: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,8 @@ class Commit:
     names: dict[str, tuple[int, str, int]]
     unsaved: dict[str, tuple[str, str, str]]
     deleted: tuple[str, ...]
+    summaries: Mapping[str, str]
+    """A few words about the value of each of these names."""
     components: tuple[NewComponent, ...]
     closed: tuple[int, ...]
     magic: str

@@ -96,6 +96,7 @@ def commit(*components: NewComponent, **changes: Any) -> Commit:
         "names": {f"n{entry.roots[0]}": (entry.roots[0], "bytes", sum(entry.segments)) for entry in components},
         "unsaved": {},
         "deleted": (),
+        "summaries": {},
         "components": components,
         "closed": (),
         "magic": "a70d",

@@ -7,7 +7,9 @@ difference to the committed state becomes a delta. Runs in the kernel, main thre
 from __future__ import annotations
 
 import sys
+import time
 import types
+from dataclasses import replace
 from typing import Any
 
 import xxhash
@@ -16,11 +18,17 @@ from kernelrepl.guest import explain
 from kernelrepl.guest.components import closure, group
 from kernelrepl.guest.pickler import Stream, dump
 from kernelrepl.guest.state import Component, Delta, Name, State, Unsaved
+from kernelrepl.guest.summary import summarize
 from kernelrepl.guest.survey import ATOMS, Survey, megabytes, too_large
+
+SUMMARY_S = 0.05
+SUMMARIES_S = 0.25
 
 
 class Capture(Survey):
     """One capture."""
+
+    _summaries_s = 0.0
 
     def run(self) -> Delta:
         snap = self.snapshot
@@ -178,7 +186,10 @@ class Capture(Survey):
                 now[name] = known
                 continue
             now[name] = delta.names[name] = Name(
-                root, explain.type_name(found[name]), self._shown_size(found[name], root)
+                root,
+                explain.type_name(found[name]),
+                self._shown_size(found[name], root),
+                "" if name.startswith("*") else self._summary(found[name]),
             )
             if name.startswith("*") or name == "_":
                 continue
@@ -186,6 +197,7 @@ class Capture(Survey):
                 delta.created.append(name)
             elif changed:
                 delta.changed.append(name)
+        unsaved = {name: replace(entry, summary=self._summary(found[name])) for name, entry in unsaved.items()}
         delta.unsaved = {name: entry for name, entry in unsaved.items() if before.unsaved.get(name) != entry}
         gone = (set(before.names) | set(before.unsaved)) - set(now) - set(unsaved) - snap.unloaded
         delta.deleted = sorted(gone)
@@ -215,6 +227,19 @@ class Capture(Survey):
             },
         )
         return delta
+
+    def _summary(self, value: Any) -> str:
+        """A few words about a value; none if it takes too long, or all of them together have taken too long."""
+        if self._summaries_s > SUMMARIES_S:
+            return ""
+        began = time.perf_counter()
+        try:
+            with self.snapshot.interrupts.deadline(SUMMARY_S):
+                return summarize(value)
+        except BaseException:  # noqa: BLE001 - a library's own code may fail on what a user did to its objects
+            return ""
+        finally:
+            self._summaries_s += time.perf_counter() - began
 
     def _note_if_unstable(self, part: Component, names: dict[str, int]) -> None:
         """Some objects (figures) pickle to other bytes each time: pickle again what changed without being named."""

@@ -29,9 +29,13 @@ _KINDS = {
 }
 
 
+class_name: Callable[[type], str] = type.__dict__["__name__"].__get__
+"""The name of a class as the interpreter knows it: `__name__` may be a property of its metaclass."""
+
+
 def type_name(value: Any) -> str:
     """The name of a value's type, never asking the value itself."""
-    return type(value).__name__[:200]
+    return class_name(type(value))[:200]
 
 
 def reason(error: BaseException, culprit: Any) -> str:

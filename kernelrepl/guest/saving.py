@@ -198,7 +198,7 @@ class Saving:
         if self.durable:
             try:
                 delta = self.snapshot.capture(self.environment.own_values(), mentioned)
-            except Exception as error:  # noqa: BLE001 - a reply that tells is better than no reply
+            except BaseException as error:  # noqa: BLE001 - a reply that tells is better than no reply
                 failure = f"internal error while saving: {type(error).__name__}: {error}"[:500]
         if cause != "execution" and delta.empty:
             return {"committed": True, "saved": {"created": [], "changed": [], "deleted": []}, "not_saved": []}
@@ -254,8 +254,8 @@ class Saving:
                 "request": request,
                 "outcome": outcome,
                 "outputs_bytes": len(inline[0]),
-                "names": {name: [entry.root, entry.type, entry.size_bytes] for name, entry in delta.names.items()},
-                "unsaved": {name: [e.type, e.path, e.reason] for name, e in delta.unsaved.items()},
+                "names": {name: [e.root, e.type, e.size_bytes, e.summary] for name, e in delta.names.items()},
+                "unsaved": {name: [e.type, e.path, e.reason, e.summary] for name, e in delta.unsaved.items()},
                 "deleted": delta.deleted,
                 "components": entries,
                 "closed": delta.closed,

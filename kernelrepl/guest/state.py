@@ -22,6 +22,7 @@ class Name:
     root: int
     type: str
     size_bytes: int
+    summary: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Unsaved:
     path: str
     reason: str
     root: int
+    summary: str = ""
 
 
 @dataclass(frozen=True)

@@ -91,11 +91,14 @@ def _parse_commit(header: dict[str, Any], payload: bytes, python: str) -> Commit
         request=_text(header["request"]),
         names={
             _name(name): (_count(root), _text(kind), _count(size))
-            for name, (root, kind, size) in _bounded(header["names"]).items()
+            for name, (root, kind, size, _) in _bounded(header["names"]).items()
         },
         unsaved={
             _name(name): (_text(kind), _text(path), _text(reason))
-            for name, (kind, path, reason) in _bounded(header["unsaved"]).items()
+            for name, (kind, path, reason, _) in _bounded(header["unsaved"]).items()
+        },
+        summaries={
+            _name(name): _text(entry[3]) for field in ("names", "unsaved") for name, entry in header[field].items()
         },
         deleted=tuple(_name(name) for name in _bounded(header["deleted"])),
         components=tuple(components),

@@ -60,10 +60,14 @@ def write_commit(
         _check_size(part, limits)
         _insert_component(db, session, commit_id, part, commit, staged)
     _close(db, "names", "name", session, commit_id, [*commit.names, *commit.unsaved, *commit.deleted])
+
+    def row_of(name: str) -> tuple[int, str, int, str]:
+        return session, name, commit_id, commit.summaries.get(name, "")
+
     for name, (root, kind, size) in commit.names.items():
-        db.execute(_INSERT_NAME, [session, name, commit_id, root, kind, size, None, None, execution, now])
+        db.execute(_INSERT_NAME, [*row_of(name), root, kind, size, None, None, execution, now])
     for name, (kind, path, reason) in commit.unsaved.items():
-        db.execute(_INSERT_NAME, [session, name, commit_id, None, kind, 0, path, reason, execution, now])
+        db.execute(_INSERT_NAME, [*row_of(name), None, kind, 0, path, reason, execution, now])
     total = _live_bytes(db, session) if commit.components or commit.closed else None
     if total is not None and limits.session_bytes is not None and total > limits.session_bytes and commit.components:
         raise StorageFailed(
@@ -74,8 +78,8 @@ def write_commit(
 
 
 _INSERT_NAME = (
-    "INSERT INTO names (session, name, from_commit, root, type, size_bytes, path, reason, execution, updated_at)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO names (session, name, from_commit, summary, root, type, size_bytes, path, reason, execution,"
+    " updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 

@@ -52,7 +52,7 @@ def list_sessions(db: Database, owner: str) -> list[SessionInfo]:
 
 def variables(db: Database, session: int) -> list[Variable]:
     rows = db.execute(
-        "SELECT name, type, size_bytes, root IS NOT NULL, updated_at, reason, path FROM names"
+        "SELECT name, type, size_bytes, root IS NOT NULL, updated_at, reason, path, summary FROM names"
         " WHERE session = ? AND to_commit IS NULL AND name <> '_' AND name NOT LIKE '*%' ORDER BY name",
         [session],
     )
