@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import click
 
-from kernelrepl import __version__, config, rendezvous
-from kernelrepl.errors import KeeperUnavailable, KernelReplError
+from kernelrepl import __version__, config, hosts, rendezvous
+from kernelrepl.errors import KernelReplError, NoKeeper
 
 T = TypeVar("T")
 FAILED = 1
@@ -129,7 +129,7 @@ def stop() -> None:
     found = rendezvous.read_keeper(rendezvous.data_dir(os.environ))
     try:
         _print_text(_run(_tool("keeper_stop", operator=True, start=False)))
-    except KeeperUnavailable:
+    except NoKeeper:
         click.echo("no keeper is running")
         return
     if found is not None:
@@ -157,8 +157,10 @@ def doctor() -> None:
             f"keeper: running, pid {status['pid']}, version {status['version']}, {status['sessions']} sessions,"
             f" {len(status['kernels'])} kernels, {status['connections'] - 1} clients"
         )
-    except KernelReplError:
+    except NoKeeper:
         click.echo("keeper: not running; the next call starts one")
+    except KernelReplError as error:
+        click.echo(f"keeper: {error}")
     click.echo("sandbox: off (kernels run with your own rights)")
     click.echo("settings:")
     origins = config.origins(os.environ)
@@ -188,6 +190,26 @@ def demo(figures: Path) -> None:
     from kernelrepl import demo as demonstration
 
     sys.exit(demonstration.run(figures))
+
+
+@cli.command("config")
+@click.argument("host", type=click.Choice(list(hosts.HOSTS)))
+def configure(host: str) -> None:
+    """Print what to put into the configuration of an MCP host."""
+    script = Path(sys.executable).with_name("kernelrepl")
+    command = [str(script)] if script.exists() else [sys.executable, "-m", "kernelrepl"]
+    settings = {name: value for name, value in sorted(os.environ.items()) if name.startswith(config.PREFIX)}
+    click.echo(f"for {hosts.HOSTS[host].title}, in {hosts.HOSTS[host].place}:", err=True)
+    click.echo(hosts.snippet(host, command, settings))
+
+
+@cli.command(hidden=True, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def kernel(arguments: tuple[str, ...]) -> None:
+    """Be the kernel of a notebook. Started by Jupyter, through the kernelspec."""
+    from kernelrepl import jupyter_kernel
+
+    jupyter_kernel.main(list(arguments))
 
 
 @cli.command(hidden=True)

@@ -16,7 +16,8 @@ class Result(dict[str, Any]):
     """The structured result of a tool, by the names of its fields.
 
     text: the result as a person reads it in a terminal. images: the figures, in order, each as the bytes of a
-    PNG or JPEG file. outputs: everything that the code showed, as a notebook stores it (nbformat 4).
+    PNG or JPEG file. outputs: everything that the code showed, as a notebook stores it (nbformat 4). remarks: what is
+    to be said beside, line by line: what came back, what could not be saved, why it ended.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class Result(dict[str, Any]):
         self.text = text
         self.images = list(images)
         self.outputs = list(outputs)
-        self._remarks = list(remarks)
+        self.remarks = list(remarks)
 
     def _ipython_display_(self) -> None:
         """Show text, tables and figures where they belong in a notebook."""
@@ -48,8 +49,8 @@ class Result(dict[str, Any]):
                 sys.stderr.write("\n".join([*output["traceback"], ""]))
             else:
                 display(harmless(output.get("data", {})), raw=True)
-        if self._remarks:
-            sys.stderr.write("\n".join([*self._remarks, ""]))
+        if self.remarks:
+            sys.stderr.write("\n".join([*self.remarks, ""]))
 
     def _show_list(self) -> None:
         from IPython.display import display

@@ -39,6 +39,8 @@ def main() -> None:
         (wheel,) = dist.glob("*.whl")
         venv.create(fresh, with_pip=True)
         step("install", str(fresh / "bin/pip"), "install", "--quiet", f"{wheel}[data]")
+        spec = "import jupyter_client.kernelspec as k; print(k.get_kernel_spec('kernelrepl').resource_dir)"
+        step("kernelspec", str(fresh / "bin/python"), "-c", spec)
         figures = str(Path(scratch) / "figures")
         step("demo", str(fresh / "bin/kernelrepl"), "demo", "--figures", figures, HOME=scratch, PYTHONPATH="")
     step("tests", python, "-m", "pytest", "-n", "auto", "--durations", "15")

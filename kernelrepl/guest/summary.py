@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
@@ -20,6 +20,7 @@ _SHOWN = 8
 _TEXT_CHARS = 40
 _NAME_CHARS = 40
 _MAX_BITS = 200
+_module_of: Callable[[type], Any] = type.__dict__["__module__"].__get__
 _PLAIN = (bool, float, complex, type(None))
 _SEQUENCES = (list, tuple, set, frozenset, collections.deque)
 _MAPPINGS = (dict, collections.OrderedDict, collections.defaultdict, collections.Counter)
@@ -55,7 +56,7 @@ def _summarize(value: Any) -> str:
     if isinstance(value, type):
         bases = [class_name(base) for base in type.mro(value)[1:2] if base is not object] if kind is type else []
         return f"class {class_name(value)}" + (f"({', '.join(bases)})" if bases else "")
-    return _of_library(value, kind) or _attributes(value)
+    return _attributes(value) if _module_of(kind) == "__main__" else _of_library(value, kind)
 
 
 def _text(value: str) -> str:
@@ -110,7 +111,7 @@ def _of_library(value: Any, kind: type) -> str:
     if np is not None and hasattr(np, "generic"):
         if kind is np.ndarray:
             return f"ndarray {value.shape} {_dtype(value.dtype)}"
-        if isinstance(value, np.generic) and kind.__module__ == "numpy":
+        if isinstance(value, np.generic) and _module_of(kind) == "numpy":
             return f"{value.item()!r} {_dtype(value.dtype)}" if value.dtype.kind in "biufc" else _dtype(value.dtype)
     if pandas is not None and hasattr(pandas, "DataFrame"):
         if kind is pandas.DataFrame:
@@ -120,10 +121,11 @@ def _of_library(value: Any, kind: type) -> str:
         if kind is pandas.Series:
             named = "" if value.name is None else f", name {_column(value.name)}"
             return f"Series of {len(value)}: {_dtype(value.dtype)}{named}"
-    if kind.__module__.startswith("polars.") and class_name(kind) == "DataFrame":
+    module = str(_module_of(kind))
+    if module.startswith("polars.") and class_name(kind) == "DataFrame":
         few = value.schema.items()
         return _frame("DataFrame", value.shape, [f"{_column(name)} {dtype}" for name, dtype in islice(few, _SHOWN + 1)])
-    if kind.__module__ == "matplotlib.figure" and class_name(kind) == "Figure":
+    if module == "matplotlib.figure" and class_name(kind) == "Figure":
         width, height = value.get_size_inches() * value.dpi
         return f"Figure {width:.0f} x {height:.0f} pixels with {len(value.axes)} axes"
     return ""
