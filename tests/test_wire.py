@@ -255,8 +255,8 @@ VALID: dict[str, Any] = {
     "request": "abc",
     "outcome": {"status": "error", "execution_count": 7, "duration_s": 0.25, "error": ["ValueError", "no"]},
     "outputs_bytes": 2,
-    "names": {"x": [1, "int", 28], "f": [2, "function", 300]},
-    "unsaved": {"s": ["socket", "s", "a network connection cannot be saved"]},
+    "names": {"x": [1, "int", 28, "42"], "f": [2, "function", 300, "function f()"]},
+    "unsaved": {"s": ["socket", "s", "a network connection cannot be saved", ""]},
     "deleted": ["old"],
     "components": [
         {"roots": [1], "references": [], "segments": [3], "code": False},
@@ -295,6 +295,7 @@ def parsed_or_refused(header: dict[str, Any], payload: bytes) -> Commit | None:
     except wire.WireError:
         return None
     texts = [*commit.names, *commit.unsaved, *commit.deleted, commit.cause, commit.request, commit.magic]
+    texts += [*commit.summaries, *commit.summaries.values()]
     texts += [text for entry in commit.unsaved.values() for text in entry]
     texts += [kind for _, kind, _ in commit.names.values()]
     assert all(text.encode() is not None for text in texts)
@@ -315,6 +316,7 @@ def test_a_commit_is_taken_apart() -> None:
     assert [part.has_code for part in commit.components] == [False, True, False]
     assert commit.names == {"x": (1, "int", 28), "f": (2, "function", 300)}
     assert commit.unsaved == {"s": ("socket", "s", "a network connection cannot be saved")}
+    assert commit.summaries == {"x": "42", "f": "function f()", "s": ""}
     assert (commit.deleted, commit.closed, commit.outputs, commit.python) == (("old",), (4,), "[]", "3.12.1")
     assert commit.saved.created == ("x",)
     assert commit.outcome == VALID["outcome"]
@@ -342,15 +344,16 @@ def test_a_commit_without_one_of_its_parts_is_refused(key: str) -> None:
         changed("outputs_bytes", to=True),
         changed("outputs_bytes", to="2"),
         changed("outputs_bytes", to=2.0),
-        changed("names", "x", to=[-1, "int", 28]),
-        changed("names", "x", to=[1, "int", 1 << 62]),
-        changed("names", "x", to=[1, 2, 28]),
-        changed("names", "x", to=[1, "int"]),
+        changed("names", "x", to=[-1, "int", 28, ""]),
+        changed("names", "x", to=[1, "int", 1 << 62, ""]),
+        changed("names", "x", to=[1, 2, 28, ""]),
+        changed("names", "x", to=[1, "int", 28, None]),
+        changed("names", "x", to=[1, "int", 28]),
         changed("names", "x", to=None),
-        changed("names", "x" * 100_001, to=[1, "int", 28]),
-        changed("names", "\udc80", to=[1, "int", 28]),
+        changed("names", "x" * 100_001, to=[1, "int", 28, ""]),
+        changed("names", "\udc80", to=[1, "int", 28, ""]),
         changed("names", to=["x"]),
-        changed("unsaved", "s", to=["socket", "s"]),
+        changed("unsaved", "s", to=["socket", "s", "why"]),
         changed("deleted", to=["x" * 100_001]),
         changed("deleted", to=[1]),
         changed("deleted", to=3),
@@ -406,7 +409,7 @@ def test_a_header_that_is_wrong_in_one_place_is_refused_in_one_way(path: tuple[s
 
 
 @given(TEXTS.filter(lambda text: len(text) > 0), JSON)
-@example("x" * 100_001, [1, "int", 28])
+@example("x" * 100_001, [1, "int", 28, ""])
 def test_a_name_is_stored_as_it_is_or_refused(name: str, entry: Any) -> None:
     """It is never cut: that would make another name of it."""
     commit = parsed_or_refused(changed("names", name, to=entry), PAYLOAD)

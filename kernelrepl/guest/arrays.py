@@ -5,6 +5,7 @@ numpy and pandas are used only when the session has imported them. Runs in the k
 
 from __future__ import annotations
 
+import pickle
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 OUT_OF_BAND_BYTES = 64 << 10
 """Arrays from this size on leave the stream: they are hashed and stored without a copy."""
+_HOOKS = ("__reduce__", "__reduce_ex__", "__setstate__")
+"""A class that has its own of these knows better how it is saved."""
 
 
 class ArraySupport:
@@ -24,6 +27,7 @@ class ArraySupport:
         self._np = sys.modules.get("numpy")
         if self._np is not None and not hasattr(self._np, "ndarray"):
             self._np = None  # an import that is still going on, or failed half way
+        self._array: Any = self._np.ndarray if self._np is not None else ()
         self._frames: tuple[type, ...] = ()
         self.never_aliased: tuple[type, ...] = ()
         if self._np is not None:
@@ -37,12 +41,11 @@ class ArraySupport:
                 api.ExtensionDtype, pandas.tseries.offsets.BaseOffset, type(pandas.NaT), type(pandas.NA),
             )  # fmt: skip
 
-    def reduce(self, pickler: ComponentPickler, obj: Any, kind: type) -> Any:
-        if self._np is not None and kind is self._np.ndarray:
-            return self._reduce_array(pickler, obj)
-        if self._frames and isinstance(obj, self._frames):
-            return self._reduce_frame(pickler, obj)
-        return NotImplemented
+    def reducer(self, kind: type) -> Any:
+        """What reduces the arrays or frames of a kind; None for everything else."""
+        if self._np is not None and issubclass(kind, self._array):
+            return self._reduce_array if kind is self._array else self._reduce_kind_of_array
+        return self._reduce_frame if issubclass(kind, self._frames) else None
 
     def size_bytes(self, value: Any) -> int | None:
         """What an array or frame takes, in bytes; None for everything else."""
@@ -50,57 +53,134 @@ class ArraySupport:
             return int(value.nbytes) + 112
         return None
 
+    def _reduce_kind_of_array(self, pickler: ComponentPickler, obj: Any) -> Any:
+        kind = type(obj)
+        assert self._np is not None
+        if issubclass(kind, self._np.memmap):
+            raise pickle.PicklingError("an array on a mapped file cannot be saved; keep its path and map it again")
+        masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
+        if kind is not masked and any(getattr(kind, hook) is not getattr(self._array, hook) for hook in _HOOKS):
+            return NotImplemented
+        data = obj.view(self._array)
+        pickler.kept.append(data)
+        if self._owner(obj)[0] is obj:
+            pickler.array_roots.append((obj, obj))
+            pickler.owned.add(id(data))
+        state = getattr(obj, "__dict__", None)
+        if not state:
+            return recipes.array_of_kind, (data, kind)
+        return recipes.array_of_kind, (data, kind), dict(state), None, None, recipes.object_state
+
     def _reduce_array(self, pickler: ComponentPickler, obj: Any) -> Any:
-        if pickler.inside_frame is None:
-            owner = self._owner(obj)
+        writeable = bool(obj.flags.writeable)
+        if pickler.inside_frame is None and id(obj) not in pickler.owned:
+            owner, source = self._owner(obj)
+            if source is not None:
+                offset = _address(obj) - _address(self._np.frombuffer(source, "u1"))  # type: ignore[union-attr]
+                return recipes.memory, (source, offset, obj.dtype, obj.shape, obj.strides, writeable)
             pickler.array_roots.append((obj, owner))
-            if owner is not obj and id(owner) in pickler.shared:
+            if owner is not obj and (id(owner) in pickler.shared or _overlaps_itself(obj)):
+                if obj.dtype.kind == "T" and obj.ndim != 1:
+                    raise pickle.PicklingError("a view of texts of any length cannot be saved; make a copy of it")
                 offset = _address(obj) - _address(owner)
-                return recipes.view, (
-                    owner, offset, obj.dtype, obj.shape, obj.strides, bool(obj.flags.writeable),
-                )  # fmt: skip
+                return recipes.view, (owner, offset, obj.dtype, obj.shape, obj.strides, writeable)
+        order = "F" if obj.flags.f_contiguous and not obj.flags.c_contiguous else "C"
+        if obj.dtype.kind == "O":
+            state = (obj.ravel(order=order).tolist(), writeable)
+            return recipes.empty_array, (obj.dtype, obj.shape, order), state, None, None, recipes.array_items
         if obj.dtype.hasobject or not obj.dtype.itemsize:
             return NotImplemented
-        order = "F" if obj.flags.f_contiguous and not obj.flags.c_contiguous else "C"
-        flat = obj.reshape(-1, order=order)
+        axes = None if obj.flags.forc else _memory_order(obj)
+        flat = (obj if axes is None else obj.transpose(axes)).reshape(-1, order=order)
         if flat.strides != (obj.dtype.itemsize,):
             flat = flat.copy()  # one element may have any stride, and then no other view is allowed
         flat = flat.view("u1")
         data = pickler.set_aside(flat) if flat.nbytes >= OUT_OF_BAND_BYTES else flat.tobytes()
-        return recipes.array, (data, obj.dtype, obj.shape, order, bool(obj.flags.writeable))
+        if axes is not None:
+            return recipes.permuted_array, (data, obj.dtype, obj.shape, axes, writeable)
+        return recipes.array, (data, obj.dtype, obj.shape, order, writeable)
 
-    def _owner(self, obj: Any) -> Any:
-        owner = obj
-        while type(owner.base) is self._np.ndarray:  # type: ignore[union-attr]
-            owner = owner.base
-        if not (owner.flags.c_contiguous or owner.flags.f_contiguous):
-            return obj
-        if owner.dtype.hasobject != obj.dtype.hasobject:
-            return obj
-        return owner
+    def _owner(self, obj: Any) -> tuple[Any, Any]:
+        """The array whose memory an array uses, and the object that it belongs to if that is no array."""
+        owner, base = obj, obj.base
+        while base is not None:
+            if type(base).__name__ == "DummyArray":  # what numpy's stride tricks put between an array and its base
+                base = base.base
+            if not isinstance(base, self._array):
+                break
+            owner, base = base, base.base
+        source = base.obj if type(base) is memoryview else base
+        if source is not None and not isinstance(source, self._array) and _is_writeable_memory(source):
+            return owner, source
+        return (obj if _memory_order(owner) is None else owner), None
 
     def _reduce_frame(self, pickler: ComponentPickler, obj: Any) -> Any:
-        if obj is pickler.inside_frame or pickler.inside_frame is not None or _holds_objects(obj):
+        if pickler.inside_frame is not None:
             return NotImplemented
         # Frames that came from each other share blocks behind copy-on-write. Loaded as shared, a write to one
-        # would show in the other, so every frame gets blocks of its own.
-        return recipes.nested, (pickler.nested(obj),)
+        # would show in the other, so every frame gets blocks of its own. What it holds of objects that others
+        # may hold as well, travels beside it.
+        pandas = sys.modules["pandas"]
+        if not isinstance(obj, pandas.DataFrame | pandas.Series):
+            return (
+                NotImplemented if _is_object(obj.dtype) and _is_mixed(obj) else (recipes.nested, (pickler.nested(obj),))
+            )
+        cells = _cells(obj)
+        attributes = obj._attrs
+        if not cells and not attributes:
+            return recipes.nested, (pickler.nested(obj),)
+        frame = obj.copy(deep=False)
+        frame._attrs = {}
+        for position in cells:
+            if obj.ndim == 1:
+                frame.iloc[:] = None
+            else:
+                nothing = pandas.Series([None] * len(obj), index=obj.index, dtype=object)
+                frame.isetitem(position, nothing)
+        state = (cells, attributes)
+        return recipes.nested, (pickler.nested(frame),), state, None, None, recipes.frame_state
 
 
 def _address(array: Any) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def _holds_objects(obj: Any) -> bool:
-    """Whether a frame has cells that may be mutable objects which something else refers to as well."""
-    pandas = sys.modules["pandas"]
-    kinds = obj.dtypes if isinstance(obj, pandas.DataFrame) else [obj.dtype]
-    if not any(_is_object(kind) for kind in kinds):
+def _overlaps_itself(array: Any) -> bool:
+    """Whether elements of an array must share memory, as in a broadcast or in windows over an array."""
+    if not array.size:
         return False
-    infer = pandas.api.types.infer_dtype
-    columns = (obj.iloc[:, i] for i in range(obj.shape[1])) if isinstance(obj, pandas.DataFrame) else [obj]
-    mixed = ("mixed", "mixed-integer", "unknown-array")
-    return any(_is_object(column.dtype) and infer(column, skipna=True) in mixed for column in columns)
+    steps = zip(array.shape, array.strides, strict=True)
+    return bool(sum((size - 1) * abs(stride) for size, stride in steps) + array.itemsize < array.nbytes)
+
+
+def _memory_order(array: Any) -> tuple[int, ...] | None:
+    """The axes of an array in the order of its memory; None if its elements do not lie side by side."""
+    axes = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+    return tuple(axes) if array.transpose(axes).flags.c_contiguous else None
+
+
+def _is_writeable_memory(source: Any) -> bool:
+    try:
+        with memoryview(source) as view:
+            return not view.readonly and view.contiguous
+    except (TypeError, BufferError, ValueError):
+        return False
+
+
+def _cells(obj: Any) -> dict[int, list[Any]]:
+    """Columns whose cells may be mutable objects which something else refers to as well, by position."""
+    columns = [obj] if obj.ndim == 1 else [obj.iloc[:, i] for i, kind in enumerate(obj.dtypes) if _is_object(kind)]
+    positions = [0] if obj.ndim == 1 else [i for i, kind in enumerate(obj.dtypes) if _is_object(kind)]
+    return {
+        position: column.to_numpy().tolist()
+        for position, column in zip(positions, columns, strict=True)
+        if _is_object(column.dtype) and _is_mixed(column)
+    }
+
+
+def _is_mixed(values: Any) -> bool:
+    kind = sys.modules["pandas"].api.types.infer_dtype(values, skipna=True)
+    return kind in ("mixed", "mixed-integer", "unknown-array")
 
 
 def _is_object(dtype: Any) -> bool:

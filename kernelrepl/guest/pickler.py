@@ -9,7 +9,9 @@ Runs in the kernel. It only reads; what it calls of the user's code is `__reduce
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import enum
 import functools
 import io
 import itertools
@@ -17,25 +19,20 @@ import logging
 import pickle
 import sys
 import types
+import typing
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import cloudpickle
 from cloudpickle.cloudpickle import _should_pickle_by_reference
 
-from kernelrepl.guest import recipes
+from kernelrepl.guest import classes, functions, instances, landmarks, recipes
 from kernelrepl.guest.arrays import ArraySupport
+from kernelrepl.guest.depth import deeper, is_too_deep
 
 PICKLE_PROTOCOL = 5
 _HEAP_TYPE = 1 << 9
 """Py_TPFLAGS_HEAPTYPE: the class was made by a class statement, not compiled into the interpreter."""
-
-_LRU_CACHE = type(functools.lru_cache(len))
-_SENTINELS = {
-    id(value): ("dataclasses", name)
-    for name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY")
-    if (value := getattr(dataclasses, name, None)) is not None
-}
 
 
 class TooLarge(Exception):
@@ -74,8 +71,44 @@ class Surroundings:
         self.namespace = namespace
         self.main_module = main_module
         self.shell = shell
+        self.imported: set[str] = set()
+        """Submodules that import statements of the session named."""
         self.arrays = ArraySupport()
+        self.landmarks = landmarks.landmarks(namespace)
         self._by_reference: dict[int, tuple[Any, bool]] = {}
+        self.shareable_kinds: dict[type, bool] = {}
+        self._reducers: dict[type, Reducer | None] = {}
+
+    def renewed(self) -> Surroundings:
+        """The same session, looked at anew."""
+        around = Surroundings(self.namespace, self.main_module, self.shell)
+        around.imported = self.imported
+        return around
+
+    def reducer(self, kind: type) -> Reducer | None:
+        """How objects of a kind are reduced; None leaves it to cloudpickle."""
+        try:
+            return self._reducers[kind]
+        except KeyError:
+            found = self._reducers[kind] = self._find_reducer(kind)
+            return found
+
+    def _find_reducer(self, kind: type) -> Reducer | None:
+        if issubclass(kind, type):
+            return ComponentPickler.reduce_class
+        if kind in _REDUCERS:
+            return _REDUCERS[kind]
+        if (reduce := self.arrays.reducer(kind)) is not None:
+            return cast(Reducer, reduce)
+        if kind is type(self.shell):
+            return _reduce_shell
+        if issubclass(kind, types.ModuleType):
+            return landmarks.reduce_module
+        if issubclass(kind, io.IOBase) and not issubclass(kind, io.BytesIO | io.StringIO):
+            return _reduce_file
+        if kind.__name__ == "CallbackRegistry" and kind.__module__ == "matplotlib.cbook":
+            return _reduce_callbacks
+        return instances.plan(kind, self)
 
     def is_own_class(self, cls: type) -> bool:
         """Whether a class must be stored by value: it was made in the session, or has no importable name."""
@@ -142,6 +175,10 @@ class ComponentPickler(cloudpickle.Pickler):
         self.has_code = False
         self.buffers: list[memoryview] = []
         self.inside_frame: Any = None
+        self.kept: list[Any] = []
+        """Temporary objects that must live as long as the stream is written."""
+        self.owned: set[int] = set()
+        """Temporary arrays that stand for the array whose memory they use."""
         super().__init__(sink, protocol=PICKLE_PROTOCOL)
 
     def set_aside(self, buffer: Any) -> _SetAside:
@@ -152,56 +189,39 @@ class ComponentPickler(cloudpickle.Pickler):
         return _SetAside(len(self.buffers) - 1)
 
     def reducer_override(self, obj: Any) -> Any:
-        kind = type(obj)
-        if kind is types.FunctionType:
-            return self._reduce_function(obj)
-        if issubclass(kind, type):
-            return self._reduce_class(obj)
-        if kind is types.CellType:
-            return _reduce_cell(obj)
-        if kind is types.CodeType:
-            self.has_code = True
-            return NotImplemented
-        if kind is _LRU_CACHE:
-            return _reduce_lru_cache(obj)
-        if kind is memoryview:
-            raise pickle.PicklingError("a memoryview cannot be saved; keep the object it looks at instead")
-        if isinstance(obj, io.IOBase) and not isinstance(obj, io.BytesIO | io.StringIO):
-            return _reduce_file(obj)
-        if obj is self.around.main_module:
-            return recipes.main_module, ()
-        if obj is self.around.shell:
-            return recipes.shell, ()
-        if (sentinel := _SENTINELS.get(id(obj))) is not None:
-            return recipes.attribute, sentinel
-        if kind.__name__ == "CallbackRegistry" and kind.__module__ == "matplotlib.cbook":
-            return _reduce_callbacks(obj)
-        reduced = self.around.arrays.reduce(self, obj, kind)
-        if reduced is not NotImplemented:
-            return reduced
-        return super().reducer_override(obj)
+        known = self.around.landmarks.get(id(obj))
+        if known is not None and type(obj) is not types.ModuleType:
+            return recipes.attribute, known
+        reduce = self.around.reducer(type(obj))
+        return NotImplemented if reduce is None else reduce(self, obj)
 
-    def _reduce_function(self, obj: types.FunctionType) -> Any:
+    def reduce_function(self, obj: types.FunctionType) -> Any:
         if self.around.is_own_function(obj):
             if id(obj) not in self.members and self.around.is_entity(obj):
                 return self._refer(obj)
             self.inline_functions.add(id(obj))
-            return _own_function(obj)
+            return functions.reduce_own(obj)
+        if _should_pickle_by_reference(obj):
+            return NotImplemented
+        self.inline_functions.add(id(obj))
+        return functions.reduce_foreign(obj)
+
+    def reduce_class(self, obj: type) -> Any:
+        if not self.around.is_own_class(obj):
+            return super().reducer_override(obj)
+        if id(obj) not in self.members:
+            return self._refer(obj)
+        self.has_code = True
+        if classes.is_plain(obj):
+            return classes.reduce_class(obj)
         reduced = super().reducer_override(obj)
-        if reduced is not NotImplemented:
-            self.inline_functions.add(id(obj))
+        # Pickling an instance leaves this cache in its class; the class did not change by that.
+        reduced[2][0].pop("__slotnames__", None)
         return reduced
 
-    def _reduce_class(self, obj: type) -> Any:
-        if self.around.is_own_class(obj):
-            if id(obj) not in self.members:
-                return self._refer(obj)
-            self.has_code = True
-            reduced = super().reducer_override(obj)
-            # Pickling an instance leaves this cache in its class; the class did not change by that.
-            reduced[2][0].pop("__slotnames__", None)
-            return reduced
-        return super().reducer_override(obj)
+    def reduce_code(self, obj: types.CodeType) -> Any:
+        self.has_code = True
+        return NotImplemented
 
     def _refer(self, obj: Any) -> Any:
         self.references[id(obj)] = obj
@@ -229,57 +249,20 @@ class _SetAside:
         return recipes.buffer, (self.index,)
 
 
-class NamespaceAwarePickler(ComponentPickler):
-    """For the rare stream that holds the namespace itself (`[globals()]`): asks about every object."""
+class LandmarkAwarePickler(ComponentPickler):
+    """For the rare stream that holds `globals()`, `sys.path`, or the namespace of a module: asks about every object."""
 
-    def persistent_id(self, obj: Any) -> str | None:
-        return "namespace" if obj is self.around.namespace else None
-
-
-def _own_function(obj: types.FunctionType) -> Any:
-    slots = {
-        "__qualname__": obj.__qualname__,
-        "__module__": obj.__module__,
-        "__defaults__": obj.__defaults__,
-        "__kwdefaults__": obj.__kwdefaults__,
-        "__doc__": obj.__doc__,
-        "__annotations__": obj.__annotations__,
-    }
-    if type_params := getattr(obj, "__type_params__", ()):
-        slots["__type_params__"] = type_params
-    return (
-        recipes.function,
-        (obj.__code__, obj.__name__, obj.__closure__),
-        (dict(obj.__dict__), slots),
-        None,
-        None,
-        recipes.function_state,
-    )
+    def persistent_id(self, obj: Any) -> Any:
+        if obj is self.around.namespace:
+            return "namespace"
+        return self.around.landmarks.get(id(obj)) if type(obj) in (dict, list) else None
 
 
-def _reduce_cell(obj: types.CellType) -> Any:
-    try:
-        contents = obj.cell_contents
-    except ValueError:
-        return recipes.cell, ()
-    return recipes.cell, (), (contents,), None, None, recipes.cell_state
+def _reduce_shell(pickler: ComponentPickler, obj: Any) -> Any:
+    return (recipes.shell, ()) if obj is pickler.around.shell else NotImplemented
 
 
-def _reduce_lru_cache(obj: Any) -> Any:
-    # The cached entries are left out: they are a cache, and may be of any size.
-    parameters = obj.cache_parameters()
-    state = {key: value for key, value in obj.__dict__.items() if key != "__wrapped__"}
-    return (
-        recipes.lru_cache,
-        (obj.__wrapped__, parameters["maxsize"], parameters["typed"]),
-        state,
-        None,
-        None,
-        recipes.object_state,
-    )
-
-
-def _reduce_callbacks(obj: Any) -> Any:
+def _reduce_callbacks(pickler: ComponentPickler, obj: Any) -> Any:
     # matplotlib draws a number from the registry's counter to save it, so that every figure would look changed
     # by having been looked at. The counter is put back.
     reduced = obj.__reduce_ex__(PICKLE_PROTOCOL)
@@ -289,11 +272,26 @@ def _reduce_callbacks(obj: Any) -> Any:
     return reduced
 
 
-def _reduce_file(obj: Any) -> Any:
+def _reduce_file(pickler: ComponentPickler, obj: Any) -> Any:
     for name in ("stdin", "stdout", "stderr"):
         if obj is getattr(sys, name) or obj is getattr(sys, f"__{name}__"):
             return recipes.attribute, ("sys", name)
     raise pickle.PicklingError("an open file cannot be saved; keep its path and open it again")
+
+
+Reducer = Callable[[ComponentPickler, Any], Any]
+_REDUCERS: dict[type, Reducer] = {
+    **landmarks.REDUCERS,
+    **instances.REDUCERS,
+    types.FunctionType: ComponentPickler.reduce_function,
+    types.CodeType: ComponentPickler.reduce_code,
+    types.CellType: lambda pickler, obj: functions.reduce_cell(obj),
+    functions.LRU_CACHE: lambda pickler, obj: functions.reduce_lru_cache(obj),
+    functools.cached_property: lambda pickler, obj: functions.reduce_cached_property(obj),
+    typing.ParamSpec: lambda pickler, obj: classes.reduce_type_parameter(obj),
+    typing.TypeVarTuple: lambda pickler, obj: classes.reduce_type_parameter(obj),
+    typing.NewType: lambda pickler, obj: classes.reduce_new_type(obj),
+}
 
 
 _NEVER_ALIASED: tuple[type, ...] = ()
@@ -320,21 +318,37 @@ def _never_aliased() -> tuple[type, ...]:
 
 
 def _shareable(memo: dict[int, tuple[int, Any]], pickler: ComponentPickler) -> Iterator[Any]:
+    around = pickler.around
+    for key, (_, value) in memo.items():
+        kind = type(value)
+        known = around.shareable_kinds.get(kind)
+        if known is None:
+            known = around.shareable_kinds[kind] = _can_be_aliased(kind, around)
+        if not known:
+            continue
+        if kind is types.FunctionType and key not in pickler.inline_functions:
+            continue
+        if value is around.main_module or value is around.shell or key in around.landmarks:
+            continue
+        yield value
+
+
+def _can_be_aliased(kind: type, around: Surroundings) -> bool:
+    """Whether a change through one reference to an object of a kind can be seen through another."""
     global _NEVER_ALIASED
     if not _NEVER_ALIASED:
         _NEVER_ALIASED = _never_aliased()
-    skip = _NEVER_ALIASED + pickler.around.arrays.never_aliased
-    cell_or_function = (types.FunctionType,)
-    sentinels = _SENTINELS
-    around = pickler.around
-    for _, value in memo.values():
-        if isinstance(value, skip):
-            continue
-        if isinstance(value, cell_or_function) and id(value) not in pickler.inline_functions:
-            continue
-        if value is around.main_module or value is around.shell or id(value) in sentinels:
-            continue
-        yield value
+    if not issubclass(kind, _NEVER_ALIASED + around.arrays.never_aliased):
+        return True
+    # A text or a tuple cannot change, but one of a class of the session may have attributes.
+    return around.is_own_class(kind) and not issubclass(kind, enum.Enum | type) and bool(kind.__dictoffset__)
+
+
+def _holds_landmark(memo: dict[int, tuple[int, Any]], around: Surroundings) -> bool:
+    """Whether a stream holds a dict or list that must not come back as a copy."""
+    if id(around.namespace) in memo:
+        return True
+    return any(type(memo[key][1]) in (dict, list) for key in around.landmarks.keys() & memo.keys())
 
 
 def dump(
@@ -351,21 +365,27 @@ def dump(
     lives, no id in `shareable` can be taken by another object. Raises TooLarge, or whatever the
     user's reducers raise.
     """
-    sink = _Sink(limit_bytes)
-    pickler = ComponentPickler(sink, around, identify, members, shared)
+
+    def start(kind: type[ComponentPickler]) -> ComponentPickler:
+        return kind(_Sink(limit_bytes), around, identify, members, shared)
+
+    pickler = start(ComponentPickler)
+    failed: Exception | None = None
     try:
         pickler.dump(values)
-    except Exception:
-        if id(around.namespace) not in pickler.memo.copy():
-            raise
+    except Exception as error:  # noqa: BLE001 - raised again if another attempt has no better chance
+        failed = error
+    deep = failed is not None and is_too_deep(failed)
     memo = pickler.memo.copy()
-    if id(around.namespace) in memo:
-        sink = _Sink(limit_bytes)
-        pickler = NamespaceAwarePickler(sink, around, identify, members, shared)
-        pickler.dump(values)
+    if deep or _holds_landmark(memo, around):
+        pickler = start(LandmarkAwarePickler if _holds_landmark(memo, around) else ComponentPickler)
+        with deeper() if deep else contextlib.nullcontext():
+            pickler.dump(values)
         memo = pickler.memo.copy()
+    elif failed is not None:
+        raise failed
     stream = Stream(
-        data=b"".join(sink.parts),
+        data=b"".join(pickler.sink.parts),
         buffers=pickler.buffers,
         references=list(pickler.references.values()),
         shareable=list(_shareable(memo, pickler)),

@@ -6,6 +6,7 @@ a storage format: they may be added to, but never renamed, moved, or given other
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import importlib
@@ -26,6 +27,10 @@ class Session(Protocol):
 
     @property
     def shell(self) -> Any: ...
+
+    @property
+    def imported(self) -> set[str]:
+        """Submodules that import statements named."""
 
     def resolve(self, root: int) -> Any:
         """The object with this identity, which another component holds."""
@@ -115,12 +120,21 @@ def array(data: Any, dtype: Any, shape: tuple[int, ...], order: str, writeable: 
 
 def view(root: Any, offset: int, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], writeable: bool) -> Any:
     np = sys.modules.get("numpy") or importlib.import_module("numpy")
-    if dtype.hasobject:
-        flat = root.ravel(order="K")
-        start = flat[offset // dtype.itemsize :]
-        result = np.lib.stride_tricks.as_strided(start, shape, strides)
+    flat = np.asarray(root).ravel(order="K")
+    readonly = not flat.flags.writeable
+    if readonly and writeable:
+        # A view may be older than the flag of the array that it looks at.
+        root.flags.writeable = True
+        flat = np.asarray(root).ravel(order="K")
+    if dtype.kind == "T":  # these texts lie elsewhere, and only the array's own slices find them
+        step, first = strides[0] // dtype.itemsize, offset // dtype.itemsize
+        last = first + step * shape[0]
+        result = flat[first : last if last >= 0 else None : step]
     else:
-        result = np.ndarray(shape, dtype, root.ravel(order="K").view("u1"), offset, strides)
+        memory = flat if root.dtype.hasobject else flat.view("u1")
+        result = np.ndarray(shape, dtype, memory, offset, strides)
+    if readonly and writeable:
+        root.flags.writeable = False
     if not writeable:
         result.flags.writeable = False
     return result
@@ -132,3 +146,119 @@ def buffer(index: int) -> Any:
 
 def nested(stream: bytes) -> Any:
     return _session().load_nested(stream)
+
+
+# Functions whose globals are not the namespace
+
+
+def function_of(
+    module: str, code: types.CodeType, name: str, closure: tuple[types.CellType, ...] | None
+) -> types.FunctionType:
+    return types.FunctionType(code, vars(importlib.import_module(module)), name, None, closure)
+
+
+def function_in(
+    space: dict[str, Any], code: types.CodeType, name: str, closure: tuple[types.CellType, ...] | None
+) -> types.FunctionType:
+    return types.FunctionType(code, space, name, None, closure)
+
+
+def cached_property(wrapped: Callable[..., Any], name: str | None) -> Any:
+    result: Any = functools.cached_property(wrapped)
+    result.attrname = name
+    return result
+
+
+# Modules and what every process has one of
+
+
+def module(name: str, submodules: tuple[str, ...]) -> types.ModuleType:
+    result = importlib.import_module(name)
+    for submodule in submodules:
+        importlib.import_module(submodule)
+    _session().imported.update(submodules)
+    return result
+
+
+def namespace_of(module: str) -> dict[str, Any]:
+    return vars(importlib.import_module(module))
+
+
+# What looks at another object
+
+
+def dict_view(mapping: Any, kind: str) -> Any:
+    base: Any = collections.OrderedDict if isinstance(mapping, collections.OrderedDict) else dict
+    return getattr(base, kind)(mapping)
+
+
+def proxy(mapping: Any) -> Any:
+    return types.MappingProxyType(mapping)
+
+
+def class_namespace(cls: type) -> Any:
+    return vars(cls)
+
+
+def weak_container_state(target: Any, state: list[Any]) -> None:
+    target.update(state)
+
+
+# Arrays and frames
+
+
+def memory(
+    source: Any, offset: int, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], writeable: bool
+) -> Any:
+    """An array in the memory of an object that is no array."""
+    np = sys.modules.get("numpy") or importlib.import_module("numpy")
+    result = np.ndarray(shape, dtype, source, offset, strides)
+    if not writeable:
+        result.flags.writeable = False
+    return result
+
+
+def array_of_kind(data: Any, kind: type) -> Any:
+    return data.view(kind)
+
+
+def permuted_array(data: Any, dtype: Any, shape: tuple[int, ...], axes: tuple[int, ...], writeable: bool) -> Any:
+    """axes: those of the array in the order of its memory."""
+    in_memory = array(data, dtype, tuple(shape[axis] for axis in axes), "C", True)
+    result = in_memory.transpose(sorted(range(len(axes)), key=axes.__getitem__))
+    if not writeable:
+        result.flags.writeable = False
+    return result
+
+
+def empty_array(dtype: Any, shape: tuple[int, ...], order: str) -> Any:
+    np = sys.modules.get("numpy") or importlib.import_module("numpy")
+    return np.empty(shape, dtype, order=order)
+
+
+def array_items(target: Any, state: tuple[list[Any], bool]) -> None:
+    items, writeable = state
+    if items:
+        target.ravel(order="A" if target.flags.forc else "K")[...] = _column(items)
+    if not writeable:
+        target.flags.writeable = False
+
+
+def _column(items: list[Any]) -> Any:
+    """An array of objects that holds each item as it is; assigning them would unpack arrays."""
+    np = sys.modules.get("numpy") or importlib.import_module("numpy")
+    column = np.empty(0, dtype=object)
+    column.__setstate__((1, (len(items),), column.dtype, False, items))
+    return column
+
+
+def frame_state(target: Any, state: tuple[dict[int, list[Any]], dict[Any, Any]]) -> None:
+    """state: the cells of columns of objects by position, and the attributes."""
+    cells, attributes = state
+    for position, items in cells.items():
+        if target.ndim == 1:
+            target.iloc[:] = _column(items)
+        else:
+            pandas = sys.modules["pandas"]
+            target.isetitem(position, pandas.Series(_column(items), index=target.index, dtype=object, copy=False))
+    target._attrs = attributes

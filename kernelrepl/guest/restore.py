@@ -53,20 +53,34 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Any:
         if pid == "namespace":
             return self._loader.namespace
+        if isinstance(pid, tuple):
+            module, attribute = pid
+            return recipes.attribute(module, attribute) if attribute else recipes.namespace_of(module)
         raise pickle.UnpicklingError(f"unknown persistent id {pid!r}")
 
 
 class Loader:
     """Loads components in the order of their references. Implements what recipes ask of a session."""
 
-    def __init__(self, namespace: dict[str, Any], main_module: types.ModuleType, shell: Any) -> None:
+    def __init__(
+        self,
+        namespace: dict[str, Any],
+        main_module: types.ModuleType,
+        shell: Any,
+        names: dict[int, list[str]] | None = None,
+    ) -> None:
+        """names: what to bind each root to as soon as it is there, for code that runs while others are loaded."""
         self.namespace = namespace
+        self._names = names or {}
         self.main_module = main_module
         self.shell = shell
         self.objects: dict[int, Any] = {}
         self.failures: dict[int, str] = {}
         """Component key -> why it was not loaded."""
         self.holder: dict[int, int] = {}
+        self.imported: set[str] = set()
+        self._worth_another: set[int] = set()
+        """Components that failed for the first time."""
         self._buffers: tuple[memoryview, ...] = ()
 
     def load(self, components: dict[int, Stored], note: Callable[[Stored], None]) -> None:
@@ -79,6 +93,10 @@ class Loader:
             with recipes.restoring(self):
                 for key in order:
                     self._load_one(components[key], note)
+                # Code of the user that ran while loading may have used what was not there yet.
+                for key in order:
+                    if key in self.failures and key in self._worth_another:
+                        self._load_one(components[key], note)
         finally:
             if enabled:
                 gc.enable()
@@ -94,15 +112,20 @@ class Loader:
             )
             return
         note(part)
+        self.failures.pop(part.key, None)
         self._buffers = part.segments[1:]
         try:
             values = _Unpickler(part.segments[0], self).load()
         except BaseException as error:  # noqa: BLE001 - loading runs user code; it must cost no other component
             self.failures[part.key] = str(error) if isinstance(error, NotLoaded) else _sentence(error)
+            self._worth_another ^= {part.key}
             return
         finally:
             self._buffers = ()
         self.objects.update(zip(part.roots, values, strict=True))
+        for root, value in zip(part.roots, values, strict=True):
+            for name in self._names.get(root, ()):
+                self.namespace[name] = value
 
     def resolve(self, root: int) -> Any:
         try:

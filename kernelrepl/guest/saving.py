@@ -69,7 +69,9 @@ class Saving:
 
     def mention(self, code: types.CodeType) -> None:
         """Note the names in code that is about to run."""
-        self._mentioned.update(_names(code))
+        names = set(_names(code))
+        self._mentioned.update(names)
+        self.snapshot.around.imported.update(name for name in names if "." in name)
 
     def _since_last(self, cause: str) -> frozenset[str] | None:
         """The names through which state may have changed; None if it may have changed by other ways."""
@@ -117,7 +119,11 @@ class Saving:
                 python=entry["python"],
                 skip=entry["skip"],
             )
-        loader = Loader(shell.user_ns, self.main_module, shell)
+        bound: dict[int, list[str]] = {}
+        for name, (root, *_) in start["names"].items():
+            if not name.startswith("*"):
+                bound.setdefault(root, []).append(name)
+        loader = Loader(shell.user_ns, self.main_module, shell, bound)
         root, *_ = start["names"].get(ENVIRONMENT, (None,))
         failed: list[tuple[str, str]] = []
         if root in parts:
@@ -128,6 +134,7 @@ class Saving:
         loader.load({key: part for key, part in parts.items() if key != root}, self._note_loading)
         if parts:
             self.channel.send({"type": "loaded"})
+        snap.around.imported.update(loader.imported)
         snap.next_root = max([snap.next_root, *(root + 1 for part in parts.values() for root in part.roots)])
         for root, value in loader.objects.items():
             snap.adopt(root, value)

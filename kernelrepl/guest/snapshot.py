@@ -90,7 +90,7 @@ class Snapshot:
         have. Nothing is remembered until `accept` gets the delta back.
         """
         # Saving by global name must not find session objects in __main__: they are not there after a restore.
-        self.around = Surroundings(self.around.namespace, self.around.main_module, self.around.shell)
+        self.around = self.around.renewed()
         main = sys.modules.get("__main__")
         sys.modules["__main__"] = types.ModuleType("__main__")
         try:

@@ -152,7 +152,7 @@ class Survey:
         origin = failed[root]
         kind = explain.type_name(value)
         known = self.snapshot.state.unsaved.get(name)
-        if known is not None and known.root == root:
+        if known is not None and known.root == root and self.mentioned is not None and name not in self.mentioned:
             return known
         error = self.errors[origin]
         passed = self._passed_limit(error)

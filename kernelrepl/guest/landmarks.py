@@ -1,0 +1,109 @@
+"""What a process has one of, and what only looks at another object: neither may come back as a copy.
+
+Runs in the kernel.
+"""
+
+from __future__ import annotations
+
+import collections
+import gc
+import pickle
+import sys
+import types
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from kernelrepl.guest import recipes
+
+if TYPE_CHECKING:
+    from kernelrepl.guest.pickler import ComponentPickler
+
+_KNOWN = {
+    "sys": ("path", "modules", "argv", "meta_path", "path_hooks", "path_importer_cache"),
+    "os": ("environ", "environb"),
+    "random": ("_inst",),
+    "warnings": ("filters",),
+    "copyreg": ("dispatch_table",),
+    "dataclasses": ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY", "_EMPTY_METADATA"),
+    "numpy.random.mtrand": ("_rand",),
+    "matplotlib": ("rcParams", "rcParamsDefault"),
+}
+
+
+def landmarks(namespace: dict[str, Any]) -> dict[int, tuple[str, str]]:
+    """id -> (module, attribute); the attribute is empty for the namespace of a module."""
+    found = {}
+    for name, module in list(sys.modules.items()):
+        space = getattr(module, "__dict__", None)
+        if type(space) is dict and space is not namespace and name != "__main__":
+            found[id(space)] = (name, "")
+    for name, attributes in _KNOWN.items():
+        space = getattr(sys.modules.get(name), "__dict__", {})
+        found.update((id(space[each]), (name, each)) for each in attributes if each in space)
+    return found
+
+
+def reduce_module(pickler: ComponentPickler, obj: types.ModuleType) -> Any:
+    if obj is pickler.around.main_module:
+        return recipes.main_module, ()
+    name = obj.__name__
+    top = sys.modules.get(name.partition(".")[0])
+    if sys.modules.get(name) is not obj or not (getattr(obj, "__spec__", None) or getattr(top, "__spec__", None)):
+        raise pickle.PicklingError("a module made by hand cannot be saved; put its code into a file and import that")
+    # `import a.b` binds `a`, and importing `a` alone need not bring `b`.
+    below = sorted(each for each in pickler.around.imported if each.startswith(name + ".") and each in sys.modules)
+    return recipes.module, (name, tuple(below))
+
+
+def _reduce_view(kind: str) -> Any:
+    return lambda pickler, obj: (recipes.dict_view, (gc.get_referents(obj)[0], kind))
+
+
+def _reduce_proxy(pickler: ComponentPickler, obj: Any) -> Any:
+    target = gc.get_referents(obj)[0]
+    own = target.get("__dict__") or target.get("__weakref__") if type(target) is dict else None
+    cls = getattr(own, "__objclass__", None)
+    if cls is not None and gc.get_referents(vars(cls))[0] is target:
+        return recipes.class_namespace, (cls,)
+    return recipes.proxy, (target,)
+
+
+def _reduce_super(pickler: ComponentPickler, obj: Any) -> Any:
+    # Asked for its `__reduce_ex__`, it answers with that of the object it stands for.
+    get = super.__dict__
+    return super, (get["__thisclass__"].__get__(obj), get["__self__"].__get__(obj))
+
+
+def _reduce_weak_container(pickler: ComponentPickler, obj: Any) -> Any:
+    items = list(obj) if type(obj) is weakref.WeakSet else list(obj.items())
+    return type(obj), (), items, None, None, recipes.weak_container_state
+
+
+def _refuse(reason: str) -> Any:
+    def refuse(pickler: ComponentPickler, obj: Any) -> Any:
+        raise pickle.PicklingError(reason)
+
+    return refuse
+
+
+_ORDERED: Any = collections.OrderedDict()
+
+REDUCERS: dict[type, Any] = {
+    types.ModuleType: reduce_module,
+    type({}.keys()): _reduce_view("keys"),
+    type({}.values()): _reduce_view("values"),
+    type({}.items()): _reduce_view("items"),
+    type(_ORDERED.keys()): _reduce_view("keys"),
+    type(_ORDERED.values()): _reduce_view("values"),
+    type(_ORDERED.items()): _reduce_view("items"),
+    types.MappingProxyType: _reduce_proxy,
+    super: _reduce_super,
+    weakref.WeakSet: _reduce_weak_container,
+    weakref.WeakKeyDictionary: _reduce_weak_container,
+    weakref.WeakValueDictionary: _reduce_weak_container,
+    weakref.ReferenceType: _refuse("a weak reference cannot be saved; keep the object, and refer to it again"),
+    weakref.ProxyType: _refuse("a weak proxy cannot be saved; keep the object, and make the proxy again"),
+    weakref.CallableProxyType: _refuse("a weak proxy cannot be saved; keep the object, and make the proxy again"),
+    weakref.finalize: _refuse("a finalizer cannot be saved; what it cleans up belongs to this kernel"),
+    memoryview: _refuse("a memoryview cannot be saved; keep the object it looks at instead"),
+}
