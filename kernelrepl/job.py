@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass, field, replace
 
 from kernelrepl import transcript
-from kernelrepl.model import Commit, Execution, Failure, Output, Restored, Status
+from kernelrepl.model import Commit, Execution, Failure, NotSaved, Output, Restored, Status
 
 
 @dataclass
@@ -41,9 +41,25 @@ def output_of(commit: Commit) -> Output:
     if outcome.get("error") and output.error is None:
         name, message = outcome["error"]
         output = replace(output, error=Failure(name, message, f"{name}: {message}"))
-    if not outcome.get("error"):
-        output = replace(output, error=None)
+    if not outcome.get("error") and output.error is not None:
+        # Shown by the cell, which went on: a repr that fails, a cell that it ran itself.
+        output = replace(output, error=None, stderr=transcript.below(output.stderr, output.error.traceback))
     return output
+
+
+def unsaved_of(commit: Commit, storage_error: str | None) -> tuple[NotSaved, ...]:
+    """What to say of each name whose value is not in the store after a commit."""
+    # `_` is IPython's; that the last result was a generator is no loss to tell.
+    not_saved = [NotSaved(name, *entry) for name, entry in commit.unsaved.items() if name != "_"]
+    if storage_error is not None:
+        not_saved += [
+            NotSaved(name, kind, name, f"storage: {storage_error}")
+            for name, (_, kind, _) in commit.names.items()
+            if not name.startswith("*") and name != "_"
+        ]
+    if commit.failure is not None:
+        not_saved.append(NotSaved("*", "", "*", commit.failure))
+    return tuple(not_saved)
 
 
 def outcome_status(commit: Commit, stopped_by: Status | None) -> Status:

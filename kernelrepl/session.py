@@ -14,19 +14,21 @@ from typing import Any
 
 import zmq.asyncio
 
+from kernelrepl import endings
 from kernelrepl.errors import KernelStartFailed, SessionDeleted, StorageFailed
-from kernelrepl.job import Job, outcome_status, output_of
+from kernelrepl.job import Job, outcome_status, output_of, unsaved_of
 from kernelrepl.kernel import Kernel, KernelDied, Launch
 from kernelrepl.kernel.kernel import Handlers
 from kernelrepl.kernel.launch import Launcher
 from kernelrepl.lifecycle import Event, State, advance
-from kernelrepl.model import Commit, Execution, Failure, Limits, NotSaved, Restored, Saved, Status
+from kernelrepl.model import Commit, Execution, Failure, Limits, Restored, Saved, Status
 from kernelrepl.recorder import Recorder
 from kernelrepl.store import Store
 
 STARTS_PER_CALL = 16
 """How often a kernel that dies while loading is started again, each time without what killed it."""
 INTERRUPT_GRACE_S = 5.0
+BEGIN_TIMEOUT_S = 60.0
 Emit = Callable[..., None]
 
 
@@ -147,6 +149,7 @@ class Session:
         self.current = job
         job.started = True
         self._advance(Event.RUN)
+        watch = asyncio.create_task(self._enforce_begin(job))
         timer = None
         if job.timeout_s is not None:
             timer = asyncio.create_task(self._enforce_timeout(job, job.timeout_s))
@@ -155,8 +158,15 @@ class Session:
             self._advance(Event.DONE)
         finally:
             self.current = None
+            watch.cancel()
             if timer is not None:
                 timer.cancel()
+
+    async def _enforce_begin(self, job: Job) -> None:
+        """A kernel that earlier code broke may not even take the next; another one can."""
+        await asyncio.sleep(BEGIN_TIMEOUT_S)
+        if not job.began:
+            await self._kill_for(job)
 
     async def _enforce_timeout(self, job: Job, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -207,26 +217,14 @@ class Session:
                 note="the kernel replied without committing; its changes are not stored", request_id=job.request_id,
             )  # fmt: skip
         status = outcome_status(commit, job.stopped_by)
-        # `_` is IPython's; that the last result was a generator is no loss to tell.
-        not_saved = tuple(NotSaved(name, *entry) for name, entry in commit.unsaved.items() if name != "_")
-        saved = commit.saved
-        if job.commit_error is not None:
-            not_saved += tuple(
-                NotSaved(name, kind, name, f"storage: {job.commit_error}")
-                for name, (_, kind, _) in commit.names.items()
-                if not name.startswith("*") and name != "_"
-            )
-            saved = Saved()
-        if commit.failure is not None:
-            not_saved += (NotSaved("*", "", "*", commit.failure),)
         return Execution(
             self.session_id,
             status,
             output_of(commit),
             execution_count=int(commit.outcome["execution_count"]),
             duration_s=float(commit.outcome["duration_s"]),
-            saved=saved,
-            not_saved=not_saved,
+            saved=commit.saved if job.commit_error is None else Saved(),
+            not_saved=unsaved_of(commit, job.commit_error),
             restored=job.restored,
             committed=job.commit_error is None and commit.failure is None and self.session_id is not None,
             sandbox=self.sandbox,
@@ -243,10 +241,7 @@ class Session:
             )
         status: Status = "timeout" if job.stopped_by == "timeout" else "crashed"
         await self._recorder.finish(job, status)
-        note = (
-            f"the kernel did not survive this execution ({error}); variables are as they were before it,"
-            " and the next call restores them"
-        )
+        note = endings.note(str(error), error.exit_code, job.stopped_by)
         output = job.live.output()
         if output.error is None:
             output = replace(output, error=Failure("KernelDied", str(error), f"KernelDied: {error}"))

@@ -13,7 +13,10 @@ from typing import Any
 from kernelrepl.model import Failure, Figure, Output
 
 _ANSI = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\-_])")
+_UP = re.compile(r"\x1b\[(\d*)A")
+_OPAQUE = re.compile(r"<IPython\.core\.display\.\w+ object>")
 _FIGURE_TYPES = ("image/png", "image/jpeg")
+_TEXT_TYPES = ("text/markdown", "text/latex", "text/html")
 MAX_LIVE_MESSAGES = 10_000
 MAX_LIVE_CHARS = 4_000_000
 
@@ -46,7 +49,7 @@ class Transcript:
         """The end of what was printed, one line, for a progress message."""
         for message in reversed(self._messages):
             if message["type"] == "stream":
-                lines = carriage_returns(plain(_text(message["content"].get("text")))).strip().splitlines()
+                lines = printed(_text(message["content"].get("text"))).strip().splitlines()
                 if lines:
                     return lines[-1][:200]
         return ""
@@ -110,6 +113,8 @@ def _assemble(cells: list[tuple[str, dict[str, Any]]]) -> Output:
         if kind == "error":
             trace = content.get("traceback")
             lines = [_text(line) for line in trace] if isinstance(trace, list) else []
+            if error is not None:
+                streams["stderr"] = below(streams["stderr"], error.traceback)
             error = Failure(
                 plain(_text(content.get("ename"))), plain(_text(content.get("evalue"))), plain("\n".join(lines))
             )
@@ -119,6 +124,8 @@ def _assemble(cells: list[tuple[str, dict[str, Any]]]) -> Output:
             continue
         figure = next((mime for mime in _FIGURE_TYPES if isinstance(data.get(mime), str)), None)
         text = plain(_text(data.get("text/plain")))
+        if _OPAQUE.fullmatch(text):  # an object whose text says nothing
+            text = next((plain(data[mime]) for mime in _TEXT_TYPES if isinstance(data.get(mime), str)), text)
         if figure is not None:
             figures.append(Figure(figure, data[figure].replace("\n", "")))
         if kind == "execute_result":
@@ -126,14 +133,20 @@ def _assemble(cells: list[tuple[str, dict[str, Any]]]) -> Output:
         elif figure is None and text:
             displays.append(text)
     return Output(
-        stdout=carriage_returns(plain(streams["stdout"])),
-        stderr=carriage_returns(plain(streams["stderr"])),
+        stdout=printed(streams["stdout"]),
+        stderr=printed(streams["stderr"]),
         result=result,
         displays=tuple(displays),
         figures=tuple(figures),
         error=error,
         cells=tuple(cells),
     )
+
+
+def below(text: str, more: str) -> str:
+    """Two texts, the second on lines of its own."""
+    gap = "\n" if text and not text.endswith("\n") else ""
+    return f"{text}{gap}{more}\n" if more else text
 
 
 def _text(value: Any) -> str:
@@ -156,6 +169,29 @@ def carriage_returns(text: str) -> str:
         parts = [part for part in line.split("\r") if part]
         shown.append(parts[-1] if parts else "")
     return "\n".join(shown)
+
+
+def printed(text: str) -> str:
+    """What a person sees of a printed text."""
+    if "\x1b" in text and _UP.search(text):
+        text = _several_bars(text)
+    return carriage_returns(plain(text))
+
+
+def _several_bars(text: str) -> str:
+    """Progress bars below each other: the cursor goes up to each line, which is written anew."""
+    lines, row = [""], 0
+    for number, piece in enumerate(_UP.split(text)):
+        if number % 2:
+            row = max(row - int(piece[:4] or 1), 0)
+            continue
+        for step, line in enumerate(piece.split("\n")):
+            if step:
+                row += 1
+                if row == len(lines):
+                    lines.append("")
+            lines[row] += line
+    return "\n".join(lines)
 
 
 def cut(text: str, limit: int) -> str:

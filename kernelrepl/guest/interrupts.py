@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import signal
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 _REPEAT_S = 1.0
+_STEP = asyncio.Handle._run.__code__
 
 
 class DeadlinePassed(BaseException):
@@ -33,12 +35,14 @@ class Interrupts:
 
     def install(self) -> None:
         signal.signal(signal.SIGINT, self._on_sigint)
+        signal.signal(signal.SIGALRM, self._on_alarm)
 
     @contextlib.contextmanager
     def cell(self) -> Iterator[None]:
         """Around one execution: an interrupt that comes before user code runs is kept for it."""
         if signal.getsignal(signal.SIGINT) != self._on_sigint:
-            self.install()  # a cell may have put its own handler there; it is that cell's alone
+            # A cell may have put its own handler there; it is that cell's alone.
+            signal.signal(signal.SIGINT, self._on_sigint)
         self._pending = False
         self._accepting = True
         try:
@@ -76,15 +80,19 @@ class Interrupts:
     def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
         __tracebackhide__ = True  # IPython leaves this frame out of the traceback
         task = self._task
-        if task is not None and not task.done():
-            loop = task.get_loop()
-            if asyncio.current_task(loop) is not task:
-                loop.call_soon_threadsafe(task.cancel)
-                return
+        if task is not None and not task.done() and not _computes(task, frame):
+            task.get_loop().call_soon_threadsafe(task.cancel)
+            return
         if self._running:
             raise KeyboardInterrupt
         if self._accepting:
             self._pending = True
+
+    def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
+        """An alarm of user code that set no handler for it: no reason to end the kernel."""
+        task = self._task
+        if self._running and (task is None or _computes(task, frame)):
+            raise TimeoutError("an alarm went off that code had set with signal.alarm or setitimer, without a handler")
 
     @contextlib.contextmanager
     def deadline(self, seconds: float) -> Iterator[None]:
@@ -103,6 +111,21 @@ class Interrupts:
             if user_delay:
                 left = max(user_delay - (time.monotonic() - before), 1e-6)
                 signal.setitimer(signal.ITIMER_REAL, left, user_interval)
+
+
+def _computes(task: asyncio.Task[Any], frame: FrameType | None) -> bool:
+    """Whether the code of a task is what runs, so that an exception raised now arrives in it.
+
+    A task that is about to be scheduled again is the current one still: an exception there would end the loop,
+    and the task would never run again.
+    """
+    if asyncio.current_task(task.get_loop()) is not task:
+        return False
+    while frame is not None and frame.f_back is not None:
+        if frame.f_back.f_code is _STEP:
+            return bool(frame.f_code.co_flags & (inspect.CO_COROUTINE | inspect.CO_GENERATOR))
+        frame = frame.f_back
+    return True
 
 
 def _on_deadline(signum: int, frame: FrameType | None) -> None:

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import functools
 import logging
 import os
-import platform
 import signal
 import socket
 import sys
 import threading
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from typing import Any
 
-from kernelrepl.guest import wire
+from kernelrepl.guest import lifeline, wire
 
 
 @contextlib.contextmanager
@@ -51,13 +49,16 @@ with _without_debugger():
     from traitlets import Any as AnyTrait
     from traitlets import Type
 
+from kernelrepl.guest import console  # noqa: E402
+from kernelrepl.guest.greeting import introduce  # noqa: E402
 from kernelrepl.guest.interrupts import Interrupts  # noqa: E402
+from kernelrepl.guest.mending import Mending  # noqa: E402
 from kernelrepl.guest.output import GuestStream, Recorder, RecordingSession, flush_cell  # noqa: E402
 from kernelrepl.guest.saving import Saving  # noqa: E402
 from kernelrepl.guest.shell import GuestShell  # noqa: E402
 
 OUT_CACHE = 64
-_PR_SET_PDEATHSIG = 1
+RECURSION_LIMIT = sys.getrecursionlimit()
 
 
 class _NoShellThread:
@@ -81,6 +82,7 @@ class GuestKernel(IPythonKernel):
     recorder: Recorder = AnyTrait()  # type: ignore[assignment]
     saving: Saving = AnyTrait()  # type: ignore[assignment]
     streams: Any = AnyTrait(())
+    shutting_down = False
 
     def pre_handler_hook(self) -> None:
         """SIGINT stays with `interrupts`."""
@@ -91,9 +93,42 @@ class GuestKernel(IPythonKernel):
     def start(self) -> None:
         super().start()
         self._pid = os.getpid()
+        console.install()
         os.register_at_fork(after_in_child=self.saving.channel.close)
         for kind in ("comm_open", "comm_msg", "comm_close"):
             self.shell_handlers[kind] = functools.partial(self._comm, self.shell_handlers[kind])
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a child that a cell forked."""
+        return os.getpid() != self._pid
+
+    async def execute_request(self, stream: Any, ident: Any, parent: Any) -> None:
+        try:
+            await super().execute_request(stream, ident, parent)
+        except BaseException:  # noqa: BLE001 - there would be no reply, ever
+            lifeline.break_off(self.streams[-1].log_descriptor)
+
+    def raw_input(self, prompt: object = "") -> Any:
+        if not self._allow_stdin:
+            raise console.NoInput("input")
+        return super().raw_input(prompt)
+
+    def getpass(self, prompt: str = "", stream: Any = None, **options: Any) -> Any:
+        if not self._allow_stdin:
+            raise console.NoInput("getpass")
+        return super().getpass(prompt, stream, **options)
+
+    def do_shutdown(self, restart: bool) -> Awaitable[dict[str, Any]]:
+        """Asked for on the control channel, which has a thread of its own."""
+        if threading.current_thread() is threading.main_thread():
+            raise console.NoShutdown
+
+        async def reply() -> dict[str, Any]:
+            self.shutting_down = True
+            return {"status": "ok", "restart": restart}
+
+        return reply()
 
     async def _comm(self, handler: Any, stream: Any, ident: Any, message: Any) -> None:
         result = handler(stream, ident, message)
@@ -113,13 +148,14 @@ class GuestKernel(IPythonKernel):
             with self.interrupts.cell():
                 reply: dict[str, Any] = await super().do_execute(code, silent, *args, **kwargs)
         except BaseException as error:  # noqa: BLE001
-            if os.getpid() != self._pid:
+            if self.forked:
                 os._exit(1)
             # Whatever leaves here means no reply, and a client that waits for ever.
             self.interrupts.finish_cell()
             reply = self._failed(error)
-        if os.getpid() != self._pid:
-            os._exit(0)  # a child that the cell forked has come to the end of the cell: the reply is not its own
+        if self.forked:
+            os._exit(0)  # it has come to the end of the cell: the reply is not its own
+        self.shell.mending.end_cell()
         try:
             flush_cell(self.streams, self.recorder, parent.get("header", {}))
         except Exception as error:
@@ -131,9 +167,20 @@ class GuestKernel(IPythonKernel):
             "duration_s": time.perf_counter() - began,
             "error": [reply.get("ename", ""), reply.get("evalue", "")] if reply["status"] == "error" else None,
         }
-        self._saved = self.saving.commit("execution", request, outcome, self.recorder.take())
+        with self._own_recursion_limit():
+            self._saved = self.saving.commit("execution", request, outcome, self.recorder.take())
         self._saved_request = request
         return reply
+
+    @contextlib.contextmanager
+    def _own_recursion_limit(self) -> Iterator[None]:
+        """Pickling trusts the limit to end before the stack does; the code may have raised it as it likes."""
+        users = sys.getrecursionlimit()
+        sys.setrecursionlimit(min(users, RECURSION_LIMIT))
+        try:
+            yield
+        finally:
+            sys.setrecursionlimit(users)
 
     def _failed(self, error: BaseException) -> dict[str, Any]:
         assert self.shell is not None
@@ -229,6 +276,7 @@ class GuestApp(IPKernelApp):
         for descriptor, name in ((1, "stdout"), (2, "stderr")):
             stream = GuestStream(self.session, self.iopub_thread, name, self.recorder)
             setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)  # the way to put it back
             stream.watch(descriptor)
             self.streams.append(stream)
         self.displayhook = sys.displayhook
@@ -259,37 +307,6 @@ class GuestApp(IPKernelApp):
     user_module = AnyTrait()
 
 
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _die_with_channel(channel_fd: int) -> None:
-    """When the keeper is gone, nothing can be committed any more: do not linger, wherever we are."""
-    import select
-
-    poll = select.poll()
-    poll.register(channel_fd, 0)
-
-    def watch() -> None:
-        while True:
-            for _, event in poll.poll():
-                if event & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
-                    os._exit(0)
-
-    threading.Thread(target=watch, name="channel watch", daemon=True).start()
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in ("ipykernel", "ipython", "cloudpickle", "numpy", "pandas", "matplotlib", "scikit-learn"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
 def build_app(start: dict[str, Any], recorder: Recorder) -> GuestApp:
     """The kernel application, sockets bound, not yet serving."""
     from traitlets.config import Config
@@ -316,7 +333,7 @@ def build_app(start: dict[str, Any], recorder: Recorder) -> GuestApp:
 def main(argv: list[str] | None = None) -> None:
     """Serve one session. The only argument is the descriptor of the channel."""
     arguments = sys.argv[1:] if argv is None else argv
-    _die_with_parent()
+    lifeline.die_with_parent()
     channel = wire.Channel(socket.socket(fileno=int(arguments[0])))
     serve(channel)
 
@@ -324,17 +341,7 @@ def main(argv: list[str] | None = None) -> None:
 def serve(channel: wire.Channel) -> None:
     interrupts = Interrupts()
     interrupts.install()
-    channel.send(
-        {
-            "type": "hello",
-            "protocol": wire.PROTOCOL,
-            "pid": os.getpid(),
-            "python": platform.python_version(),
-            "packages": _versions(),
-        }
-    )
-    start, _ = channel.recv()
-    components = [channel_component(channel, entry) for entry in start["components"]]
+    start, components = introduce(channel)
     recorder = Recorder()
     app = build_app(start, recorder)
     kernel = app.kernel
@@ -342,24 +349,11 @@ def serve(channel: wire.Channel) -> None:
     os.chdir(start["workspace"])
     kernel.saving = Saving(channel, kernel.shell, app.user_module, interrupts, start)
     report = kernel.saving.restore(start, components)
-    _die_with_channel(channel.fileno())
+    kernel.shell.mending = Mending(kernel.shell.user_ns, kernel.shell.user_ns_hidden, kernel.streams)
+    flush_cell(kernel.streams, recorder, {})
+    recorder.take()  # what loading the session printed is no output of its first cell
+    lifeline.die_with_channel(channel.fileno())
     _run(app, channel, report)
-
-
-def channel_component(channel: wire.Channel, entry: dict[str, Any]) -> list[memoryview]:
-    """Receive the bytes of one component, cut into its segments."""
-    total = sum(entry["segments"])
-    data = bytearray(total)
-    filled = 0
-    while filled < total:
-        _, payload = channel.recv()
-        data[filled : filled + len(payload)] = payload
-        filled += len(payload)
-    view, segments, at = memoryview(data), [], 0
-    for size in entry["segments"]:
-        segments.append(view[at : at + size])
-        at += size
-    return segments
 
 
 def _run(app: GuestApp, channel: wire.Channel, report: dict[str, Any]) -> None:
@@ -378,7 +372,14 @@ def _run(app: GuestApp, channel: wire.Channel, report: dict[str, Any]) -> None:
         channel.send({"type": "ready", **report})
 
     loop.add_callback(ready)
-    app.start()
+    run = app.start
+    while not (app.kernel.shutting_down or loop.asyncio_loop.is_closed()):  # type: ignore[attr-defined]
+        # A cell may have stopped the loop, and a handler that it left for a signal may raise in here.
+        try:
+            run()
+        except Exception as error:
+            app.log.error("an error reached the event loop", exc_info=error)
+        run = loop.start
 
 
 if __name__ == "__main__":

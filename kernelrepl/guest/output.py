@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import fcntl
+import io
 import os
 import select
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -23,6 +26,7 @@ HEAD_CHARS = 500_000
 TAIL_CHARS = 500_000
 DISPLAY_BYTES = 24 << 20
 _READ_BYTES = 64 << 10
+_BETWEEN = "[printed since the last call]\n"
 _RECORDED = frozenset({"execute_result", "display_data", "update_display_data", "clear_output", "error"})
 
 
@@ -31,11 +35,15 @@ class Recorder:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._messages: list[dict[str, Any]] = []
         self.start()
 
     def start(self) -> None:
+        """A new cell. What threads and children printed since the last one was taken belongs to it."""
         with self._lock:
-            self._messages: list[dict[str, Any]] = []
+            for message in self._messages:
+                if message["type"] == "stream":
+                    message["content"]["text"] = _BETWEEN + message["content"]["text"]
             self._head_room = HEAD_CHARS
             self._tail: deque[tuple[str, str]] = deque()
             self._tail_chars = 0
@@ -139,6 +147,8 @@ class GuestStream(OutStream):
         self._flush_lock = threading.RLock()
         self._recorder = recorder
         self._pipe: int | None = None
+        self.descriptor = -1
+        self._bytes = _ByteSink(self)
         super().__init__(session, pub_thread, name, watchfd=False)
 
     def watch(self, descriptor: int) -> None:
@@ -146,11 +156,56 @@ class GuestStream(OutStream):
         read_end, write_end = os.pipe()
         self._original_stdstream_copy = os.dup(descriptor)
         os.dup2(write_end, descriptor)
+        # One is kept where nobody looks: the pipe stays open, and can be put back, when a cell closes the descriptor.
+        self._write_end = fcntl.fcntl(write_end, fcntl.F_DUPFD_CLOEXEC, 100)
         os.close(write_end)
+        self.descriptor = descriptor
         os.set_blocking(read_end, False)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._pipe = read_end
         threading.Thread(target=self._watch, name=f"{self.name} pipe", daemon=True).start()
+
+    def put_back(self) -> bool:
+        """Open the file descriptor again if a cell closed it; whether it had to be."""
+        try:
+            os.fstat(self.descriptor)
+        except OSError:
+            os.dup2(self._write_end, self.descriptor)
+            return True
+        return False
+
+    @property
+    def log_descriptor(self) -> int:
+        """What the file descriptor was before: the log of the kernel."""
+        return int(self._original_stdstream_copy)
+
+    # What Python's own standard streams can do as well
+
+    def fileno(self) -> int:
+        """The descriptor itself: what a child process writes to it is output."""
+        return self.descriptor
+
+    def close(self) -> None:
+        """The stream belongs to the session and stays open."""
+        if not sys.is_finalizing():
+            self.flush()
+
+    def reconfigure(self, **options: Any) -> None:
+        """There is nothing to choose: it is UTF-8, and sent at once or soon."""
+
+    @property
+    def buffer(self) -> io.RawIOBase:
+        return self._bytes
+
+    def write(self, string: str) -> int | None:
+        if not self._is_master_process() and isinstance(string, str):
+            # A forked child has no sockets and no threads, but the pipe.
+            data = memoryview(string.encode(errors="replace"))
+            while data:
+                data = data[os.write(self.descriptor, data) :]
+            return len(string)
+        written: int | None = super().write(string)
+        return written
 
     def _watch(self) -> None:
         poll = select.poll()
@@ -194,6 +249,8 @@ class GuestStream(OutStream):
 
     def flush(self) -> None:
         """Send what was written. Does not wait: the order of messages of one process is kept anyway."""
+        if not self._is_master_process():
+            return
         with self._locked() as held:
             if held and self._pipe is not None:
                 while select.select([self._pipe], [], [], 0)[0] and self._drain():
@@ -222,6 +279,28 @@ class GuestStream(OutStream):
     def _publish(self, parent: dict[str, Any], text: str) -> None:
         self.session.pid = os.getpid()
         self.session.send(self.pub_thread, "stream", {"name": self.name, "text": text}, parent=parent, ident=self.topic)
+
+
+class _ByteSink(io.RawIOBase):
+    """`sys.stdout.buffer`. Bytes that are no UTF-8 become replacement characters."""
+
+    def __init__(self, stream: GuestStream) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._stream.write(self._decoder.decode(view))
+        return view.nbytes
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        """It stays open, also when a text stream that was put around it goes."""
 
 
 def _encodable_json(content: Any) -> Any:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Any
+import traceback
+import warnings
+from typing import Any, NoReturn
 
 from ipykernel.displayhook import ZMQShellDisplayHook
 from ipykernel.zmqshell import ZMQInteractiveShell
-from traitlets import Type
+from IPython.core import page
+from IPython.core.error import UsageError
+from traitlets import Any as AnyTrait
+from traitlets import Type, default, observe
+
+from kernelrepl.guest import console, tracebacks
+from kernelrepl.guest.mending import Mending
 
 
 class GuestDisplayHook(ZMQShellDisplayHook):
@@ -20,11 +29,28 @@ class GuestDisplayHook(ZMQShellDisplayHook):
             self.shell.user_ns_hidden.pop(f"_{number}", None)
             kept.pop(number, None)
 
+    def finish_displayhook(self) -> None:
+        self.shell.mending.mend()  # it flushes the streams, which the cell may have broken
+        super().finish_displayhook()
+
 
 class GuestShell(ZMQInteractiveShell):
     """IPython's shell; user code runs where interrupts may reach it, and only there."""
 
     displayhook_class = Type(GuestDisplayHook)
+    exiter = AnyTrait()
+    mending: Mending = AnyTrait()  # type: ignore[assignment]
+    _stood_in: tuple[BaseException, BaseException] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # tqdm and others take this for a notebook: they draw with widgets, or warn that they cannot. Text it is.
+        self.config.pop("IPKernelApp", None)
+        warnings.filterwarnings("ignore", message="IProgress not found")
+
+    @default("exiter")
+    def _default_exiter(self) -> Any:
+        return console.SessionExit(self)
 
     async def run_code(self, code_obj: Any, result: Any = None, *, async_: bool = False) -> bool:
         kernel = self.kernel
@@ -33,12 +59,116 @@ class GuestShell(ZMQInteractiveShell):
         if shadowed is not None:
             raise NameError(shadowed)
         with kernel.interrupts.user_code():
-            return bool(await super().run_code(code_obj, result, async_=async_))
+            failed = bool(await super().run_code(code_obj, result, async_=async_))
+            if result is not None and result.error_in_exec is not None:
+                result.error_in_exec = self._readable(result.error_in_exec)
+        self._stood_in = None
+        if failed and kernel.forked and result is not None:
+            _end_child(result.error_in_exec)
+        self.mending.mend()
+        return failed
+
+    # Failures
+
+    def _readable(self, error: BaseException) -> BaseException:
+        """The error, or what stands in for it. Asked twice for each, and asking may take long."""
+        if self._stood_in is None or not any(error is known for known in self._stood_in):
+            self._stood_in = (error, tracebacks.readable(error))
+        return self._stood_in[1]
 
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> Any:
         error = exc_tuple[1] if exc_tuple else sys.exc_info()[1]
+        if error is None:
+            return super().showtraceback(exc_tuple, *args, **kwargs)
+        if self.kernel.forked:
+            if not isinstance(error, SystemExit):
+                sys.stderr.write("".join(traceback.format_exception(error)))
+            return None
+        self.mending.mend()
         if isinstance(error, NameError):
             story = self.kernel.saving.story(getattr(error, "name", None))
             if story is not None:
                 error.args = (story,)
-        return super().showtraceback(exc_tuple, *args, **kwargs)
+        if isinstance(error, (KeyboardInterrupt, TimeoutError, *console.REFUSALS)):
+            tracebacks.cut_machinery(error)
+        if isinstance(error, SystemExit):
+            # IPython goes on to tell how to leave a terminal.
+            warnings.filterwarnings("ignore", message="To exit: use 'exit', 'quit'")
+            return self._showtraceback(type(error), error, [f"SystemExit: {error}".removesuffix(": ")])
+        shown = self._readable(error)
+        if tracebacks.has_group(shown):
+            cells = self.compile._filename_map
+            return self._showtraceback(type(shown), shown, tracebacks.with_groups(shown, cells))
+        if shown is error:
+            return super().showtraceback(exc_tuple, *args, **kwargs)
+        return super().showtraceback((type(shown), shown, shown.__traceback__), *args, **kwargs)
+
+    def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
+        self.mending.mend()
+        hint = tracebacks.hint(evalue)
+        lines = tracebacks.shortened(stb)
+        super()._showtraceback(etype, evalue, lines if hint is None else [*lines, f"[hint] {hint}"])
+
+    def show_usage_error(self, exc: Any) -> None:
+        self._showtraceback(UsageError, exc, [f"UsageError: {exc}"])
+
+    # What a terminal has and a session has not
+
+    def init_hooks(self) -> None:
+        super().init_hooks()
+        self.set_hook("show_in_pager", page.as_hook(self.show_page), 1)
+
+    def show_page(self, text: Any, start: int = 0, screen_lines: int = 0, pager_cmd: Any = None) -> None:
+        """What IPython would show in a pager is output."""
+        self.display_pub.publish(text if isinstance(text, dict) else {"text/plain": text})
+
+    def set_next_input(self, text: str, replace: bool = False) -> None:
+        """What IPython would put into the next cell is output, for whoever writes that cell."""
+        self.display_pub.publish({"text/plain": text})
+
+    def system(self, cmd: str) -> NoReturn:
+        raise console.NoShell(cmd)
+
+    system_raw = system_piped = system
+
+    def getoutput(self, cmd: str, split: bool = True, depth: int = 0) -> NoReturn:
+        raise console.NoShell(cmd)
+
+    def run_line_magic(self, magic_name: str, line: str, _stack_depth: int = 1) -> Any:
+        __tracebackhide__ = True
+        refused = console.refusal("%", magic_name, line)
+        if refused is not None:
+            raise refused
+        return super().run_line_magic(magic_name, line, _stack_depth + 1)
+
+    def run_cell_magic(self, magic_name: str, line: str, cell: str) -> Any:
+        __tracebackhide__ = True
+        refused = console.refusal("%%", magic_name, line, cell)
+        if refused is not None:
+            raise refused
+        return super().run_cell_magic(magic_name, line, cell)
+
+    @property
+    def call_pdb(self) -> bool:
+        return False
+
+    @call_pdb.setter
+    def call_pdb(self, wanted: bool) -> None:
+        if wanted:
+            raise console.NoDebugger
+
+    def debugger(self, force: bool = False) -> NoReturn:
+        raise console.NoDebugger
+
+    @observe("exit_now")
+    def _update_exit_now(self, change: Any) -> None:
+        """The end of a kernel is not for its cells to decide."""
+
+    def ask_exit(self) -> NoReturn:
+        raise SystemExit
+
+
+def _end_child(error: BaseException) -> NoReturn:
+    """A child that the cell forked ends as a script would: the reply is not its own."""
+    code = error.code if isinstance(error, SystemExit) else 1
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)

@@ -28,6 +28,9 @@ MAX_PAYLOAD_BYTES = 64 << 20
 PIECE_BYTES = 8 << 20
 """The most that is put into one frame of a long transfer, and into one transaction of the store."""
 
+EXIT_BROKEN = 70
+"""The exit code of a kernel that ended itself because user code broke what it works with."""
+
 _IOV_MAX = 512
 
 Buffer = bytes | bytearray | memoryview
