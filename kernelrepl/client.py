@@ -24,7 +24,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import CallToolResult, ErrorData, JSONRPCError, JSONRPCRequest, jsonrpc_message_adapter
 
 from kernelrepl import errors, rendezvous
-from kernelrepl.errors import KeeperUnavailable, KernelReplError, ToolFailed
+from kernelrepl.errors import KeeperUnavailable, KernelReplError, NoKeeper, ToolFailed
 
 LINE_BYTES = 64 << 20
 RECONNECTS = 5
@@ -69,9 +69,9 @@ class _Wire:
     def _find(self, hello: dict[str, Any]) -> socket.socket:
         if self._start:
             return rendezvous.connect_or_start(os.environ, self._which, hello)[0]
-        found = rendezvous.connect(rendezvous.data_dir(os.environ), self._which, hello)
+        found = rendezvous.find(rendezvous.data_dir(os.environ), self._which, hello)
         if found is None:
-            raise KeeperUnavailable("no keeper is running; the next call starts one")
+            raise NoKeeper
         return found[0]
 
     async def receive(self) -> AsyncGenerator[SessionMessage, None]:

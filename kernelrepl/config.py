@@ -7,8 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from kernelrepl import rendezvous
 from kernelrepl.errors import InvalidSettings
@@ -30,16 +36,29 @@ ByteLimit = Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_limit
 DayLimit = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_limit)]
 
 
+Directory = Annotated[Path, AfterValidator(lambda path: rendezvous.absolute(path, "the directory"))]
+
+
+class _Environment(EnvSettingsSource):
+    """Hosts that fill in a template leave a place empty that nobody chose."""
+
+    def __call__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__call__().items() if value != "" or name not in _PLACES}
+
+
+_PLACES = ("data_dir", "runtime_dir", "python")
+
+
 class Settings(BaseSettings):
     """Each field is a setting; its description is what `kernelrepl doctor` and the README say."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
 
-    data_dir: Path = Field(
+    data_dir: Directory = Field(
         default_factory=lambda: rendezvous.default_data_dir(), description="where the database and the workspaces are"
     )
-    runtime_dir: Path | None = Field(default=None, description="where sockets are; short, private, need not last")
-    python: str = Field(default=sys.executable, description="the interpreter that runs kernels")
+    runtime_dir: Directory | None = Field(default=None, description="where sockets are; short, private, need not last")
+    python: str = Field(default=sys.executable, min_length=1, description="the interpreter that runs kernels")
     max_variable_bytes: ByteLimit = Field(
         default=10_000_000, description="the largest variable that is saved, in bytes"
     )
@@ -64,7 +83,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = TomlConfigSettingsSource(settings_cls, rendezvous.config_file())
-        return init_settings, env_settings, file
+        return init_settings, _Environment(settings_cls), file
 
     @model_validator(mode="after")
     def _inactive_before_deleted(self) -> Self:
@@ -82,18 +101,20 @@ class Settings(BaseSettings):
         return Limits(self.max_variable_bytes, self.max_session_bytes, self.save_deadline_s)
 
 
-SESSION_SETTINGS = ("python", "max_variable_bytes", "max_session_bytes", "max_output_chars", "save_deadline_s")
-"""Settings that a front may bring along for the sessions it creates."""
+SESSION_SETTINGS = rendezvous.SESSION_SETTINGS
 
 
 def load(overrides: Mapping[str, Any] | None = None) -> Settings:
     """The settings in force. Raises InvalidSettings, which names the setting and its value."""
+    file = rendezvous.config_file()
+    if file.is_dir() or (file.is_symlink() and not file.exists()):
+        raise InvalidSettings(f"{file} is no file; remove it or set {PREFIX}CONFIG to another one")
     try:
         return Settings(**(overrides or {}))
     except ValidationError as error:
         raise InvalidSettings(_explain(error)) from error
     except (OSError, ValueError) as error:
-        raise InvalidSettings(f"{rendezvous.config_file()} cannot be read: {error}") from error
+        raise InvalidSettings(f"{file} cannot be read: {error}; correct it") from error
 
 
 def for_client(settings: Settings, environment: Mapping[str, str]) -> Settings:
@@ -101,6 +122,8 @@ def for_client(settings: Settings, environment: Mapping[str, str]) -> Settings:
     own = {
         name: environment[PREFIX + name.upper()] for name in SESSION_SETTINGS if PREFIX + name.upper() in environment
     }
+    if own.get("python") == "":
+        del own["python"]
     return load({**settings.model_dump(exclude_unset=True), **own}) if own else settings
 
 

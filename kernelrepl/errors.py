@@ -44,6 +44,20 @@ class InvalidArgument(KernelReplError):
     """An argument of a call is out of its range."""
 
 
+class UnknownTool(KernelReplError):
+    """No tool has this name."""
+
+    def __init__(self, name: str, tools: Iterable[str], close: Iterable[str] = ()) -> None:
+        self.name = name
+        self.tools = tuple(tools)
+        self.close = tuple(close)
+        if self.close:
+            hint = "did you mean " + " or ".join(repr(tool) for tool in self.close) + "?"
+        else:
+            hint = "there are " + ", ".join(self.tools)
+        super().__init__(f"there is no tool {name[:100]!r}: {hint}")
+
+
 class NothingRunning(KernelReplError):
     """A wait or interrupt found nothing to act on."""
 
@@ -57,7 +71,10 @@ class KernelStartFailed(KernelReplError):
 
     def __init__(self, why: str, log: str = "") -> None:
         tail = f"\nLast words of the kernel:\n{log[-2000:]}" if log else ""
-        super().__init__(f"the kernel could not be started: {why}; `kernelrepl doctor` checks the installation{tail}")
+        super().__init__(
+            f"the kernel could not be started: {why}; KERNELREPL_PYTHON must name a Python that has kernelrepl"
+            f" installed; a session keeps the one it first ran with, `kernelrepl doctor` shows yours{tail}"
+        )
         self.log = log
 
 
@@ -84,13 +101,33 @@ class DatabaseTooNew(StorageFailed):
 class KeeperRunning(KernelReplError):
     """Another keeper owns the data directory."""
 
-    def __init__(self, data_dir: str) -> None:
-        super().__init__(f"another keeper serves {data_dir}; `kernelrepl stop` ends it")
+    def __init__(self, data_dir: str, pid: int | None = None) -> None:
+        remedy = "`kernelrepl stop` ends it" if pid is None else f"`kernelrepl stop` or `kill {pid}` ends it"
+        super().__init__(f"another keeper serves {data_dir}; {remedy}")
         self.data_dir = data_dir
+        self.pid = pid
 
 
 class KeeperUnavailable(KernelReplError):
     """No keeper could be reached or started."""
+
+
+class NoKeeper(KeeperUnavailable):
+    """None runs, and none was to be started."""
+
+    def __init__(self) -> None:
+        super().__init__("no keeper is running; the next call starts one")
+
+
+class KeeperSilent(KeeperUnavailable):
+    """There is a keeper and it does not answer."""
+
+    def __init__(self, pid: int, waited_s: float) -> None:
+        super().__init__(
+            f"the keeper, process {pid}, has not answered for {waited_s:g} s; `kill -CONT {pid}` lets it go on if it"
+            f" was stopped, and `kill -9 {pid}` ends it: what is saved stays"
+        )
+        self.pid = pid
 
 
 class InvalidSettings(KernelReplError):

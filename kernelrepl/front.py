@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import selectors
 import signal
@@ -91,17 +92,15 @@ class Front:
     def _take(self, line: bytes) -> None:
         """Forward a message; answer what is none, because the server behind would drop it without a word."""
         try:
-            message = json.loads(line)
+            message = json.loads(line.decode())
         except (ValueError, RecursionError) as error:
             self._write(_error(None, _PARSE_ERROR, f"not JSON: {error}"))
             return
-        if not isinstance(message, dict) or not {"method", "result", "error"} & message.keys():
-            self._write(_error(None, _INVALID_REQUEST, "not a JSON-RPC message; batches are not supported"))
-            return
-        if len(line) > MAX_LINE_BYTES:
-            # The keeper would end the connection over it, and every try to send it again would as well.
-            reason = f"the message has {len(line)} bytes and may have {MAX_LINE_BYTES}; put data into a file"
-            self._write(_error(message.get("id"), _INVALID_REQUEST, reason))
+        reason = _problem(message, line)
+        if reason is None and "method" in message and json.dumps(message.get("id")) in self._in_flight:
+            reason = f"the id {message['id']!r} is that of a request in flight; give every request an id of its own"
+        if reason is not None:
+            self._write(_error(_id_of(message), _INVALID_REQUEST, reason))
             return
         self._note_request(message, line)
         self._forward(line)
@@ -207,6 +206,40 @@ class Front:
         for identity in list(self._in_flight):
             self._write(_error(json.loads(identity), _INTERNAL_ERROR, reason))
         self._in_flight.clear()
+
+
+def _problem(message: Any, line: bytes) -> str | None:
+    """Why the server behind would not answer a message, and what to do; None if it would."""
+    if isinstance(message, list):
+        return "batches are not supported; send each message on a line of its own"
+    if not isinstance(message, dict) or not {"method", "result", "error"} & message.keys():
+        return 'not a JSON-RPC message; a request has "jsonrpc", "id" and "method"'
+    if message.get("jsonrpc") != "2.0":
+        return 'not a JSON-RPC message; "jsonrpc" must be "2.0"'
+    if "method" in message:
+        if not isinstance(message["method"], str):
+            return '"method" must be a string'
+        if not isinstance(message.get("params"), dict | None):
+            return '"params" must be an object'
+        if "id" in message and type(message["id"]) not in (str, int):
+            return '"id" must be a string or an integer; leave it out for a notification'
+    if len(line) > MAX_LINE_BYTES:
+        # The keeper would end the connection over it, and every try to send it again would as well.
+        return f"the message has {len(line)} bytes and may have {MAX_LINE_BYTES}; put data into a file"
+    if b"\\u" in line:
+        try:
+            json.dumps(message, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = ascii(error.object[error.start])[1:-1]
+            return f"{half} is half a surrogate pair and no Unicode text; in code write it as \\{half} inside a string"
+    return None
+
+
+def _id_of(message: Any) -> Any:
+    """What an error answers: the id of a request, as far as it has one."""
+    identity = message.get("id") if isinstance(message, dict) and "method" in message else None
+    numeric = isinstance(identity, int) or (isinstance(identity, float) and math.isfinite(identity))
+    return identity if isinstance(identity, str) or numeric else None
 
 
 def _error(identity: Any, code: int, message: str) -> bytes:

@@ -17,7 +17,7 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import platformdirs
 import zmq.asyncio
 
 from kernelrepl import __version__, config, rendezvous
-from kernelrepl.errors import InvalidSettings, KeeperRunning, KernelReplError
+from kernelrepl.errors import InvalidSettings, KeeperRunning, KeeperUnavailable, KernelReplError, StorageFailed
 from kernelrepl.expiry import Expiry
 from kernelrepl.kernel import spawn
 from kernelrepl.kernel.launch import Launcher
@@ -37,6 +37,7 @@ from kernelrepl.store import Store
 EXIT_GRACE_S = 10.0
 END_CLIENTS_S = 5.0
 """How long connections may take to end by themselves once they are closed."""
+STORAGE_RETRY_S = 60.0
 HANDOVER_S = 20.0
 """How long a new keeper waits for one that is ending."""
 LINE_BYTES = 64 << 20
@@ -80,7 +81,7 @@ class Keeper:
         exit_grace_s: float = EXIT_GRACE_S,
     ) -> None:
         self.settings = settings
-        self.data_dir = settings.data_dir.expanduser().absolute()
+        self.data_dir = settings.data_dir
         self.runtime_dir = rendezvous.runtime_dir(self.data_dir, settings.runtime_dir, os.environ)
         self.stopping = asyncio.Event()
         self.instance = secrets.token_hex(8)
@@ -90,6 +91,7 @@ class Keeper:
         self._launcher = launcher
         self._make_store = make_store
         self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._servers: dict[str, asyncio.Server] = {}
         self.manager: Manager
 
     @property
@@ -103,9 +105,10 @@ class Keeper:
         KeeperUnavailable for directories that cannot be used.
         """
         async with contextlib.AsyncExitStack() as stack:
-            rendezvous.make_private(self.data_dir)
-            stack.enter_context(_exclusive(self.data_dir))
-            rendezvous.make_private(self.runtime_dir)
+            rendezvous.make_private(self.data_dir, config.PREFIX + "DATA_DIR")
+            lock = stack.enter_context(_exclusive(self.data_dir))
+            rendezvous.check_sockets_fit(self.runtime_dir)
+            rendezvous.make_private(self.runtime_dir, config.PREFIX + "RUNTIME_DIR")
             for stale in (*self.runtime_dir.glob("k-*"), *self.runtime_dir.glob("once-*")):
                 shutil.rmtree(stale, ignore_errors=True)  # a keeper that was killed left it
             store = self._make_store(self.data_dir / "python_sessions.db")
@@ -118,14 +121,16 @@ class Keeper:
             places = Places(self.data_dir, self.runtime_dir, self.settings.python, base_environment(os.environ, cache))
             self.manager = Manager(places, means, idle_timeout_s=self.settings.idle_timeout_s)
             stack.push_async_callback(self.manager.close)
-            for name, operator in ((rendezvous.AGENT, False), (rendezvous.OPERATOR, True)):
-                await self._listen(stack, name, operator)
+            stack.callback(self._close_sockets)
+            await self._listen()
             stack.push_async_callback(self._end_clients)
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self.stopping.set)
-            stack.enter_context(self._published())
+            hidden = asyncio.Event()
+            asyncio.get_running_loop().add_signal_handler(rendezvous.SHOW_YOURSELF, hidden.set)
+            stack.enter_context(self._published(lock))
             expiry = Expiry(self.manager, store, self.settings.retention(), self._emit)
-            for work in (self._housekeeping(), expiry.run()):
+            for work in (self._housekeeping(), expiry.run(), self._show_when_asked(hidden)):
                 stack.callback(asyncio.create_task(work).cancel)
             ready()
             gc.collect()
@@ -134,10 +139,33 @@ class Keeper:
             await self.stopping.wait()
             _log.info("stopping")
 
-    async def _listen(self, stack: contextlib.AsyncExitStack, name: str, operator: bool) -> None:
-        path = self.runtime_dir / f"{name}.sock"
-        path.unlink(missing_ok=True)  # we hold the lock of the directory: what lies there is stale
+    def _socket(self, name: str) -> Path:
+        return self.runtime_dir / f"{name}.sock"
 
+    async def _listen(self) -> None:
+        """Open the sockets anew. Raises KeeperUnavailable. Clients that are connected stay so."""
+        self._close_sockets()
+        try:
+            for name, operator in ((rendezvous.AGENT, False), (rendezvous.OPERATOR, True)):
+                server = await asyncio.start_unix_server(self._accept(operator), self._socket(name), limit=LINE_BYTES)
+                self._servers[name] = server
+                self._socket(name).chmod(0o600)
+        except OSError as error:
+            raise KeeperUnavailable(
+                f"no socket can be made in {self.runtime_dir}: {error.strerror or error};"
+                f" set {config.PREFIX}RUNTIME_DIR to a directory on a local disk"
+            ) from error
+
+    def _close_sockets(self) -> None:
+        for name in (rendezvous.AGENT, rendezvous.OPERATOR):
+            if name in self._servers:
+                self._servers.pop(name).close()
+            with contextlib.suppress(OSError):
+                self._socket(name).unlink()  # we hold the lock of the data directory: what lies there is ours, or stale
+
+    def _accept(
+        self, operator: bool
+    ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
             assert task is not None
@@ -154,10 +182,7 @@ class Keeper:
                 self._changed.set()
                 writer.close()
 
-        server = await asyncio.start_unix_server(accept, path, limit=LINE_BYTES)
-        path.chmod(0o600)
-        stack.callback(path.unlink, missing_ok=True)
-        stack.callback(server.close)
+        return accept
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, operator: bool) -> None:
         answer: dict[str, Any] = {"kernelrepl": rendezvous.PROTOCOL, "version": __version__, "pid": os.getpid()}
@@ -198,8 +223,32 @@ class Keeper:
         await asyncio.gather(*self._clients, return_exceptions=True)
 
     @contextlib.contextmanager
-    def _published(self) -> Iterator[None]:
-        """keeper.json: how others find us. Written last, removed first."""
+    def _published(self, lock: int) -> Iterator[None]:
+        """keeper.json: how others find us. Written last, removed first; and in the lock who to ask if it is gone."""
+        self._publish()
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        try:
+            yield
+        finally:
+            os.ftruncate(lock, 0)
+            (self.data_dir / "keeper.json").unlink(missing_ok=True)
+
+    async def _show_when_asked(self, hidden: asyncio.Event) -> None:
+        """Come back into sight when somebody has cleaned away the sockets or keeper.json."""
+        while True:
+            await hidden.wait()
+            hidden.clear()
+            try:
+                rendezvous.make_private(self.runtime_dir, config.PREFIX + "RUNTIME_DIR")
+                if not all(self._socket(name).is_socket() for name in self._servers):
+                    await self._listen()
+                self._publish()
+                _log.info("shown again")
+            except (OSError, KeeperUnavailable) as error:
+                _log.error("cannot be shown again: %s", error)
+
+    def _publish(self) -> None:
         path = self.data_dir / "keeper.json"
         content = {
             "pid": os.getpid(),
@@ -212,10 +261,6 @@ class Keeper:
         temporary.write_text(json.dumps(content))
         temporary.chmod(0o600)
         temporary.replace(path)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
     def _emit(self, event: str, **data: Any) -> None:
         level = logging.DEBUG if event == "executed" else logging.INFO
@@ -226,7 +271,11 @@ class Keeper:
         """Stop idle kernels, and the keeper itself when nobody is connected and no kernel lives."""
         while True:
             self._changed.clear()
-            due = await self.manager.hibernate_idle()
+            try:
+                due = await self.manager.hibernate_idle()
+            except StorageFailed as error:
+                _log.error("the database cannot be tidied: %s", error)
+                due = STORAGE_RETRY_S
             unused = not self._clients and not self.manager.live()
             try:
                 async with asyncio.timeout(self._exit_grace_s if unused else due):
@@ -238,8 +287,8 @@ class Keeper:
 
 
 @contextlib.contextmanager
-def _exclusive(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory. Raises KeeperRunning if another process does.
+def _exclusive(data_dir: Path) -> Iterator[int]:
+    """Hold the data directory; the descriptor of its lock. Raises KeeperRunning if another process does.
 
     One that is about to end has taken its keeper.json away already; that one is waited for.
     """
@@ -252,10 +301,11 @@ def _exclusive(data_dir: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if rendezvous.read_keeper(data_dir) is not None or time.monotonic() > deadline:
-                    raise KeeperRunning(str(data_dir)) from None
+                    raise KeeperRunning(str(data_dir), rendezvous.holder(data_dir)) from None
                 # flock knows no time limit, and nothing is served yet that this could hold up.
                 time.sleep(0.02)
-        yield
+        os.ftruncate(descriptor, 0)  # what a keeper that was killed wrote
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -285,13 +335,19 @@ def main(face: Face, ready_fd: int | None, **seams: Any) -> int:
 
     try:
         settings = config.load()
-        rendezvous.make_private(settings.data_dir.expanduser().absolute())
-        set_up_log(settings.data_dir.expanduser().absolute())
+        rendezvous.make_private(settings.data_dir, config.PREFIX + "DATA_DIR")
+        set_up_log(settings.data_dir)
         asyncio.run(serve())
     except KernelReplError as error:
         _log.error("%s", error)
         with contextlib.suppress(OSError):
             say({"error": str(error)})
+        return 1
+    except OSError as error:
+        _log.exception("the keeper failed")
+        place = error.filename or "the data directory"
+        with contextlib.suppress(OSError):
+            say({"error": f"{place} cannot be used: {error.strerror}; free some space or make it writable"})
         return 1
     except Exception:
         _log.exception("the keeper failed")

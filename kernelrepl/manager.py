@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import os
-import re
 import secrets
 import shutil
 import tempfile
@@ -15,18 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from kernelrepl import transcript
-from kernelrepl.errors import InvalidArgument, InvalidSessionId, NothingRunning, UnknownSession
+from kernelrepl.checks import check_code, check_session_id, check_timeout, close_ids
+from kernelrepl.errors import NothingRunning, StorageFailed, UnknownSession
 from kernelrepl.job import Job
 from kernelrepl.kernel import Launch
+from kernelrepl.lifecycle import State
 from kernelrepl.model import Execution, Limits, SessionInfo, Variable
 from kernelrepl.recorder import NullRecorder, StoreRecorder
 from kernelrepl.session import Means, Session
 from kernelrepl.store.reading import ExecutionRow
-
-_SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-:@+]{0,99}\Z")
-MAX_CODE_BYTES = 5_000_000
-MAX_WAIT_S = 7 * 24 * 3600.0
-MAX_TIMEOUT_S = 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +128,11 @@ class Manager:
         """Start code in a fresh kernel that leaves nothing. End it with `discard`."""
         check_code(code)
         check_timeout(timeout_s)
-        workspace = Path(tempfile.mkdtemp(prefix="once-", dir=self.places.runtime_dir))
+        try:
+            self.places.runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # if somebody has cleaned it away
+            workspace = Path(tempfile.mkdtemp(prefix="once-", dir=self.places.runtime_dir))
+        except OSError as error:
+            raise _no_directory(self.places.runtime_dir, error) from error
         session = Session(
             None,
             self._launch(workspace, origin.python),
@@ -172,7 +171,7 @@ class Manager:
         lock = self._creating.setdefault(session_id, asyncio.Lock())
         async with lock:
             session = self._sessions.get(session_id)
-            if session is None:
+            if session is None or self._may_choose_anew(session, origin):
                 session = await self._load_session(session_id, origin)
                 self._sessions[session_id] = session
             return session
@@ -183,13 +182,17 @@ class Manager:
         if found is None:
             fixed: dict[str, Any] = {"limits": asdict(origin.limits), "python": origin.python, "sandbox": self.sandbox}
             name = secrets.token_hex(8)
-            await asyncio.to_thread(self._workspace(name).mkdir, 0o700, True, True)
+            await self._make_workspace(name)
             key = await self._store.create_session(session_id, name, fixed)
             expired_at = await self._store.pop_tombstone(session_id)
         else:
             info, fixed = found
             key, name = info.key, info.workspace
-            await asyncio.to_thread(self._workspace(name).mkdir, 0o700, True, True)
+            await self._make_workspace(name)
+            if info.total_executions == 0 and fixed["python"] != origin.python:
+                # No kernel ever came up in it: what was wrong may have been the interpreter.
+                fixed = {**fixed, "python": origin.python}
+                await self._store.fix_session(key, fixed)
         limits = Limits(**fixed["limits"])
         self._keys[session_id] = key
         session = Session(
@@ -206,6 +209,17 @@ class Manager:
                 "this one is new and empty"
             )
         return session
+
+    def _may_choose_anew(self, session: Session, origin: Origin) -> bool:
+        """Whether a session may never have had a kernel, and is asked for with another interpreter."""
+        asleep = session.pid is None and not session.busy and session.state is not State.DELETED
+        return asleep and session.launch.python != (origin.python or self.places.python)
+
+    async def _make_workspace(self, name: str) -> None:
+        try:
+            await asyncio.to_thread(self._workspace(name).mkdir, 0o700, True, True)
+        except OSError as error:
+            raise _no_directory(self._workspace(name), error) from error
 
     def _workspace(self, name: str) -> Path:
         return self.places.data_dir / "workspaces" / name
@@ -225,7 +239,7 @@ class Manager:
         found = await self._store.find_session(check_session_id(session_id))
         if found is None:
             names = [info.session_id for info in await self._store.list_sessions()]
-            raise UnknownSession(session_id, difflib.get_close_matches(session_id, names, 3))
+            raise UnknownSession(session_id, close_ids(session_id, names))
         return found
 
     async def list_sessions(self) -> list[SessionView]:
@@ -310,45 +324,10 @@ class Manager:
             await session.close()
 
 
-def check_session_id(session_id: str) -> str:
-    """The id itself. Raises InvalidSessionId."""
-    if not session_id:
-        raise InvalidSessionId(session_id, "is empty")
-    if len(session_id) > 100:
-        raise InvalidSessionId(session_id, f"has {len(session_id)} characters")
-    if not _SESSION_ID.match(session_id):
-        raise InvalidSessionId(session_id, "has characters that are not allowed")
-    return session_id
-
-
-def check_code(code: str) -> None:
-    size = len(code.encode(errors="replace"))
-    if size > MAX_CODE_BYTES:
-        raise InvalidArgument(
-            f"the code has {size} bytes and may have {MAX_CODE_BYTES};"
-            " put data into a file in the workspace and read it there"
-        )
-    if not code.isascii():
-        try:
-            code.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidArgument(
-                f"the code has a character at position {error.start} that is not Unicode text; write it as an escape"
-            ) from error
-    if "\0" in code:
-        raise InvalidArgument("the code contains a NUL character; write it as \\0 inside a string")
-
-
-def check_timeout(timeout_s: float | None) -> None:
-    if timeout_s is not None and not 0 < timeout_s <= MAX_TIMEOUT_S:
-        raise InvalidArgument(
-            f"timeout is {timeout_s:g} seconds; it must be above 0 and at most {MAX_TIMEOUT_S:g}, or left out"
-        )
-
-
-def check_wait(wait_s: float) -> None:
-    if not 0 <= wait_s <= MAX_WAIT_S:
-        raise InvalidArgument(f"wait is {wait_s:g} seconds; it must be from 0 to {MAX_WAIT_S:g}")
+def _no_directory(path: Path, error: OSError) -> StorageFailed:
+    return StorageFailed(
+        f"the directory {path} cannot be made: {error.strerror}; free some space or make the one above it writable"
+    )
 
 
 def base_environment(environ: Mapping[str, str], cache_dir: Path) -> dict[str, str]:

@@ -1,18 +1,29 @@
-"""MCP's newline framing over a stream of the keeper, in the form the SDK's stdio transport takes."""
+"""MCP's newline framing over a stream of the keeper, in the form the SDK's stdio transport takes.
+
+The SDK drops what it cannot read without a word, and whoever sent it would wait for ever: it is answered here.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
+from mcp_types import ErrorData, JSONRPCError, JSONRPCRequest, jsonrpc_message_adapter
+from pydantic import ValidationError
+
 from kernelrepl.keeper import Connection
+
+_INVALID_REQUEST = -32600
+_INVALID_PARAMS = -32602
 
 
 class LineReader:
     """The lines of a stream as text, for the SDK's framing."""
 
-    def __init__(self, reader: asyncio.StreamReader, connection: Connection) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: Connection) -> None:
         self._reader = reader
+        self._writer = writer
         self._connection = connection
 
     async def __aiter__(self) -> AsyncIterator[str]:
@@ -25,7 +36,42 @@ class LineReader:
                 # A client that leaves has not cancelled anything: executions go on without it.
                 self._connection.gone = True
                 return
-            yield line.decode(errors="replace")
+            text = line.decode(errors="replace")
+            answer = _refusal(text)
+            if answer is None:
+                yield text
+            else:
+                self._writer.write(answer.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+
+
+def _refusal(line: str) -> JSONRPCError | None:
+    """The answer to a line that the SDK would not answer; None if it would."""
+    try:
+        message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+    except ValidationError as error:
+        [problem, *_] = error.errors(include_url=False, include_input=False)
+        return _error(_id_of(line), _INVALID_REQUEST, f"not a message that can be read: {problem['msg']}")
+    if isinstance(message, JSONRPCRequest) and message.method == "tools/call":
+        params = message.params or {}
+        if not isinstance(params.get("arguments"), dict | None):
+            return _error(message.id, _INVALID_PARAMS, '"arguments" must be an object')
+        if not isinstance(params.get("name"), str):
+            return _error(message.id, _INVALID_PARAMS, '"name" must be the name of a tool')
+    return None
+
+
+def _id_of(line: str) -> str | int | None:
+    """The id of a request that the SDK cannot read, if this reader can."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    identity = message.get("id") if isinstance(message, dict) and "method" in message else None
+    return identity if type(identity) in (str, int) else None
+
+
+def _error(identity: str | int | None, code: int, message: str) -> JSONRPCError:
+    return JSONRPCError(jsonrpc="2.0", id=identity, error=ErrorData(code=code, message=message))
 
 
 class LineWriter:

@@ -210,7 +210,9 @@ def remarks(execution: Execution) -> list[str]:
 def _endings(execution: Execution) -> list[str]:
     lines = []
     if execution.status not in ("ok", "error"):
-        lines.append(f"[{execution.status}] {_STATUS_HINT.get(execution.status, '')}".rstrip())
+        error = execution.output.error
+        died = error is not None and error.name == "KernelDied"  # then the note tells what is kept
+        lines.append(f"[{execution.status}] {'' if died else _STATUS_HINT.get(execution.status, '')}".rstrip())
     lines.extend(f"[not saved] {entry.name} ({entry.type}): {entry.reason}" for entry in execution.not_saved)
     if execution.note:
         lines.append(f"[note] {execution.note}")

@@ -22,11 +22,12 @@ from mcp.server.stdio import stdio_server
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, Field
 
-from kernelrepl import __version__, errors, transcript
+from kernelrepl import __version__, transcript
+from kernelrepl.checks import check_wait
 from kernelrepl.errors import KernelReplError, UnknownSession
 from kernelrepl.job import Job
 from kernelrepl.keeper import Connection, Keeper
-from kernelrepl.manager import check_wait
+from kernelrepl.mcp_arguments import Server, refused
 from kernelrepl.mcp_lines import LineReader, LineWriter
 from kernelrepl.mcp_results import (
     OUTPUT_URI,
@@ -78,7 +79,7 @@ class Face:
             server = self._servers[connection.operator] = build_server(keeper, operator=connection.operator)
         _connection.set(connection)
         low = server._lowlevel_server
-        stdin: Any = LineReader(reader, connection)
+        stdin: Any = LineReader(reader, writer, connection)
         stdout: Any = LineWriter(writer)
         try:
             async with stdio_server(stdin, stdout) as (read_stream, write_stream):
@@ -89,9 +90,7 @@ class Face:
 
 def build_server(keeper: Keeper, *, operator: bool = False) -> MCPServer[Any]:
     """The MCP server of a keeper: the agent's tools, and for an operator some more."""
-    server: MCPServer[Any] = MCPServer(
-        "kernelrepl", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING"
-    )
+    server = Server("kernelrepl", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING")
     tools = Tools(keeper)
     for tool, title, hints in (
         (tools.python_repl, "Run Python", ToolAnnotations(destructive_hint=False, open_world_hint=False)),
@@ -151,11 +150,7 @@ def _typed(tool: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]
         except ToolError as error:
             if not isinstance(error.__cause__, KernelReplError):
                 raise
-            return CallToolResult(
-                content=[TextContent(type="text", text=str(error))],
-                is_error=True,
-                _meta={errors.WIRE_KEY: errors.to_wire(error.__cause__)},
-            )
+            return refused(error.__cause__)
 
     return answer
 

@@ -25,9 +25,12 @@ RANKS: dict[str, float] = {
     "lifecycle": 1,
     "transcript": 1,
     "notebook": 1,
+    "hosts": 1,
     "policy": 0.5,
     "config": 1,
+    "checks": 1,
     "job": 1.5,
+    "endings": 1.5,
     "store": 2,
     "kernel": 2,
     "recorder": 2.5,
@@ -37,11 +40,13 @@ RANKS: dict[str, float] = {
     "keeper": 4,
     "mcp_results": 4.5,
     "mcp_lines": 4.5,
+    "mcp_arguments": 4.5,
     "mcp_server": 5,
     "front": 5,
     "client": 5,
     "result": 5.3,
     "api": 5.5,
+    "jupyter_kernel": 5.7,
     "demo": 5.5,
     "cli": 6,
     "__main__": 7,
@@ -54,7 +59,7 @@ PACKAGES = ("store", "kernel", "guest")
 OF_THE_GUEST = {"guest.wire"}
 """What the host may import of the code that runs in kernels."""
 
-PARTS_OF = {"mcp_results": {"mcp_server"}, "mcp_lines": {"mcp_server"}}
+PARTS_OF = {part: {"mcp_server"} for part in ("mcp_results", "mcp_lines", "mcp_arguments")}
 """Modules that belong to one face: nobody else imports them."""
 
 OWNERS: dict[str, set[str]] = {
@@ -65,17 +70,17 @@ OWNERS: dict[str, set[str]] = {
     "sqlite_utils": {"store"},
     "zmq": {"kernel", "keeper", "session", "guest"},
     "jupyter_client": {"kernel", "guest"},
-    "ipykernel": {"guest"},
+    "ipykernel": {"guest", "jupyter_kernel"},
     "IPython": {"guest", "result"},
     "nh3": {"result"},
-    "mcp": {"mcp_server", "mcp_results", "client", "api", "demo"},
-    "mcp_types": {"mcp_server", "mcp_results", "client", "demo"},
+    "mcp": {"mcp_server", "mcp_results", "mcp_arguments", "client", "api", "demo"},
+    "mcp_types": {"mcp_server", "mcp_results", "mcp_lines", "mcp_arguments", "client", "demo"},
     "click": {"cli"},
     "platformdirs": {"rendezvous", "keeper"},
 }
 """Who may import a library, by module or package of ours."""
 
-READS_ENVIRONMENT = {"keeper", "cli", "front", "client", "rendezvous", "demo", "guest"}
+READS_ENVIRONMENT = {"keeper", "cli", "front", "client", "rendezvous", "demo", "jupyter_kernel", "guest"}
 """Who may touch the environment. In a kernel it is the session's own, saved and restored."""
 
 PRINTS = {"cli", "demo"}

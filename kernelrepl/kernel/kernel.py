@@ -87,7 +87,8 @@ class Kernel:
             await self.process.kill()
             if isinstance(error, wire.ChannelClosed) and self._loading is not None:
                 raise KernelDied(self.process.exit_code, self._loading) from error
-            raise KernelStartFailed(describe_exit(self.process.exit_code), self.process.log()) from error
+            why = f"{describe_exit(self.process.exit_code)}: {self.process.python}"
+            raise KernelStartFailed(why, self.process.log()) from error
         except TimeoutError as error:
             await self.process.kill()
             if self._loading is not None:

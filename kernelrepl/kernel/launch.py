@@ -35,8 +35,11 @@ class Launch:
 class Process:
     """A kernel process. Its end is noticed through a pidfd, never by polling."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], directory: Path, channel: socket.socket) -> None:
+    def __init__(
+        self, popen: subprocess.Popen[bytes], directory: Path, channel: socket.socket, python: str = ""
+    ) -> None:
         self._popen = popen
+        self.python = python
         self.pid = popen.pid
         self.directory = directory
         self.channel = channel
@@ -111,11 +114,11 @@ def spawn(launch: Launch) -> Process:
     except OSError as error:
         ours.close()
         shutil.rmtree(directory, ignore_errors=True)
-        raise KernelStartFailed(f"{error.strerror}: {error.filename}") from error
+        raise KernelStartFailed(f"{error.strerror}: {error.filename or launch.python}") from error
     finally:
         theirs.close()
     ours.setblocking(False)
-    return Process(popen, directory, ours)
+    return Process(popen, directory, ours, launch.python)
 
 
 Launcher = Callable[[Launch], Process]

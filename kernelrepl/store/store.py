@@ -6,6 +6,7 @@ public method returns is a type of `model`. Blobs are stored and handed out as b
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -55,13 +56,14 @@ class Store:
 
     def open(self) -> None:
         """Open or create the database and bring it to this version. Raises StorageFailed."""
-        if not self.path.exists():
-            try:
-                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-            except OSError as error:
-                raise StorageFailed(
-                    f"{self.path} cannot be created: {error.strerror}; make its folder writable"
-                ) from error
+        try:
+            # SQLite would open what it cannot write, and leave a log there that nobody can write either.
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            raise StorageFailed(
+                f"{self.path} cannot be opened: {error.strerror}; make it a file that you can read and write"
+                " and make its folder writable, or move it away"
+            ) from error
         self._writer.open()
         try:
             self._writer.submit(self._migrate).result()
@@ -104,6 +106,15 @@ class Store:
                 return int(row.lastrowid or 0)
 
         return await self._writer.run(job)
+
+    async def fix_session(self, session: int, fixed: dict[str, Any]) -> None:
+        """Note anew what is fixed for a session."""
+
+        def job(db: Database) -> None:
+            with db.atomic():
+                db.execute("UPDATE sessions SET fixed = ? WHERE id = ?", [json.dumps(fixed), session])
+
+        await self._writer.run(job)
 
     async def find_session(self, session_id: str) -> tuple[SessionInfo, dict[str, Any]] | None:
         """The session with this id and what was fixed at its creation."""
@@ -291,7 +302,8 @@ class Store:
 
     async def discard_staged(self, session: int) -> None:
         """Forget pieces of a commit that will not come."""
-        await self._writer.run(lambda db: self._staged.pop(session, None))
+        # In the writer's thread, whose these are; the database has no part in it, and may be gone.
+        await asyncio.wrap_future(self._writer.submit(lambda db: self._staged.pop(session, None)))
 
     async def collect_if_due(self) -> None:
         """Remove superseded versions when enough has piled up."""

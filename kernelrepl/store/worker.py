@@ -6,6 +6,7 @@ The event loop never waits for a disk: it hands over a function and awaits the r
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import sqlite3
 import threading
@@ -29,6 +30,8 @@ class Worker:
         self._read_only = read_only
         self._jobs: queue.SimpleQueue[tuple[Callable[[Database], object], Future[object]] | None] = queue.SimpleQueue()
         self._opened: Future[None] = Future()
+        self._file: tuple[int, int] | None = None
+        self._log = path.with_name(path.name + "-wal")
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
 
     def open(self) -> None:
@@ -41,8 +44,15 @@ class Worker:
         self._thread.join()
 
     async def run(self, job: Callable[[Database], T]) -> T:
-        """Do `job(db)` in the thread. Errors of SQLite become StorageFailed."""
-        return await asyncio.wrap_future(self.submit(job))
+        """Do `job(db)` in the thread. Errors of SQLite become StorageFailed, as does a database that was deleted."""
+
+        def secured(db: Database) -> T:
+            self._refuse_if_moved()
+            result = job(db)
+            self._secure(db)
+            return result
+
+        return await asyncio.wrap_future(self.submit(secured))
 
     def submit(self, job: Callable[[Database], T]) -> Future[T]:
         future: Future[T] = Future()
@@ -55,6 +65,7 @@ class Worker:
         except BaseException as error:  # noqa: BLE001 - handed to the caller
             self._opened.set_exception(translate(error, self.path))
             return
+        self._file = _identity(self.path)
         self._opened.set_result(None)
         try:
             while (item := self._jobs.get()) is not None:
@@ -70,6 +81,22 @@ class Worker:
         finally:
             db.close()
 
+    def _refuse_if_moved(self) -> None:
+        """SQLite goes on in a file that was deleted: what is written there is gone with us. Raises StorageFailed."""
+        if _identity(self.path) != self._file:
+            raise StorageFailed(
+                f"{self.path} was deleted or replaced while it was in use; put it back,"
+                f" or `kill {os.getpid()}` and the next call starts with what is there"
+            )
+
+    def _secure(self, db: Database) -> None:
+        """Bring a commit into the database itself when somebody has deleted the write-ahead log that holds it."""
+        if self._read_only or self._log.exists():
+            return
+        busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise StorageFailed(f"{self._log} was deleted while it was in use, and {self.path} is locked; try again")
+
     def _connect(self) -> Database:
         if self._read_only:
             target, uri = f"{self.path.as_uri()}?mode=ro", True
@@ -79,6 +106,7 @@ class Worker:
         db = Database(connection, execute_plugins=False)
         try:
             if not self._read_only:
+                _refuse_foreign(db, self.path)
                 db.execute("PRAGMA journal_mode = WAL").fetchall()
                 db.execute("PRAGMA synchronous = FULL")
                 db.execute("PRAGMA foreign_keys = ON")
@@ -89,12 +117,28 @@ class Worker:
         return db
 
 
+def _refuse_foreign(db: Database, path: Path) -> None:
+    """Leave the database of another program as it is. Raises StorageFailed."""
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()}
+    if tables and "_sqlite_migrations" not in tables:
+        raise StorageFailed(f"{path} is the database of another program; move it away or set KERNELREPL_DATA_DIR")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file a path leads to now."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def translate(error: BaseException, path: Path) -> BaseException:
     """A StorageFailed that names the remedy, for any error of SQLite."""
     if not isinstance(error, sqlite3.Error):
         return error
     text = str(error)
-    if "locked" in text:
+    if "locked" in text or "busy" in text:
         hint = "another program has it open; close that program"
     elif "full" in text:
         hint = "the disk is full; free some space"
@@ -102,6 +146,12 @@ def translate(error: BaseException, path: Path) -> BaseException:
         hint = "it, or its folder, is read-only; make it writable"
     elif "not a database" in text or "malformed" in text:
         hint = "it is not a database or is damaged; move it away to start anew"
+    elif "no such " in text or "already exists" in text:
+        hint = "it is no database of kernelrepl or is damaged; move it away to start anew"
+    elif "unable to open" in text:
+        hint = "make it a file that you can read and write, in a folder that you can write"
+    elif "disk I/O" in text:
+        hint = "the disk is full or fails; free some space, check it, and try again"
     else:
         hint = "`kernelrepl doctor` shows where it is"
     failed = StorageFailed(f"{path}: {text}: {hint}")

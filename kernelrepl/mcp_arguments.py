@@ -1,0 +1,96 @@
+"""What a call of a tool may bring: looked at before the tool runs, and refused in words that name the remedy.
+
+The SDK ignores arguments that a tool does not know, so a typing error in `session_id` would run the code in a
+kernel that is thrown away; and what it says of a wrong type is its validator's report.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+from mcp_types import CallToolResult, InputRequiredResult, TextContent
+from pydantic import ValidationError
+
+from kernelrepl import errors
+from kernelrepl.errors import InvalidArgument, KernelReplError, UnknownTool
+
+_SHOWN_CHARS = 60
+_WORDS = {
+    "string": "a string",
+    "number": "a number",
+    "integer": "an integer",
+    "boolean": "true or false",
+    "null": "left out",
+}
+
+
+class Server(MCPServer[Any]):
+    """The SDK's server, with calls checked first."""
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        tool = self._tool_manager.get_tool(name)
+        if tool is None:
+            names = [known.name for known in self._tool_manager.list_tools()]
+            return refused(UnknownTool(name, names, difflib.get_close_matches(name, names, 1)))
+        try:
+            check(name, tool.parameters, arguments)
+            tool.fn_metadata.validate_arguments(arguments)
+        except InvalidArgument as error:
+            return refused(error)
+        except ValidationError as error:
+            [problem, *_] = error.errors()
+            return refused(_wrong_value(str(problem["loc"][0]), tool.parameters, arguments))
+        return await super().call_tool(name, arguments, context)
+
+
+def refused(error: KernelReplError) -> CallToolResult:
+    """An error of ours as the result of a tool: its words, and its class for clients that are programs."""
+    return CallToolResult(
+        content=[TextContent(type="text", text=str(error))],
+        is_error=True,
+        _meta={errors.WIRE_KEY: errors.to_wire(error)},
+    )
+
+
+def check(tool: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Refuse what the SDK would ignore or take for something else. Raises InvalidArgument."""
+    parameters: dict[str, Any] = schema.get("properties", {})
+    # Some hosts send a dummy to tools that take nothing; nothing can be meant by it.
+    for name in arguments if parameters else ():
+        if name not in parameters:
+            close = difflib.get_close_matches(name, parameters, 1)
+            hint = f"did you mean {close[0]!r}?" if close else "it takes " + ", ".join(parameters)
+            raise InvalidArgument(f"{tool} has no argument {_shown(name)}: {hint}")
+    for name in schema.get("required", ()):
+        if name not in arguments:
+            raise InvalidArgument(f"{tool} needs the argument {name!r}")
+    for name, value in arguments.items():
+        kinds = _kinds(parameters.get(name, {}))
+        if isinstance(value, bool) and "number" in kinds:
+            raise _wrong_value(name, schema, arguments)
+        if value == "null" and {"string", "null"} <= kinds:
+            # The SDK would read it as JSON: as if it had not been given.
+            raise InvalidArgument(f"{name} is the text 'null'; leave it out for none, or use another text")
+
+
+def _wrong_value(name: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> InvalidArgument:
+    kinds = _kinds(schema.get("properties", {}).get(name, {}))
+    wanted = ", or ".join(words for kind, words in _WORDS.items() if kind in kinds)
+    return InvalidArgument(f"{name} is {_shown(arguments.get(name))}; it must be {wanted}")
+
+
+def _kinds(parameter: Mapping[str, Any]) -> set[str]:
+    """The JSON types that a parameter takes."""
+    return {str(choice.get("type")) for choice in parameter.get("anyOf", [parameter])}
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"

@@ -1,0 +1,82 @@
+"""The README by its own words: what it tells people to type is typed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kernelrepl.hosts import HOSTS
+from tests.mcp_hosts import COMMAND, DEADLINE_S
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
+SHELL = [line.strip() for kind, block in BLOCKS if kind == "sh" for line in block.splitlines() if line.strip()]
+SET_UP = [line for line in SHELL if line.startswith("python3 -m venv")]
+TYPED = [line for line in SHELL if line not in SET_UP]
+
+
+def type_in(line: str, environ: dict[str, str], cwd: Path) -> tuple[str, str]:
+    """Run one line of a shell block; returns what it prints, and what its comment promises."""
+    typed, _, comment = line.partition("#")
+    words = shlex.split(typed.replace(".venv/bin/", ""))
+    assert words[0] == "kernelrepl"
+    done = subprocess.run(
+        [str(COMMAND), *words[1:]], env=environ, cwd=cwd, capture_output=True, text=True, timeout=2 * DEADLINE_S
+    )
+    assert done.returncode == 0, (line, done.stdout, done.stderr)
+    return done.stdout, comment.strip()
+
+
+def test_two_lines_set_up_everything() -> None:
+    """One for the main job, one for the tests; both are run by the gate, from the wheel and from a clean clone."""
+    assert [line.split("&&")[-1].strip() for line in SET_UP] == [
+        ".venv/bin/kernelrepl demo",
+        ".venv/bin/python -m tests.gate",
+    ]
+    assert all(len(line.split("&&")) == 3 for line in SET_UP)
+
+
+@pytest.mark.slow
+def test_every_command_works_in_the_order_of_the_text(environ: dict[str, str], tmp_path: Path) -> None:
+    """And prints what its comment promises, where that is a value."""
+    assert len(TYPED) >= 10
+    for line in TYPED:
+        printed, comment = type_in(line, environ, tmp_path)
+        if value := re.match(r"(\d+),", comment):
+            assert printed.strip() == value[1]
+    assert list((tmp_path / "kernelrepl-demo").glob("*.png"))
+
+
+def test_every_host_that_is_named_is_known(environ: dict[str, str], tmp_path: Path) -> None:
+    """The comment behind `config` lists them all."""
+    [line] = [line for line in TYPED if "config claude" in line]
+    named = ["claude", *re.split(r"[ ,]+", line.partition("# or ")[2])]
+    assert sorted(named) == sorted(HOSTS)
+
+
+def test_the_python_block_runs(environ: dict[str, str]) -> None:
+    """As a script of its own."""
+    [block] = [block for kind, block in BLOCKS if kind == "python"]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block], env=environ, capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "42 {'created': [], 'changed': [], 'deleted': []}\n"
+
+
+def test_the_table_of_the_specification_quotes_it() -> None:
+    """Each row names something that stands there."""
+    spec = (Path(__file__).parent / "spec" / "python-session-management.md").read_text()
+    spec_words = set(re.findall(r"\w+", spec.lower()))
+    section = README.split("## Where it does as its specification says")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \|", section, re.M)[2:]
+    assert len(rows) >= 20
+    for row in rows:
+        words = re.findall(r"\w+", row.lower())
+        known = sum(word in spec_words for word in words)
+        assert known >= 0.8 * len(words), row
