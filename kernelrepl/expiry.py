@@ -41,14 +41,14 @@ class Expiry:
         self._seen: dict[int, tuple[str, float]] = {}
         """Of each inactive session when it was used last, and since when it has been known as inactive here."""
 
-    async def run(self) -> None:
+    async def run(self, every_s: float = EVERY_S) -> None:
         """Look now and every hour."""
         while True:
             try:
                 await self.look()
             except StorageFailed as error:
                 self._emit("expiry_failed", reason=str(error))
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(every_s)
 
     async def look(self) -> None:
         """Mark and delete what is due. What is in use at this moment is left alone."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from kernelrepl.expiry import Expiry
 from kernelrepl.manager import Origin
 from kernelrepl.policy import WITNESS_S, Retention, Standing, Verdict, judge
 from tests.conftest import Sessions
-from tests.mcp_hosts import until
+from tests.mcp_hosts import Place, call, host, kill_9, run, until
 
 pytestmark = pytest.mark.anyio
 
@@ -151,6 +154,47 @@ async def test_a_session_that_was_used_after_the_look_is_not_deleted(sessions: S
     await sessions.run("x = 2")
     assert not await sessions.manager.expire("s", view.info.last_used_at)
     assert await sessions.value("x") == "2"
+
+
+async def test_it_looks_at_once_and_again_and_again(sessions: Sessions) -> None:
+    """For as long as the keeper lives, whatever becomes of the sessions meanwhile."""
+    clocks = Clocks()
+    await sessions.run("x = 1", "first")
+    running = asyncio.create_task(clocks.expiry(sessions).run(every_s=0.001))
+    try:
+        for name, others in (("first", {}), ("second", {"first": "inactive"})):
+            await sessions.run("x = 1", name)
+            clocks.live(days=8)
+            wanted = {**others, name: "inactive"}
+
+            async def reached(wanted: dict[str, str] = wanted) -> bool:
+                return await states(sessions) == wanted
+
+            await until(reached)
+            clocks.date = datetime.now(UTC)
+    finally:
+        running.cancel()
+
+
+async def test_a_keeper_looks_at_its_start(environ: dict[str, str]) -> None:
+    """A session that was left alone while no keeper ran is inactive when the next one answers."""
+    place = Place(environ)
+    async with host(environ) as client:
+        await run(client, "x = 1", "old")
+        await run(client, "x = 1", "new")
+    kill_9(place.keeper)
+    with closing(sqlite3.connect(place.data_dir / "python_sessions.db")) as database:
+        database.execute("UPDATE sessions SET last_used_at = '2024-01-10T10:30:00.000Z' WHERE session_id = 'old'")
+        database.commit()
+    async with host(environ) as client:
+
+        async def found() -> bool:
+            listed = (await call(client, "python_list_sessions"))["sessions"]
+            return {e["session_id"]: e["state"] for e in listed} == {"new": "active", "old": "inactive"}
+
+        await until(found)
+        assert (await run(client, "x", "old"))["result"] == "1"
+        assert {e["state"] for e in (await call(client, "python_list_sessions"))["sessions"]} == {"active"}
 
 
 SECRET = "correct horse battery staple"
