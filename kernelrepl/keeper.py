@@ -17,6 +17,7 @@ import secrets
 import shutil
 import signal
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,7 @@ EXIT_GRACE_S = 10.0
 END_CLIENTS_S = 5.0
 """How long connections may take to end by themselves once they are closed."""
 STORAGE_RETRY_S = 60.0
+CANCELLATIONS = 1000
 HANDOVER_S = 20.0
 """How long a new keeper waits for one that is ending."""
 LINE_BYTES = 64 << 20
@@ -57,7 +59,8 @@ class Connection:
     """JSON-RPC ids of requests that it sends again because it lost their replies."""
     outputs: bool = False
     """It wants to have outputs as a notebook has them, too."""
-    gone: bool = False
+    cancelled: deque[str] = field(default_factory=lambda: deque(maxlen=CANCELLATIONS))
+    """JSON-RPC ids of the requests that it cancelled last. A client that only leaves cancels nothing."""
 
     def origin(self) -> Origin:
         settings = self.settings

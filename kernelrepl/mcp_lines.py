@@ -9,7 +9,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 
-from mcp_types import ErrorData, JSONRPCError, JSONRPCRequest, jsonrpc_message_adapter
+from mcp_types import (
+    ErrorData,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    jsonrpc_message_adapter,
+)
 from pydantic import ValidationError
 
 from kernelrepl.keeper import Connection
@@ -33,24 +40,29 @@ class LineReader:
             except (ValueError, ConnectionError):
                 line = b""  # a line over the limit, or a client that went away
             if not line:
-                # A client that leaves has not cancelled anything: executions go on without it.
-                self._connection.gone = True
                 return
             text = line.decode(errors="replace")
-            answer = _refusal(text)
-            if answer is None:
-                yield text
-            else:
-                self._writer.write(answer.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+            try:
+                message = jsonrpc_message_adapter.validate_json(text, by_name=False)
+            except ValidationError as error:
+                [problem, *_] = error.errors(include_url=False, include_input=False)
+                reason = f"not a message that can be read: {problem['msg']}"
+                self._answer(_error(_id_of(text), _INVALID_REQUEST, reason))
+                continue
+            if (refusal := _refusal(message)) is not None:
+                self._answer(refusal)
+                continue
+            if isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
+                # What the SDK then does looks the same as when the client leaves, and that cancels nothing.
+                self._connection.cancelled.append(str((message.params or {}).get("requestId")))
+            yield text
+
+    def _answer(self, error: JSONRPCError) -> None:
+        self._writer.write(error.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
 
 
-def _refusal(line: str) -> JSONRPCError | None:
-    """The answer to a line that the SDK would not answer; None if it would."""
-    try:
-        message = jsonrpc_message_adapter.validate_json(line, by_name=False)
-    except ValidationError as error:
-        [problem, *_] = error.errors(include_url=False, include_input=False)
-        return _error(_id_of(line), _INVALID_REQUEST, f"not a message that can be read: {problem['msg']}")
+def _refusal(message: JSONRPCMessage) -> JSONRPCError | None:
+    """The answer to a message that the SDK would not answer; None if it would."""
     if isinstance(message, JSONRPCRequest) and message.method == "tools/call":
         params = message.params or {}
         if not isinstance(params.get("arguments"), dict | None):

@@ -81,11 +81,8 @@ class Face:
         low = server._lowlevel_server
         stdin: Any = LineReader(reader, writer, connection)
         stdout: Any = LineWriter(writer)
-        try:
-            async with stdio_server(stdin, stdout) as (read_stream, write_stream):
-                await low.run(read_stream, write_stream, low.create_initialization_options())
-        finally:
-            connection.gone = True
+        async with stdio_server(stdin, stdout) as (read_stream, write_stream):
+            await low.run(read_stream, write_stream, low.create_initialization_options())
 
 
 def build_server(keeper: Keeper, *, operator: bool = False) -> MCPServer[Any]:
@@ -226,7 +223,7 @@ class Tools:
         try:
             await self._wait(ctx, job, wait)
         except anyio.get_cancelled_exc_class():
-            if not connection.gone:
+            if str(ctx.request_context.request_id) in connection.cancelled:
                 with anyio.CancelScope(shield=True):
                     await session.interrupt(job)
             raise

@@ -434,6 +434,20 @@ def test_a_host_that_leaves_ends_the_front_and_not_the_code(environ: dict[str, s
         assert place.said("ran") == 1
 
 
+def test_a_host_that_cancels_and_leaves_has_cancelled(environ: dict[str, str], place: Place, mode: str) -> None:
+    """Even if the keeper hears of both at the same time, as that of a program that ends by Ctrl-C does."""
+    with by_hand(environ, mode) as wire:
+        number = wire.ask_to_run(f"n = 1\n{says('ran')}\n{waits_for('never')}")
+        wait_until(lambda: place.said("ran"))
+        place.keeper.suspend()
+        wire.notify("notifications/cancelled", requestId=number)
+        assert wire.close() == 0
+        place.keeper.resume()
+    with by_hand(environ, mode) as wire:
+        waited = wire.ask("tools/call", name="python_wait", arguments={"session_id": "s"})
+        assert wire.result(waited)["status"] == "interrupted"
+
+
 def test_a_host_that_kills_its_servers_does_not_kill_the_code(environ: dict[str, str], place: Place, mode: str) -> None:
     """SIGKILL to the group of the front reaches neither keeper nor kernel."""
     with by_hand(environ, mode) as wire:
