@@ -47,10 +47,18 @@ def output_of(commit: Commit) -> Output:
     return output
 
 
+_OWN = {
+    "*environment": "working directory and environment",
+    "*random": "random state",
+    "*numpy.random": "random state of numpy",
+}
+"""What a session keeps under no name of its own, in words."""
+
+
 def unsaved_of(commit: Commit, storage_error: str | None) -> tuple[NotSaved, ...]:
     """What to say of each name whose value is not in the store after a commit."""
     # `_` is IPython's; that the last result was a generator is no loss to tell.
-    not_saved = [NotSaved(name, *entry) for name, entry in commit.unsaved.items() if name != "_"]
+    not_saved = [NotSaved(_OWN.get(name, name), *entry) for name, entry in commit.unsaved.items() if name != "_"]
     if storage_error is not None:
         not_saved += [
             NotSaved(name, kind, name, f"storage: {storage_error}")

@@ -11,11 +11,15 @@ from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, 
 from pydantic import BaseModel, Field
 
 from kernelrepl import notebook
+from kernelrepl.manager import SessionView
 from kernelrepl.model import Execution, Restored, Variable
 from kernelrepl.transcript import cut
 
 TEXT_CHARS = 10_000
 """The most that the text part of a result takes. The structured part has its own, larger, setting."""
+NOTHING_RAN = "nothing was running; this is the last outcome"
+IDLE_ENDED = "nothing was running; the kernel was ended all the same, and the next call restores what is saved"
+EARLIER_CHARS = 3000
 OUTPUTS_KEY = "kernelrepl/outputs"
 """Where a result carries its outputs as a notebook would store them, for connections that asked for it."""
 REMARKS_KEY = "kernelrepl/remarks"
@@ -84,7 +88,7 @@ class VariableInfo(BaseModel):
     name: str
     type: str
     size_bytes: int
-    saved: bool = Field(description="false: only in the running kernel, gone after a restart")
+    saved: bool = Field(description="false: the value is not stored; it is gone when the kernel has been restarted")
     updated_at: str
     summary: str = Field(description="a few words about the value: shape, columns, signature, first characters")
     reason: str | None = Field(default=None, description="why it is not saved")
@@ -201,6 +205,13 @@ def describe(execution: Execution) -> str:
     return "\n".join(parts + _endings(execution)) or "[no output]"
 
 
+def earlier(execution: Execution) -> str:
+    """The outcome of code that its own call did not wait for, as a note to a later one."""
+    figures = f"\n[{len(execution.output.figures)} figures are left out here]" if execution.output.figures else ""
+    text = cut(describe(execution), EARLIER_CHARS)
+    return f"code that an earlier call left running has ended since, with status {execution.status}:\n{text}{figures}"
+
+
 def remarks(execution: Execution) -> list[str]:
     """What is to be said of an execution beside its output."""
     restored = [] if execution.restored is None else [_describe_restored(execution.restored)]
@@ -209,7 +220,9 @@ def remarks(execution: Execution) -> list[str]:
 
 def _endings(execution: Execution) -> list[str]:
     lines = []
-    if execution.status not in ("ok", "error"):
+    if execution.session_id is None and execution.status == "timeout":
+        lines.append(f"[timeout] {_ENDED_ONCE}")
+    elif execution.status not in ("ok", "error"):
         error = execution.output.error
         died = error is not None and error.name == "KernelDied"  # then the note tells what is kept
         lines.append(f"[{execution.status}] {'' if died else _STATUS_HINT.get(execution.status, '')}".rstrip())
@@ -219,6 +232,10 @@ def _endings(execution: Execution) -> list[str]:
     return lines
 
 
+_ENDED_ONCE = (
+    "without a session_id code is ended after `wait` or `timeout` seconds, and nothing of it is kept; "
+    "give a session_id to code that takes longer"
+)
 _STATUS_HINT = {
     "running": "it goes on; python_wait collects the result, python_interrupt stops it",
     "timeout": "it was stopped at its timeout; what it had changed until then is kept",
@@ -264,3 +281,27 @@ def of_variables(session_id: str, variables: list[Variable]) -> tuple[VariablesR
     ]
     text = "\n".join([f"{len(entries)} variables in {session_id!r}", *lines])
     return VariablesResult(session_id=session_id, variable_count=len(entries), variables=entries), text
+
+
+def of_sessions(views: list[SessionView]) -> tuple[SessionsResult, str]:
+    entries = [
+        SessionEntry(
+            session_id=view.info.session_id,
+            created_at=view.info.created_at,
+            last_used_at=view.info.last_used_at,
+            variable_count=view.info.variable_count,
+            total_executions=view.info.total_executions,
+            size_bytes=view.info.size_bytes,
+            state=view.info.state,
+            kernel=view.kernel,
+            sandbox=view.sandbox,
+        )
+        for view in views
+    ]
+    lines = [
+        f"{e.session_id}: {e.variable_count} variables, {e.total_executions} executions,"
+        f" kernel {e.kernel}, sandbox {e.sandbox}"
+        for e in entries
+    ]
+    text = "\n".join([f"{len(entries)} sessions", *lines])
+    return SessionsResult(session_count=len(entries), sessions=entries), text

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Annotated, Any
 
 import anyio
@@ -30,14 +31,17 @@ from kernelrepl.keeper import Connection, Keeper
 from kernelrepl.mcp_arguments import Server, refused
 from kernelrepl.mcp_lines import LineReader, LineWriter
 from kernelrepl.mcp_results import (
+    IDLE_ENDED,
+    NOTHING_RAN,
     OUTPUT_URI,
     ChangedResult,
     KeeperStatus,
     ReplResult,
-    SessionEntry,
     SessionsResult,
     VariablesResult,
+    earlier,
     of_execution,
+    of_sessions,
     of_variables,
 )
 from kernelrepl.model import Execution
@@ -127,14 +131,24 @@ def _reply(execution: Execution) -> CallToolResult:
     return of_execution(execution, connection.settings.max_output_chars, outputs=connection.outputs)
 
 
+def _deliver(session: Session, job: Job) -> CallToolResult:
+    """A job as far as it has come; with it the outcome of earlier code that no call has got."""
+    if not job.result.done():
+        if job not in session.uncollected:
+            session.uncollected.append(job)
+        return _reply(session.running(job))
+    execution = job.result.result()
+    ended = [other for other in session.uncollected if other.result.done()]
+    session.uncollected = [other for other in session.uncollected if other not in ended]
+    others = [other for other in ended if other is not job and not other.result.exception()]
+    notes = [note for note in (execution.note, *(earlier(other.result.result()) for other in others)) if note]
+    return _reply(replace(execution, note="; ".join(notes) or None))
+
+
 def _answer(structured: BaseModel, text: str) -> CallToolResult:
     return CallToolResult(
         content=[TextContent(type="text", text=text)], structured_content=structured.model_dump(mode="json")
     )
-
-
-def _said(error: KernelReplError) -> ToolError:
-    return ToolError(str(error))
 
 
 def _typed(tool: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -176,7 +190,8 @@ class Tools:
 
         State persists under session_id across calls, crashes and restarts: when the reply arrives, everything the code
         changed is stored. The last expression is echoed; figures come back as images. If the code takes longer than
-        `wait` seconds the reply has status "running" and the output so far: collect the rest with python_wait.
+        `wait` seconds the reply has status "running" and the output so far: collect the outcome with python_wait.
+        Without session_id it is ended then, and nothing is kept.
         """
         connection = _connection.get()
         try:
@@ -195,7 +210,7 @@ class Tools:
             )
             return await self._collect(ctx, connection, started, wait)
         except KernelReplError as error:
-            raise _said(error) from error
+            raise ToolError(str(error)) from error
 
     async def _run_once(
         self, ctx: Context[Any, Any], connection: Connection, code: str, wait: float, timeout: float | None
@@ -227,8 +242,7 @@ class Tools:
                 with anyio.CancelScope(shield=True):
                     await session.interrupt(job)
             raise
-        execution = job.result.result() if job.result.done() else session.running(job)
-        return _reply(execution)
+        return _deliver(session, job)
 
     async def _wait(self, ctx: Context[Any, Any], job: Job, wait: float | None) -> None:
         """Until the execution is over or `wait` has passed; says from time to time that it goes on."""
@@ -261,16 +275,16 @@ class Tools:
                 return _reply(found)
             session, job = found
             await self._wait(ctx, job, wait)
-            execution = job.result.result() if job.result.done() else session.running(job)
-            return _reply(execution)
+            return _deliver(session, job)
         except KernelReplError as error:
-            raise _said(error) from error
+            raise ToolError(str(error)) from error
 
     async def python_interrupt(
         self,
         session_id: SessionId,
         force: Annotated[
-            bool, Field(description="end the kernel at once if the code ignores interrupts; variables are restored")
+            bool,
+            Field(description="end the kernel at once, even an idle one; what is saved is restored by the next call"),
         ] = False,
     ) -> Annotated[CallToolResult, ReplResult]:
         """Interrupt the code that runs in a session, like Ctrl-C, and return its outcome.
@@ -281,17 +295,18 @@ class Tools:
         try:
             found = await self._keeper.manager.latest(session_id)
             if isinstance(found, Execution):
-                return _reply(found)
+                return _reply(replace(found, note=NOTHING_RAN))
             session, job = found
+            if job.result.done():
+                if force:
+                    await session.hibernate()
+                return _reply(replace(job.result.result(), note=IDLE_ENDED if force else NOTHING_RAN))
             await session.interrupt(job, force=force)
             if force:
                 await asyncio.wait({job.result})
-            if job.result.done():
-                return _reply(job.result.result())
-            running = session.running(job)
-            return _reply(running)
+            return _deliver(session, job)
         except KernelReplError as error:
-            raise _said(error) from error
+            raise ToolError(str(error)) from error
 
     async def python_list_variables(self, session_id: SessionId) -> Annotated[CallToolResult, VariablesResult]:
         """List the variables of a session with type and size, and whether each one is saved.
@@ -301,7 +316,7 @@ class Tools:
         try:
             variables = await self._keeper.manager.list_variables(session_id)
         except KernelReplError as error:
-            raise _said(error) from error
+            raise ToolError(str(error)) from error
         return _answer(*of_variables(session_id, variables))
 
     async def python_list_sessions(self) -> Annotated[CallToolResult, SessionsResult]:
@@ -309,35 +324,15 @@ class Tools:
         try:
             views = await self._keeper.manager.list_sessions()
         except KernelReplError as error:
-            raise _said(error) from error
-        entries = [
-            SessionEntry(
-                session_id=view.info.session_id,
-                created_at=view.info.created_at,
-                last_used_at=view.info.last_used_at,
-                variable_count=view.info.variable_count,
-                total_executions=view.info.total_executions,
-                size_bytes=view.info.size_bytes,
-                state=view.info.state,
-                kernel=view.kernel,
-                sandbox=view.sandbox,
-            )
-            for view in views
-        ]
-        lines = [
-            f"{e.session_id}: {e.variable_count} variables, {e.total_executions} executions,"
-            f" kernel {e.kernel}, sandbox {e.sandbox}"
-            for e in entries
-        ]
-        text = "\n".join([f"{len(entries)} sessions", *lines])
-        return _answer(SessionsResult(session_count=len(entries), sessions=entries), text)
+            raise ToolError(str(error)) from error
+        return _answer(*of_sessions(views))
 
     async def python_clear_session(self, session_id: SessionId) -> Annotated[CallToolResult, ChangedResult]:
-        """Remove all variables from a session. The session, its files and its history stay."""
+        """Remove all variables from a session, when code that runs in it has ended. Files and history stay."""
         try:
             count = await self._keeper.manager.clear(session_id, _connection.get().origin())
         except KernelReplError as error:
-            raise _said(error) from error
+            raise ToolError(str(error)) from error
         message = f"{count} variables removed from {session_id!r}; files and history are kept"
         return _answer(ChangedResult(session_id=session_id, message=message), message)
 
@@ -351,9 +346,9 @@ class Tools:
         except UnknownSession as error:
             # The first try of this very call may have done it, and only its reply was lost.
             if json.dumps(ctx.request_context.request_id) not in connection.resumed:
-                raise _said(error) from error
+                raise ToolError(str(error)) from error
         except KernelReplError as error:
-            raise _said(error) from error
+            raise ToolError(str(error)) from error
         message = f"session {session_id!r} is deleted"
         return _answer(ChangedResult(session_id=session_id, message=message), message)
 

@@ -58,6 +58,8 @@ class Session:
         self.waiting = 0
         self.unfinished: dict[str, Job] = {}
         """Jobs by request id, queued or running."""
+        self.uncollected: list[Job] = []
+        """Jobs whose calls returned before they had ended, and whose outcome nobody has got yet."""
         self.greeting: str | None = None
         """What the first result says about how this session came to be."""
         self.unsaved: set[str] = set()

@@ -325,10 +325,49 @@ async def test_a_forced_interrupt_ends_code_that_ignores_interrupts(client: Clie
 
 
 async def test_an_interrupt_with_nothing_to_interrupt_returns_the_last_outcome(client: Client, s: str) -> None:
-    """It came too late, which is no error."""
+    """It came too late, which is no error, and says so."""
     result = await run(client, "6 * 7", s)
-    assert await call(client, "python_interrupt", session_id=s) == result
+    note = "nothing was running; this is the last outcome"
+    assert await call(client, "python_interrupt", session_id=s) == {**result, "note": note}
     assert await call(client, "python_wait", session_id=s, wait=0) == result
+
+
+async def test_force_ends_an_idle_kernel_too(client: Client, s: str) -> None:
+    """A model may want to free what it takes; the next call restores what is saved."""
+    before = await run(client, "import os, threading\nx, lock = 1, threading.Lock()\nos.getpid()", s)
+    forced = await call(client, "python_interrupt", session_id=s, force=True)
+    assert "the kernel was ended all the same" in forced["note"]
+    after = await run(client, "os.getpid()", s)
+    assert after["result"] != before["result"]
+    assert "x" in after["restored"]["names"]
+    assert [(e["name"], "a lock cannot be saved" in e["reason"]) for e in after["restored"]["not_restored"]] == [
+        ("lock", True)
+    ]
+
+
+async def test_an_outcome_that_nobody_collected_comes_with_the_next_result(
+    client: Client, place: Place, s: str
+) -> None:
+    """Once; and it does not when it was collected."""
+    running = await run(client, f"print('accuracy 0.93')\n{waits_for('go')}\n'IMPORTANT'", s, wait=0)
+    assert running["status"] == "running"
+    queued = asyncio.create_task(run(client, "1 + 1", s))
+    await until(lambda: place.file("", s).is_dir())
+    place.file("go", s).touch()
+    result = await queued
+    assert result["result"] == "2"
+    assert "has ended since, with status ok:\naccuracy 0.93\n'IMPORTANT'" in result["note"]
+    assert (await run(client, "3", s))["note"] is None
+    await run(client, "4", s, wait=0)
+    assert (await call(client, "python_wait", session_id=s))["result"] == "4"
+    assert (await run(client, "5", s))["note"] is None
+
+
+async def test_code_without_a_session_says_why_it_was_ended(client: Client) -> None:
+    """Nobody could come back for it, and nothing is kept."""
+    result = await client.call_tool("python_repl", {"code": "while True: pass", "wait": 0.5})
+    text = text_of(result)
+    assert "without a session_id code is ended after `wait` or `timeout` seconds, and nothing of it is kept" in text
 
 
 async def test_cancelling_a_call_interrupts_its_code(client: Client, place: Place, s: str) -> None:
@@ -386,9 +425,14 @@ async def test_progress_arrives_while_code_runs(client: Client, place: Place, s:
 async def test_a_call_without_a_session_leaves_nothing(client: Client, place: Place) -> None:
     """Fresh kernel, no rows, no files, no process afterwards."""
     tables = [name for (name,) in place.rows("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    sessions = await call(client, "python_list_sessions")
+
+    async def settled() -> dict[str, Any] | None:
+        listed = await call(client, "python_list_sessions")
+        return listed if all(entry["kernel"] in ("idle", "asleep") for entry in listed["sessions"]) else None
+
+    sessions = await until(settled)  # others may still be about to end what a test before this one began
     before = {table: place.rows(f"SELECT COUNT(*) FROM {table}") for table in tables}
-    workspaces = set((place.data_dir / "workspaces").iterdir())
+    workspaces = set(place.data_dir.glob("workspaces/*"))
     code = "import os, pathlib\nx = 1; pathlib.Path('here').touch()\nprint(os.getpid(), os.getcwd())\nsorted(globals())"
     result = await call(client, "python_repl", code=code)
     assert result["status"] == "ok"
@@ -400,7 +444,7 @@ async def test_a_call_without_a_session_leaves_nothing(client: Client, place: Pl
     assert again["result"] == "(False, False, False)"
     assert await call(client, "python_list_sessions") == sessions
     assert {table: place.rows(f"SELECT COUNT(*) FROM {table}") for table in tables} == before
-    assert set((place.data_dir / "workspaces").iterdir()) == workspaces
+    assert set(place.data_dir.glob("workspaces/*")) == workspaces
     assert not list(place.runtime_dir.glob("once-*"))
 
 

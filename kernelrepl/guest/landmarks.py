@@ -11,6 +11,7 @@ import pickle
 import sys
 import types
 import weakref
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kernelrepl.guest import recipes
@@ -30,17 +31,51 @@ _KNOWN = {
 }
 
 
-def landmarks(namespace: dict[str, Any]) -> dict[int, tuple[str, str]]:
-    """id -> (module, attribute); the attribute is empty for the namespace of a module."""
-    found = {}
-    for name, module in list(sys.modules.items()):
-        space = getattr(module, "__dict__", None)
-        if type(space) is dict and space is not namespace and name != "__main__":
-            found[id(space)] = (name, "")
-    for name, attributes in _KNOWN.items():
-        space = getattr(sys.modules.get(name), "__dict__", {})
-        found.update((id(space[each]), (name, each)) for each in attributes if each in space)
-    return found
+class Landmarks:
+    """Which objects are one of a kind, and where to find them: module and attribute.
+
+    The attribute is empty for the namespace of a module. Asked about every object that is saved, and made for every
+    pass: the table of modules is taken over from the pass before while nothing was imported. What it says is checked
+    when it is used, because a number may belong to another object by then.
+    """
+
+    def __init__(self, namespace: dict[str, Any], before: Landmarks | None = None) -> None:
+        self._namespace = namespace
+        self._stamp = (len(sys.modules), next(reversed(sys.modules), None))
+        if before is not None and before._stamp == self._stamp:
+            self._modules = before._modules
+        else:
+            self._modules = dict(self._spaces())
+        self._known = dict(self._attributes())
+
+    def _spaces(self) -> Iterator[tuple[int, tuple[str, str]]]:
+        for name, module in list(sys.modules.items()):
+            space = getattr(module, "__dict__", None)
+            if type(space) is dict and space is not self._namespace and name != "__main__":
+                yield id(space), (name, "")
+
+    @staticmethod
+    def _attributes() -> Iterator[tuple[int, tuple[str, str]]]:
+        for name, attributes in _KNOWN.items():
+            space = getattr(sys.modules.get(name), "__dict__", {})
+            for attribute in attributes:
+                if attribute in space:
+                    yield id(space[attribute]), (name, attribute)
+
+    def find(self, obj: Any) -> Any:
+        """Module and attribute of an object that must not be saved as a copy; None for every other object."""
+        key = id(obj)
+        if key in self._known:
+            return self._known[key]  # made a moment ago, of what the modules hold
+        found = self._modules.get(key)
+        if found is not None and getattr(sys.modules.get(found[0]), "__dict__", None) is obj:
+            return found
+        return None
+
+    def among(self, memo: Mapping[int, tuple[int, Any]]) -> bool:
+        """Whether a pickler's memo has a dict or a list that is one of them."""
+        keys = (self._known.keys() & memo.keys()) | (self._modules.keys() & memo.keys())
+        return any(type(memo[key][1]) in (dict, list) and self.find(memo[key][1]) is not None for key in keys)
 
 
 def reduce_module(pickler: ComponentPickler, obj: types.ModuleType) -> Any:

@@ -67,21 +67,23 @@ class _Sink(io.RawIOBase):
 class Surroundings:
     """What of the running session the pickler must know: shared by all streams of one pass."""
 
-    def __init__(self, namespace: dict[str, Any], main_module: types.ModuleType, shell: Any) -> None:
+    def __init__(
+        self, namespace: dict[str, Any], main_module: types.ModuleType, shell: Any, before: Any = None
+    ) -> None:
         self.namespace = namespace
         self.main_module = main_module
         self.shell = shell
         self.imported: set[str] = set()
         """Submodules that import statements of the session named."""
         self.arrays = ArraySupport()
-        self.landmarks = landmarks.landmarks(namespace)
+        self.landmarks = landmarks.Landmarks(namespace, before)
         self._by_reference: dict[int, tuple[Any, bool]] = {}
         self.shareable_kinds: dict[type, bool] = {}
         self._reducers: dict[type, Reducer | None] = {}
 
     def renewed(self) -> Surroundings:
         """The same session, looked at anew."""
-        around = Surroundings(self.namespace, self.main_module, self.shell)
+        around = Surroundings(self.namespace, self.main_module, self.shell, self.landmarks)
         around.imported = self.imported
         return around
 
@@ -189,7 +191,7 @@ class ComponentPickler(cloudpickle.Pickler):
         return _SetAside(len(self.buffers) - 1)
 
     def reducer_override(self, obj: Any) -> Any:
-        known = self.around.landmarks.get(id(obj))
+        known = self.around.landmarks.find(obj)
         if known is not None and type(obj) is not types.ModuleType:
             return recipes.attribute, known
         reduce = self.around.reducer(type(obj))
@@ -255,7 +257,7 @@ class LandmarkAwarePickler(ComponentPickler):
     def persistent_id(self, obj: Any) -> Any:
         if obj is self.around.namespace:
             return "namespace"
-        return self.around.landmarks.get(id(obj)) if type(obj) in (dict, list) else None
+        return self.around.landmarks.find(obj) if type(obj) in (dict, list) else None
 
 
 def _reduce_shell(pickler: ComponentPickler, obj: Any) -> Any:
@@ -328,7 +330,7 @@ def _shareable(memo: dict[int, tuple[int, Any]], pickler: ComponentPickler) -> I
             continue
         if kind is types.FunctionType and key not in pickler.inline_functions:
             continue
-        if value is around.main_module or value is around.shell or key in around.landmarks:
+        if value is around.main_module or value is around.shell or around.landmarks.find(value) is not None:
             continue
         yield value
 
@@ -348,7 +350,7 @@ def _holds_landmark(memo: dict[int, tuple[int, Any]], around: Surroundings) -> b
     """Whether a stream holds a dict or list that must not come back as a copy."""
     if id(around.namespace) in memo:
         return True
-    return any(type(memo[key][1]) in (dict, list) for key in around.landmarks.keys() & memo.keys())
+    return around.landmarks.among(memo)
 
 
 def dump(

@@ -147,6 +147,12 @@ class Saving:
         own.pop(ENVIRONMENT, None)
         for what, why in failed + self.environment.apply(own):
             not_restored.append({"name": what, "type": "", "reason": why})
+        # What was never stored is as gone as what failed, and whoever comes back may not have been there.
+        not_restored += [
+            {"name": name, "type": "", "reason": story}
+            for name, story in start["stories"].items()
+            if name != "_" and not name.startswith("*")
+        ]
         stored = [part.roots for part in parts.values() if part.key not in loader.failures]
         snap.rebase(names, stored, self.environment.own_values())
         restored = sorted(name for name in names if not name.startswith("*") and name != "_")

@@ -23,6 +23,16 @@ _MACHINERY = (*(f"{Path(file).parent}{os.sep}" for file in _FOLDERS), str(bdb.__
 _MOST_FRAMES = 24
 _ASYNCIO_RUN = ("asyncio.run() cannot be called from a running event loop", "This event loop is already running")
 
+_PACKAGES = {
+    "sklearn": "scikit-learn",
+    "cv2": "opencv-python",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "bs4": "beautifulsoup4",
+    "skimage": "scikit-image",
+}
+"""Where the name to install is not the one to import."""
+
 
 def readable(error: BaseException) -> BaseException:
     """The error itself, or one of the same name in its stead if its text cannot be read."""
@@ -94,7 +104,7 @@ def hint(error: BaseException) -> str | None:
             return None
         return (
             f"if it is a package, install it into the environment that runs the kernels: "
-            f"{sys.executable} -m pip install {package}"
+            f"{sys.executable} -m pip install {_PACKAGES.get(package, package)}"
         )
     if isinstance(error, RuntimeError) and str(error).startswith(_ASYNCIO_RUN):
         return "the event loop runs already: use `await` at the top level of the code"
