@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -18,7 +20,7 @@ from pydantic_settings import (
 
 from kernelrepl import rendezvous
 from kernelrepl.errors import InvalidSettings
-from kernelrepl.model import Limits
+from kernelrepl.model import Limits, Resources
 from kernelrepl.policy import Retention
 
 PREFIX = rendezvous.PREFIX
@@ -32,7 +34,14 @@ def _limit(value: Any) -> Any:
     return None if lifted else value
 
 
+def _paths(value: Any) -> Any:
+    """In the environment one text, as PATH is; in the file a list."""
+    return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(_paths), NoDecode]
 ByteLimit = Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_limit)]
+CountLimit = Annotated[Annotated[int, Field(ge=16)] | None, BeforeValidator(_limit)]
 DayLimit = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_limit)]
 
 
@@ -43,7 +52,13 @@ class _Environment(EnvSettingsSource):
     """Hosts that fill in a template leave a place empty that nobody chose."""
 
     def __call__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__call__().items() if value != "" or name not in _PLACES}
+        found = {name: value for name, value in super().__call__().items() if value != "" or name not in _PLACES}
+        if found.pop("sandbox", "on") != "on":
+            raise InvalidSettings(
+                f'{PREFIX}SANDBOX does not switch the sandbox off: only a person does, with sandbox = "off" in'
+                f" {rendezvous.config_file()}"
+            )
+        return found
 
 
 _PLACES = ("data_dir", "runtime_dir", "python")
@@ -63,6 +78,27 @@ class Settings(BaseSettings):
         default=10_000_000, description="the largest variable that is saved, in bytes"
     )
     max_session_bytes: ByteLimit = Field(default=100_000_000, description="the most one session may store, in bytes")
+    max_memory_bytes: ByteLimit = Field(
+        default=4_000_000_000, description="the most memory a kernel with all its processes may take, in bytes"
+    )
+    max_processes: CountLimit = Field(default=512, description="the most processes and threads of one kernel")
+    max_open_files: int = Field(
+        default=1024, ge=64, le=1_000_000, description="the most files that one process of a kernel has open"
+    )
+    max_workspace_bytes: ByteLimit = Field(
+        default=1_000_000_000, description="the most that the files of one session may take, in bytes"
+    )
+    max_workspace_files: CountLimit = Field(default=100_000, description="the most files of one session")
+    max_tmp_bytes: ByteLimit = Field(
+        default=512_000_000, description="the most that a kernel's /tmp, and its /dev/shm, may hold, in bytes"
+    )
+    allow_read: Paths = Field(
+        default=(), description="files and folders that new sessions may read, beside their own workspace"
+    )
+    allow_write: Paths = Field(default=(), description="files and folders that new sessions may also write to")
+    sandbox: Literal["on", "off"] = Field(
+        default="on", description='"off" runs kernels with your own rights; only the config file can say it'
+    )
     max_output_chars: int = Field(
         default=20_000, ge=200, description="the longest stdout, stderr or result in a reply, in characters"
     )
@@ -99,6 +135,16 @@ class Settings(BaseSettings):
 
     def limits(self) -> Limits:
         return Limits(self.max_variable_bytes, self.max_session_bytes, self.save_deadline_s)
+
+    def resources(self) -> Resources:
+        return Resources(
+            self.max_memory_bytes,
+            self.max_processes,
+            self.max_open_files,
+            self.max_workspace_bytes,
+            self.max_workspace_files,
+            self.max_tmp_bytes,
+        )
 
 
 SESSION_SETTINGS = rendezvous.SESSION_SETTINGS

@@ -40,6 +40,38 @@ class UnknownSession(KernelReplError):
         super().__init__(f"there is no session {session_id!r}: {hint}")
 
 
+class NoSessionYet(UnknownSession):
+    """Files are to go into a session that is not there."""
+
+    def __init__(self, session_id: str, close: Iterable[str] = ()) -> None:
+        self.session_id = session_id
+        self.close = tuple(close)
+        meant = f"did you mean {' or '.join(map(repr, self.close))}? " if self.close else ""
+        KernelReplError.__init__(
+            self,
+            f"there is no session {session_id!r}: {meant}create it first by running code in it, for example"
+            f" `kernelrepl exec -s {session_id} 1`",
+        )
+
+
+class WorkspaceFileRefused(KernelReplError):
+    """Something in a workspace is not what can be copied, or a file cannot be put there."""
+
+    def __init__(self, path: str, why: str, remedy: str) -> None:
+        super().__init__(f"'{path}' {why}; {remedy}")
+        self.path = path
+        self.why = why
+
+
+class CopyFailed(KernelReplError):
+    """The file outside of the workspace cannot be read or written."""
+
+    def __init__(self, path: str, why: str, remedy: str) -> None:
+        super().__init__(f"'{path}' {why}; {remedy}")
+        self.path = path
+        self.why = why
+
+
 class InvalidArgument(KernelReplError):
     """An argument of a call is out of its range."""
 
@@ -76,6 +108,40 @@ class KernelStartFailed(KernelReplError):
             f" installed; a session keeps the one it first ran with, `kernelrepl doctor` shows yours{tail}"
         )
         self.log = log
+
+
+class AccessRefused(KernelReplError):
+    """A path cannot be granted to sessions."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"{path!r} in allow_read or allow_write {why}")
+        self.path = path
+
+
+class SandboxUnavailable(KernelReplError):
+    """Nothing here can confine a kernel, so none is started."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"no kernel was started, because it could not be confined: {why}. What helps: on Ubuntu 24.04 and later"
+            " `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`; in Docker or Podman the seccomp profile"
+            " of the README; elsewhere Linux 5.13 or later with user namespaces. `kernelrepl doctor` shows what is"
+            ' missing; sandbox = "off" in config.toml runs code with your own rights instead'
+        )
+        self.why = why
+
+
+class SandboxTooWeak(KernelReplError):
+    """A session was made in a stronger sandbox than there is now."""
+
+    def __init__(self, session_id: str, made_in: str, now: str) -> None:
+        super().__init__(
+            f"session {session_id!r} was made with sandbox {made_in} and is not opened with {now}: what its code left"
+            " behind would run with less in its way; start the keeper where that sandbox is possible, or remove"
+            ' sandbox = "off" from config.toml'
+        )
+        self.session_id = session_id
+        self.made_in = made_in
 
 
 class SessionDeleted(KernelReplError):

@@ -14,7 +14,6 @@ import logging
 import logging.handlers
 import os
 import secrets
-import shutil
 import signal
 import time
 from collections import deque
@@ -23,15 +22,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import zmq.asyncio
 
-from kernelrepl import __version__, config, rendezvous
+from kernelrepl import __version__, config, confinement, rendezvous
+from kernelrepl.confinement import Confinement, Grants, base_environment
 from kernelrepl.errors import InvalidSettings, KeeperRunning, KeeperUnavailable, KernelReplError, StorageFailed
 from kernelrepl.expiry import Expiry
 from kernelrepl.kernel import spawn
 from kernelrepl.kernel.launch import Launcher
-from kernelrepl.manager import Manager, Origin, Places, base_environment
+from kernelrepl.manager import Manager, Origin
+from kernelrepl.sandbox import probe
 from kernelrepl.session import Means
 from kernelrepl.store import Store
 
@@ -64,7 +64,10 @@ class Connection:
 
     def origin(self) -> Origin:
         settings = self.settings
-        return Origin(self.name, settings.limits(), settings.python)
+        grants = Grants(
+            settings.limits(), settings.python, settings.resources(), settings.allow_read, settings.allow_write
+        )
+        return Origin(self.name, grants)
 
 
 Face = Callable[["Keeper", Connection, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -112,17 +115,15 @@ class Keeper:
             lock = stack.enter_context(_exclusive(self.data_dir))
             rendezvous.check_sockets_fit(self.runtime_dir)
             rendezvous.make_private(self.runtime_dir, config.PREFIX + "RUNTIME_DIR")
-            for stale in (*self.runtime_dir.glob("k-*"), *self.runtime_dir.glob("once-*")):
-                shutil.rmtree(stale, ignore_errors=True)  # a keeper that was killed left it
+            confinement.clean(self.runtime_dir)
             store = self._make_store(self.data_dir / "python_sessions.db")
             store.open()
             stack.callback(store.close)
             context = zmq.asyncio.Context()
             stack.callback(context.destroy, 0)
             means = Means(self._launcher, context, store, self._emit)
-            cache = Path(platformdirs.user_cache_dir("kernelrepl", appauthor=False))
-            places = Places(self.data_dir, self.runtime_dir, self.settings.python, base_environment(os.environ, cache))
-            self.manager = Manager(places, means, idle_timeout_s=self.settings.idle_timeout_s)
+            sandbox = await self._confinement(base_environment(os.environ, rendezvous.cache_dir()))
+            self.manager = Manager(self.data_dir, sandbox, means, idle_timeout_s=self.settings.idle_timeout_s)
             stack.push_async_callback(self.manager.close)
             stack.callback(self._close_sockets)
             await self._listen()
@@ -141,6 +142,19 @@ class Keeper:
             _log.info("serving %s, pid %d", self.data_dir, os.getpid())
             await self.stopping.wait()
             _log.info("stopping")
+
+    async def _confinement(self, environment: dict[str, str]) -> Confinement:
+        """Find out, by trying, how kernels can be confined here."""
+        python = self.settings.python
+        tier = None
+        if self.settings.sandbox == "on":
+            known = self.runtime_dir / "sandbox.json"
+            tier = await asyncio.to_thread(probe, python, environment, self.runtime_dir, known)
+            _log.info("sandbox: %s%s", tier.label, f" ({tier.why})" if tier.why else "")
+        else:
+            _log.warning("sandbox: off, by config.toml; kernels run with your own rights")
+        never = (self.data_dir.resolve(), self.runtime_dir.resolve(), rendezvous.config_file().resolve())
+        return Confinement(tier, python, self.runtime_dir, never, environment)
 
     def _socket(self, name: str) -> Path:
         return self.runtime_dir / f"{name}.sock"

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-import shutil
-import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kernelrepl import transcript
+from kernelrepl import transcript, trees
 from kernelrepl.checks import check_code, check_session_id, check_timeout, close_ids
+from kernelrepl.confinement import Confinement, Fixed, Grants
 from kernelrepl.errors import NothingRunning, StorageFailed, UnknownSession
 from kernelrepl.job import Job
-from kernelrepl.kernel import Launch
 from kernelrepl.lifecycle import State
-from kernelrepl.model import Execution, Limits, SessionInfo, Variable
+from kernelrepl.model import Execution, SessionInfo, Variable
 from kernelrepl.recorder import NullRecorder, StoreRecorder
+from kernelrepl.sandbox import Access
 from kernelrepl.session import Means, Session
 from kernelrepl.store.reading import ExecutionRow
 
@@ -29,18 +27,7 @@ class Origin:
     """Who asks: what a new session gets is taken from here, and the row says who ran it."""
 
     name: str = "unknown"
-    limits: Limits = field(default_factory=Limits)
-    python: str | None = None
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where a keeper keeps things."""
-
-    data_dir: Path
-    runtime_dir: Path
-    python: str
-    environment: Mapping[str, str] = field(default_factory=dict)
+    grants: Grants = field(default_factory=Grants)
 
 
 @dataclass(frozen=True)
@@ -56,9 +43,12 @@ class SessionView:
 class Manager:
     """All sessions of one keeper."""
 
-    def __init__(self, places: Places, means: Means, *, sandbox: str = "off", idle_timeout_s: float = 900.0) -> None:
-        self.places = places
-        self.sandbox = sandbox
+    def __init__(
+        self, data_dir: Path, confinement: Confinement, means: Means, *, idle_timeout_s: float = 900.0
+    ) -> None:
+        self.data_dir = data_dir
+        self.confinement = confinement
+        self.sandbox = confinement.label
         self.idle_timeout_s = idle_timeout_s
         self._means = means
         self._store = means.store
@@ -128,15 +118,15 @@ class Manager:
         """Start code in a fresh kernel that leaves nothing. End it with `discard`."""
         check_code(code)
         check_timeout(timeout_s)
+        fixed = await asyncio.to_thread(self.confinement.fix, origin.grants)
         try:
-            self.places.runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # if somebody has cleaned it away
-            workspace = Path(tempfile.mkdtemp(prefix="once-", dir=self.places.runtime_dir))
+            workspace = self.confinement.make_passing_workspace()
         except OSError as error:
-            raise _no_directory(self.places.runtime_dir, error) from error
+            raise _no_directory(self.confinement.runtime_dir, error) from error
         session = Session(
             None,
-            self._launch(workspace, origin.python),
-            origin.limits,
+            self.confinement.launch(workspace, fixed),
+            fixed.limits,
             NullRecorder(),
             self._means,
             sandbox=self.sandbox,
@@ -148,7 +138,7 @@ class Manager:
         """End a session that leaves nothing, and its workspace."""
         self._transient.discard(session)
         await session.close()
-        await asyncio.to_thread(shutil.rmtree, session.launch.workspace, True)
+        await asyncio.to_thread(trees.remove, session.launch.workspace)
 
     async def latest(self, session_id: str) -> tuple[Session, Job] | Execution:
         """The execution that runs in a session, or the last one that did. Raises NothingRunning."""
@@ -179,27 +169,31 @@ class Manager:
     async def _load_session(self, session_id: str, origin: Origin) -> Session:
         found = await self._store.find_session(session_id)
         expired_at = None
+        grants = origin.grants
         if found is None:
-            fixed: dict[str, Any] = {"limits": asdict(origin.limits), "python": origin.python, "sandbox": self.sandbox}
+            fixed = await asyncio.to_thread(self.confinement.fix, grants)
             name = secrets.token_hex(8)
             await self._make_workspace(name)
-            key = await self._store.create_session(session_id, name, fixed)
+            key = await self._store.create_session(session_id, name, fixed.dump())
             expired_at = await self._store.pop_tombstone(session_id)
         else:
-            info, fixed = found
+            info, stored = found
             key, name = info.key, info.workspace
-            await self._make_workspace(name)
-            if info.total_executions == 0 and fixed["python"] != origin.python:
+            before = Fixed.load(stored)
+            fixed = before
+            if info.total_executions == 0 and before.python != grants.python:
                 # No kernel ever came up in it: what was wrong may have been the interpreter.
-                fixed = {**fixed, "python": origin.python}
-                await self._store.fix_session(key, fixed)
-        limits = Limits(**fixed["limits"])
+                fixed = replace(before, python=grants.python)
+            fixed = self.confinement.admit(session_id, fixed)
+            await self._make_workspace(name)
+            if fixed != before:
+                await self._store.fix_session(key, fixed.dump())
         self._keys[session_id] = key
         session = Session(
             session_id,
-            self._launch(self._workspace(name), fixed["python"]),
-            limits,
-            StoreRecorder(key, self._store, limits),
+            self.confinement.launch(self._workspace(name), fixed),
+            fixed.limits,
+            StoreRecorder(key, self._store, fixed.limits),
             self._means,
             sandbox=self.sandbox,
         )
@@ -213,16 +207,16 @@ class Manager:
     def _may_choose_anew(self, session: Session, origin: Origin) -> bool:
         """Whether a session may never have had a kernel, and is asked for with another interpreter."""
         asleep = session.pid is None and not session.busy and session.state is not State.DELETED
-        return asleep and session.launch.python != (origin.python or self.places.python)
+        return asleep and session.launch.python != (origin.grants.python or self.confinement.python)
 
     async def _make_workspace(self, name: str) -> None:
         try:
-            await asyncio.to_thread(self._workspace(name).mkdir, 0o700, True, True)
+            await asyncio.to_thread(self.confinement.make_workspace, self._workspace(name))
         except OSError as error:
             raise _no_directory(self._workspace(name), error) from error
 
     def _workspace(self, name: str) -> Path:
-        return self.places.data_dir / "workspaces" / name
+        return self.data_dir / "workspaces" / name
 
     def workspace(self, info: SessionInfo) -> Path:
         """The directory that belongs to a session."""
@@ -230,10 +224,6 @@ class Manager:
 
     async def stored_execution(self, request_id: str) -> ExecutionRow | None:
         return await self._store.execution(request_id)
-
-    def _launch(self, workspace: Path, python: str | None) -> Launch:
-        environment = {**self.places.environment, "IPYTHONDIR": str(self.places.runtime_dir / "ipython")}
-        return Launch(python or self.places.python, self.places.runtime_dir, workspace, environment)
 
     async def _known(self, session_id: str) -> tuple[SessionInfo, dict[str, Any]]:
         found = await self._store.find_session(check_session_id(session_id))
@@ -262,6 +252,29 @@ class Manager:
         session = await self._session(session_id, origin)
         await session.clear()
         return info.variable_count
+
+    async def grant(
+        self, session_id: str, read: Sequence[str], write: Sequence[str], revoke: Sequence[str]
+    ) -> tuple[Access, bool]:
+        """Change what a session may reach beside its workspace. Raises UnknownSession, AccessRefused.
+
+        Returns what it may reach now, and whether its kernel has to be ended first: one with names that are
+        not saved is not ended for this.
+        """
+        info, stored = await self._known(session_id)
+        before = Fixed.load(stored)
+        fixed = await asyncio.to_thread(self.confinement.regrant, before, read, write, revoke)
+        if fixed == before:
+            return fixed.access, False
+        await self._store.fix_session(info.key, fixed.dump())
+        session = self._sessions.get(session_id)
+        if session is None:
+            return fixed.access, False
+        session.launch = self.confinement.launch(session.launch.workspace, fixed)
+        if session.busy or session.unsaved or session.behind:
+            return fixed.access, session.pid is not None
+        await session.hibernate()
+        return fixed.access, False
 
     async def delete(self, session_id: str, origin: Origin) -> None:
         """Delete a session with everything it has, running or not. Raises UnknownSession."""
@@ -328,25 +341,3 @@ def _no_directory(path: Path, error: OSError) -> StorageFailed:
     return StorageFailed(
         f"the directory {path} cannot be made: {error.strerror}; free some space or make the one above it writable"
     )
-
-
-def base_environment(environ: Mapping[str, str], cache_dir: Path) -> dict[str, str]:
-    """The environment of a kernel: nothing of the person's but what Python needs to find its way."""
-    keep = (
-        "PATH",
-        "HOME",
-        "LANG",
-        "LC_ALL",
-        "LC_CTYPE",
-        "TZ",
-        "USER",
-        "LOGNAME",
-        "TMPDIR",
-        "PYTHONPATH",
-        "VIRTUAL_ENV",
-    )
-    found = {name: environ[name] for name in keep if name in environ}
-    found.setdefault("LANG", "C.UTF-8")
-    found["MPLCONFIGDIR"] = str(cache_dir / "matplotlib")
-    found["PATH"] = found.get("PATH", os.defpath)
-    return found

@@ -116,6 +116,7 @@ def build_server(keeper: Keeper, *, operator: bool = False) -> MCPServer[Any]:
     )
     if operator:
         server.add_tool(tools.keeper_status, annotations=ToolAnnotations(read_only_hint=True))
+        server.add_tool(_typed(tools.keeper_grant), annotations=ToolAnnotations(destructive_hint=True))
         server.add_tool(tools.keeper_stop, annotations=ToolAnnotations(destructive_hint=True))
     return server
 
@@ -375,6 +376,20 @@ class Tools:
             sandbox=self._keeper.manager.sandbox,
         )
         return _answer(status, status.model_dump_json(indent=2))
+
+    async def keeper_grant(self, session_id: str, read: list[str], write: list[str], revoke: list[str]) -> str:
+        """Change what a session may reach beside its workspace."""
+        try:
+            access, later = await self._keeper.manager.grant(session_id, read, write, revoke)
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        lines = [f"{kind} {path}" for kind, paths in (("read", access.read), ("write", access.write)) for path in paths]
+        if later:
+            lines.append(
+                "its kernel runs on with what it had, because it is at work or has names that are not saved; what"
+                " changed holds from its next start on"
+            )
+        return "\n".join(lines or [f"session {session_id!r} reaches nothing beside its workspace"])
 
     async def keeper_stop(self) -> str:
         """Stop the keeper. Sessions stay; the next call starts a new one."""

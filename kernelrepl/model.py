@@ -19,6 +19,19 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What one kernel with all its processes may use of the machine. None lifts a limit."""
+
+    memory_bytes: int | None = 4_000_000_000
+    processes: int | None = 512
+    open_files: int = 1024
+    workspace_bytes: int | None = 1_000_000_000
+    workspace_files: int | None = 100_000
+    tmp_bytes: int | None = 512_000_000
+    """Of /tmp and of /dev/shm, each."""
+
+
+@dataclass(frozen=True)
 class NotSaved:
     """A name whose value is not in the store."""
 

@@ -5,10 +5,14 @@ What a kernel sends is not trusted: contents of an unexpected form are left out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kernelrepl.model import Output
+
+MAX_DEPTH = 100
+"""How deep an output may be nested: deeper ones could not be sent as a part of a reply."""
 
 
 def outputs(output: Output) -> list[dict[str, Any]]:
@@ -17,38 +21,52 @@ def outputs(output: Output) -> list[dict[str, Any]]:
     for entry in _convert(output):
         try:
             found.append(_encodable(entry))
-        except RecursionError:
+        except _TooDeep:
             continue  # nested deeper than any renderer could show
     return found
 
 
+class _TooDeep(Exception):
+    """A value is nested deeper than MAX_DEPTH."""
+
+
 def _convert(output: Output) -> Iterator[dict[str, Any]]:
-    stream: dict[str, Any] | None = None
+    stream = ""
+    texts: list[str] = []
     for kind, content in output.cells:
         if kind == "stream":
             name, text = content.get("name"), content.get("text")
             if name not in ("stdout", "stderr") or not isinstance(text, str):
                 continue
-            if stream is not None and stream["name"] == name:
-                stream["text"] += text
-                continue
-        if stream is not None:
-            yield stream
-            stream = None
-        if kind == "stream":
-            stream = {"output_type": "stream", "name": name, "text": text}
-        elif kind == "error":
+            if texts and stream != name:
+                yield _stream(stream, texts)
+                texts = []
+            stream = name
+            texts.append(text)
+            continue
+        if texts:
+            yield _stream(stream, texts)
+            texts = []
+        if kind == "error":
             trace = content.get("traceback")
             yield {
                 "output_type": "error",
-                "ename": str(content.get("ename", "")),
-                "evalue": str(content.get("evalue", "")),
+                "ename": _text(content.get("ename")),
+                "evalue": _text(content.get("evalue")),
                 "traceback": [line for line in trace if isinstance(line, str)] if isinstance(trace, list) else [],
             }
         elif isinstance(content.get("data"), dict):
             yield _display(kind, content)
-    if stream is not None:
-        yield stream
+    if texts:
+        yield _stream(stream, texts)
+
+
+def _stream(name: str, texts: list[str]) -> dict[str, Any]:
+    return {"output_type": "stream", "name": name, "text": "".join(texts)}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _display(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,10 +82,16 @@ def _display(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _encodable(value: Any) -> Any:
-    """JSON that can be sent: lone surrogates become question marks."""
+def _encodable(value: Any, depth: int = 0) -> Any:
+    """JSON that can be sent: lone surrogates become question marks, what is no number of JSON null."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode(errors="replace").decode()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if not isinstance(value, dict | list):
+        return value
+    if depth == MAX_DEPTH:
+        raise _TooDeep
     if isinstance(value, dict):
-        return {_encodable(key): _encodable(part) for key, part in value.items()}
-    return [_encodable(part) for part in value] if isinstance(value, list) else value
+        return {_encodable(key): _encodable(part, depth + 1) for key, part in value.items()}
+    return [_encodable(part, depth + 1) for part in value]

@@ -60,7 +60,7 @@ class StoreRecorder:
             await self._store.finish_execution(job.row, status, job.live.dump(), job.restored)
 
     async def stage(self, component: int, data: bytes) -> None:
-        await self._store.stage(self._key, component, data)
+        await self._store.stage(self._key, component, data, self._limits)
 
     async def discard_staged(self) -> None:
         await self._store.discard_staged(self._key)

@@ -24,7 +24,11 @@ from kernelrepl.errors import InvalidSettings, KeeperSilent, KeeperUnavailable
 
 PROTOCOL = 1
 PREFIX = "KERNELREPL_"
-SESSION_SETTINGS = ("python", "max_variable_bytes", "max_session_bytes", "max_output_chars", "save_deadline_s")
+SESSION_SETTINGS = (
+    "python", "max_variable_bytes", "max_session_bytes", "max_output_chars", "save_deadline_s", "max_memory_bytes",
+    "max_processes", "max_open_files", "max_workspace_bytes", "max_workspace_files", "max_tmp_bytes", "allow_read",
+    "allow_write",
+)  # fmt: skip
 """Settings that a client brings along for the sessions it creates; a keeper has none of whoever started it."""
 AGENT = "agent"
 OPERATOR = "operator"
@@ -49,6 +53,12 @@ def default_data_dir() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_data_dir("kernelrepl", appauthor=False))
+
+
+def cache_dir() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("kernelrepl", appauthor=False))
 
 
 def data_dir(environ: Mapping[str, str]) -> Path:

@@ -7,14 +7,13 @@ waiting. Executions of one session run one after the other, in the order they ca
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import zmq.asyncio
 
-from kernelrepl import endings
+from kernelrepl import endings, trees
 from kernelrepl.errors import KernelStartFailed, SessionDeleted, StorageFailed
 from kernelrepl.job import Job, outcome_status, output_of, unsaved_of
 from kernelrepl.kernel import Kernel, KernelDied, Launch
@@ -293,10 +292,11 @@ class Session:
         kernel: Kernel | None = None
         try:
             manifest = await self._recorder.manifest()
-            kernel = Kernel(self._means.launcher(self.launch), handlers)
-            restored = await kernel.start(
-                self._means.context, manifest, self.limits, str(self.launch.workspace), self.session_id is not None
-            )
+            launch = self.launch
+            if launch.confine is not None:
+                launch = replace(launch, plan=await asyncio.to_thread(launch.confine))
+            kernel = Kernel(self._means.launcher(launch), handlers)
+            restored = await kernel.start(self._means.context, manifest, self.limits, self.session_id is not None)
             await self._recorder.note_versions(kernel)
         except BaseException:
             if kernel is not None:
@@ -387,7 +387,7 @@ class Session:
             await self._stop_kernel()
             if self.state is State.ASLEEP:
                 self._advance(Event.DELETE)
-            await asyncio.to_thread(shutil.rmtree, self.launch.workspace, True)
+            await asyncio.to_thread(trees.remove, self.launch.workspace)
 
     async def close(self) -> None:
         """End the kernel without waiting for anything: the keeper stops."""

@@ -5,6 +5,7 @@ The same fold serves live output, committed rows and crashed executions, so they
 
 from __future__ import annotations
 
+import binascii
 import json
 import re
 from collections.abc import Iterable
@@ -12,13 +13,26 @@ from typing import Any
 
 from kernelrepl.model import Failure, Figure, Output
 
-_ANSI = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\-_])")
+# A text of a terminal's own ends at the next escape at the latest: looking further would take quadratic time.
+_ANSI = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")
 _UP = re.compile(r"\x1b\[(\d*)A")
 _OPAQUE = re.compile(r"<IPython\.core\.display\.\w+ object>")
 _FIGURE_TYPES = ("image/png", "image/jpeg")
 _TEXT_TYPES = ("text/markdown", "text/latex", "text/html")
+_SHOWN_KINDS = ("stream", "execute_result", "display_data", "error")
+_KINDS = (*_SHOWN_KINDS, "update_display_data", "clear_output")
 MAX_LIVE_MESSAGES = 10_000
 MAX_LIVE_CHARS = 4_000_000
+MAX_LIVE_DISPLAY_CHARS = 32_000_000
+MAX_MESSAGES = 200_000
+"""Of one execution, recorded. A kernel that joins what is printed has far fewer."""
+
+DROPPED = "kernelrepl/dropped"
+"""The type of a message of our own: {"count": n} messages that a kernel sent were not even read."""
+
+
+_LAST_MESSAGES, _LAST_CHARS = 200, 20_000
+"""Where the last line is looked for."""
 
 
 class Transcript:
@@ -31,25 +45,52 @@ class Transcript:
     def __init__(self) -> None:
         self._messages: list[dict[str, Any]] = []
         self._chars = 0
+        self._display_chars = 0
+        self._dropped = 0
 
     def add(self, kind: str, content: dict[str, Any]) -> None:
+        """Keep a message, if there is room for it; what there is no room for is counted."""
+        if kind == DROPPED:
+            count = content.get("count")
+            self._dropped += count if type(count) is int else 1
+        elif kind in _KINDS:
+            self._add_shown(kind, content)
+
+    def _add_shown(self, kind: str, content: dict[str, Any]) -> None:
         if len(self._messages) >= MAX_LIVE_MESSAGES or self._chars > MAX_LIVE_CHARS:
+            self._dropped += 1
             return
         if kind == "stream":
-            self._chars += len(_text(content.get("text")))
+            text = _text(content.get("text"))
+            room = MAX_LIVE_CHARS + 1 - self._chars
+            self._chars += len(text)
+            self._dropped += len(text) > room
+            content = {"name": content.get("name"), "text": text[:room]}
+            if content["name"] not in ("stdout", "stderr"):
+                return
+        else:
+            weight = _weight(content)
+            if self._display_chars + weight > MAX_LIVE_DISPLAY_CHARS:
+                self._dropped += 1
+                return
+            self._display_chars += weight
         self._messages.append({"type": kind, "content": content})
 
+    def _remarked(self) -> list[dict[str, Any]]:
+        """The messages, and a line about those that are missing."""
+        return [*self._messages, _missing(self._dropped)] if self._dropped else self._messages
+
     def dump(self) -> str:
-        return json.dumps(self._messages)
+        return json.dumps(self._remarked())
 
     def output(self) -> Output:
-        return fold(self._messages)
+        return fold(self._remarked())
 
     def last_line(self) -> str:
         """The end of what was printed, one line, for a progress message."""
-        for message in reversed(self._messages):
+        for message in reversed(self._messages[-_LAST_MESSAGES:]):
             if message["type"] == "stream":
-                lines = printed(_text(message["content"].get("text"))).strip().splitlines()
+                lines = printed(message["content"]["text"][-_LAST_CHARS:]).strip().splitlines()
                 if lines:
                     return lines[-1][:200]
         return ""
@@ -61,14 +102,40 @@ def load(outputs: str) -> Output:
         messages = json.loads(outputs)
     except (ValueError, RecursionError):
         return Output()
-    return fold(messages) if isinstance(messages, list) else Output()
+    if not isinstance(messages, list):
+        return Output()
+    if len(messages) > MAX_MESSAGES:
+        messages[MAX_MESSAGES:] = [_missing(len(messages) - MAX_MESSAGES)]
+    return fold(messages)
+
+
+def _missing(count: int) -> dict[str, Any]:
+    text = f"[… {count} outputs were left out: the code wrote too much …]\n"
+    return {"type": "stream", "content": {"name": "stderr", "text": text}}
+
+
+def _weight(content: dict[str, Any]) -> int:
+    """About how much a content takes, in characters."""
+    weight, work = 0, [content]
+    while work:
+        value: Any = work.pop()
+        if isinstance(value, str):
+            weight += len(value)
+        elif isinstance(value, dict):
+            work += value.keys()
+            work += value.values()
+        elif isinstance(value, list):
+            work += value
+        weight += 8
+    return weight
 
 
 def fold(messages: Iterable[Any]) -> Output:
-    """Apply messages in order, as a notebook would."""
-    cells: list[tuple[str, dict[str, Any]]] = []
+    """Apply messages in order, as a notebook would. In linear time, whatever they are."""
+    cells: list[tuple[int, str, dict[str, Any]]] = []
+    updates: dict[str, tuple[int, Any]] = {}
     clear_next = False
-    for message in messages:
+    for place, message in enumerate(messages):
         if not (isinstance(message, dict) and isinstance(message.get("content"), dict)):
             continue
         kind, content = message.get("type"), message["content"]
@@ -81,26 +148,31 @@ def fold(messages: Iterable[Any]) -> Output:
             cells.clear()
             clear_next = False
         if kind == "update_display_data":
-            _update(cells, content)
-        elif kind in ("stream", "execute_result", "display_data", "error"):
-            cells.append((kind, content))
-    return _assemble(cells)
+            display_id = _display_id(content)
+            if display_id is not None:
+                updates[display_id] = place, content.get("data", {})
+        elif kind in _SHOWN_KINDS:
+            cells.append((place, kind, content))
+    return _assemble([(kind, _updated(place, kind, content, updates)) for place, kind, content in cells])
 
 
-def _update(cells: list[tuple[str, dict[str, Any]]], content: dict[str, Any]) -> None:
-    wanted = _display_id(content)
-    for index, (kind, old) in enumerate(cells):
-        if wanted is not None and kind != "stream" and _display_id(old) == wanted:
-            cells[index] = (kind, {**old, "data": content.get("data", {})})
+def _updated(place: int, kind: str, content: dict[str, Any], updates: dict[str, tuple[int, Any]]) -> dict[str, Any]:
+    """A content with the data of the last update that came after it, if one did."""
+    display_id = None if kind == "stream" else _display_id(content)
+    if display_id is None:
+        return content
+    when, data = updates.get(display_id, (-1, None))
+    return {**content, "data": data} if when > place else content
 
 
-def _display_id(content: dict[str, Any]) -> Any:
+def _display_id(content: dict[str, Any]) -> str | None:
     transient = content.get("transient")
-    return transient.get("display_id") if isinstance(transient, dict) else None
+    display_id = transient.get("display_id") if isinstance(transient, dict) else None
+    return display_id if isinstance(display_id, str) else None
 
 
 def _assemble(cells: list[tuple[str, dict[str, Any]]]) -> Output:
-    streams = {"stdout": "", "stderr": ""}
+    streams: dict[str, list[str]] = {"stdout": [], "stderr": []}
     displays: list[str] = []
     figures: list[Figure] = []
     result: str | None = None
@@ -108,13 +180,14 @@ def _assemble(cells: list[tuple[str, dict[str, Any]]]) -> Output:
     for kind, content in cells:
         if kind == "stream":
             if content.get("name") in ("stdout", "stderr"):
-                streams[content["name"]] += _text(content.get("text"))
+                streams[content["name"]].append(_text(content.get("text")))
             continue
         if kind == "error":
             trace = content.get("traceback")
             lines = [_text(line) for line in trace] if isinstance(trace, list) else []
             if error is not None:
-                streams["stderr"] = below(streams["stderr"], error.traceback)
+                last = next((part for part in reversed(streams["stderr"]) if part), "")
+                streams["stderr"].append(below(last, error.traceback)[len(last) :])
             error = Failure(
                 plain(_text(content.get("ename"))), plain(_text(content.get("evalue"))), plain("\n".join(lines))
             )
@@ -122,25 +195,38 @@ def _assemble(cells: list[tuple[str, dict[str, Any]]]) -> Output:
         data = content.get("data")
         if not isinstance(data, dict):
             continue
-        figure = next((mime for mime in _FIGURE_TYPES if isinstance(data.get(mime), str)), None)
+        figure = _figure(data)
         text = plain(_text(data.get("text/plain")))
         if _OPAQUE.fullmatch(text):  # an object whose text says nothing
             text = next((plain(data[mime]) for mime in _TEXT_TYPES if isinstance(data.get(mime), str)), text)
         if figure is not None:
-            figures.append(Figure(figure, data[figure].replace("\n", "")))
+            figures.append(figure)
         if kind == "execute_result":
             result = text
         elif figure is None and text:
             displays.append(text)
     return Output(
-        stdout=printed(streams["stdout"]),
-        stderr=printed(streams["stderr"]),
+        stdout=printed("".join(streams["stdout"])),
+        stderr=printed("".join(streams["stderr"])),
         result=result,
         displays=tuple(displays),
         figures=tuple(figures),
         error=error,
         cells=tuple(cells),
     )
+
+
+def _figure(data: dict[str, Any]) -> Figure | None:
+    """The picture among the forms of a display. What is no base64 would make the reply unreadable, and is none."""
+    for mime in _FIGURE_TYPES:
+        if isinstance(data.get(mime), str):
+            encoded = data[mime].replace("\n", "")
+            try:
+                binascii.a2b_base64(encoded)
+            except ValueError:
+                continue
+            return Figure(mime, encoded)
+    return None
 
 
 def below(text: str, more: str) -> str:
@@ -180,7 +266,8 @@ def printed(text: str) -> str:
 
 def _several_bars(text: str) -> str:
     """Progress bars below each other: the cursor goes up to each line, which is written anew."""
-    lines, row = [""], 0
+    lines: list[list[str]] = [[]]
+    row = 0
     for number, piece in enumerate(_UP.split(text)):
         if number % 2:
             row = max(row - int(piece[:4] or 1), 0)
@@ -189,9 +276,9 @@ def _several_bars(text: str) -> str:
             if step:
                 row += 1
                 if row == len(lines):
-                    lines.append("")
-            lines[row] += line
-    return "\n".join(lines)
+                    lines.append([])
+            lines[row].append(line)
+    return "\n".join("".join(line) for line in lines)
 
 
 def cut(text: str, limit: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import secrets
 import shutil
@@ -18,9 +19,11 @@ import zmq.asyncio
 from hypothesis import settings
 
 from kernelrepl import rendezvous
+from kernelrepl.confinement import Confinement, Grants, base_environment
 from kernelrepl.kernel import spawn
-from kernelrepl.manager import Manager, Origin, Places, base_environment
-from kernelrepl.model import Execution, Limits
+from kernelrepl.manager import Manager, Origin
+from kernelrepl.model import Execution, Limits, Resources
+from kernelrepl.sandbox import Tier, probe
 from kernelrepl.session import Job, Means, Session
 from kernelrepl.store import Store
 
@@ -123,6 +126,15 @@ def assert_nothing_left(data_dir: Path) -> None:
     assert not names
 
 
+@functools.cache
+def this_tier() -> Tier:
+    """What confines kernels on this machine: all tests run so."""
+    with tempfile.TemporaryDirectory(prefix="kr-") as directory:
+        tier = probe(sys.executable, base_environment(os.environ, Path(directory)), Path(directory))
+    assert tier.number, tier.why
+    return tier
+
+
 class Sessions:
     """A manager in this process, used the way a face uses it."""
 
@@ -132,9 +144,14 @@ class Sessions:
 
     async def submit(self, code: str, session_id: str = "s", **options: Any) -> tuple[Session, Job]:
         """Start code; returns at once."""
-        limits = options.pop("limits", Limits())
+        grants = Grants(
+            options.pop("limits", Limits()),
+            resources=options.pop("resources", Resources()),
+            read=options.pop("read", ()),
+            write=options.pop("write", ()),
+        )
         options.setdefault("request_id", secrets.token_hex(8))
-        started = await self.manager.execute(code, session_id, Origin("test", limits), **options)
+        started = await self.manager.execute(code, session_id, Origin("test", grants), **options)
         assert not isinstance(started, Execution)
         return started
 
@@ -173,8 +190,10 @@ async def sessions(
     context = zmq.asyncio.Context()
     store = make_store(data_dir / "python_sessions.db")
     store.open()
-    places = Places(data_dir, runtime_dir, sys.executable, base_environment(os.environ, tmp_path / "cache"))
-    manager = Manager(places, Means(spawn, context, store, lambda event, **data: None))
+    environment = base_environment(os.environ, tmp_path / "cache")
+    tier = await asyncio.to_thread(this_tier)
+    confinement = Confinement(tier, sys.executable, runtime_dir, (data_dir, runtime_dir), environment)
+    manager = Manager(data_dir, confinement, Means(spawn, context, store, lambda event, **data: None))
     yield Sessions(manager, store)
     await manager.close()
     context.destroy(0)

@@ -22,6 +22,7 @@ from mcp import Client, StdioServerParameters
 from mcp_types import CallToolResult
 
 from kernelrepl import rendezvous
+from tests.conftest import this_tier
 
 T = TypeVar("T")
 COMMAND = Path(sys.executable).with_name("kernelrepl")
@@ -134,11 +135,13 @@ class Place:
         return psutil.Process(found["pid"])
 
     def kernel(self, session_id: str = "s") -> psutil.Process:
-        """The process that runs the kernel of a session."""
+        """The process that runs the kernel of a session: in tier 1 the grandchild of the one that was started."""
         workspace = self.file("", session_id)
-        for process in self.keeper.children(recursive=True):
+        for process in self.keeper.children():
             with contextlib.suppress(psutil.Error):
-                if "kernelrepl.guest.kernel" in process.cmdline() and Path(process.cwd()) == workspace:
+                if "kernelrepl.guest.start" in process.cmdline() and Path(process.cwd()) == workspace:
+                    for _ in range(2 if this_tier().number == 1 else 0):
+                        process = min(process.children(), key=lambda child: child.pid)
                     return process
         raise AssertionError(f"session {session_id!r} has no kernel")
 

@@ -154,7 +154,10 @@ async def test_what_a_cell_takes_away_is_put_back(sessions: Sessions) -> None:
         execution = await sessions.run(code)
         assert (execution.status, execution.output.stderr) == ("ok", PUT_BACK.format(broken)), code
         await goes_on(sessions)
-    assert await sessions.value("os.write(1, b'raw'), __import__('subprocess').call(['true'])") == "(3, 0)"
+    assert (
+        await sessions.value("os.write(1, b'raw'), __import__('subprocess').call([sys.executable, '-c', ''])")
+        == "(3, 0)"
+    )
 
 
 async def test_harmless_attacks_on_the_surroundings_change_nothing(sessions: Sessions) -> None:
@@ -503,15 +506,16 @@ async def test_children_that_outlive_their_cell_go_with_the_kernel(sessions: Ses
     """Forked, multiprocessing, subprocess: the session works on, and none of them is left behind."""
     await start(sessions)
     await sessions.run(
-        "import multiprocessing, os, subprocess, time\n"
+        "import multiprocessing, os, subprocess, sys, time\n"
         "pid = os.fork()\nif pid == 0: time.sleep(600)\n"
         "process = multiprocessing.get_context('fork').Process(target=time.sleep, args=(600,)); process.start()\n"
-        "program = subprocess.Popen(['sleep', '600'])\npids = [pid, process.pid, program.pid]"
+        "program = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
     )
     await goes_on(sessions)
-    pids = await sessions.value("pids")
-    assert pids is not None
-    children = [psutil.Process(int(pid)) for pid in pids.strip("[]").split(",")]
+    pid = sessions.manager._sessions["s"].pid
+    assert pid is not None
+    children = psutil.Process(pid).children(recursive=True)
+    assert len(children) >= 3
     await sessions.kill()
     await asyncio.to_thread(psutil.wait_procs, children, 30)
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]

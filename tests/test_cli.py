@@ -10,9 +10,10 @@ import pytest
 
 from kernelrepl import __version__
 from kernelrepl.config import Settings
+from tests.conftest import this_tier
 from tests.mcp_hosts import Place, command
 
-COMMANDS = ("exec", "sessions", "variables", "delete", "stop", "doctor")
+COMMANDS = ("exec", "sessions", "variables", "workspace", "put", "get", "delete", "stop", "doctor")
 
 
 # Running code
@@ -95,7 +96,7 @@ def test_sessions_are_listed(shared_environ: dict[str, str]) -> None:
     done = command(shared_environ, "sessions")
     assert done.returncode == 0
     [line] = [line for line in done.stdout.splitlines() if line.startswith("listed:")]
-    assert "2 variables, 1 executions, kernel idle, sandbox off" in line
+    assert f"2 variables, 1 executions, kernel idle, sandbox {this_tier().label}" in line
 
 
 def test_variables_are_listed(shared_environ: dict[str, str]) -> None:
@@ -176,7 +177,7 @@ def test_doctor_says_what_there_is(environ: dict[str, str]) -> None:
         f"log: {place.data_dir / 'logs' / 'keeper.log'}",
         "config file: " + str(Path(environ["HOME"]) / ".config" / "kernelrepl" / "config.toml") + " (not there)",
         "keeper: not running",
-        "sandbox: off",
+        f"sandbox: {this_tier().label}",
     ):
         assert expected in done.stdout
     found = settings_of(done.stdout)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kernelrepl.confinement import Grants
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
@@ -155,8 +156,10 @@ async def test_the_import_path_follows_the_installation(sessions: Sessions, tmp_
     await sessions.run("import sys; sys.path.insert(0, '/mine'); before = list(sys.path); gone = sys.path.pop()")
     await sessions.kill()
     session = sessions.manager._sessions["s"]
-    environment = {**session.launch.environment, "PYTHONPATH": str(tmp_path)}
-    session.launch = dataclasses.replace(session.launch, environment=environment)
+    confinement = sessions.manager.confinement
+    environment = {**confinement.environment, "PYTHONPATH": str(tmp_path)}
+    confinement = dataclasses.replace(confinement, environment=environment)
+    session.launch = confinement.launch(session.launch.workspace, confinement.fix(Grants()))
     assert (
         await sessions.value(
             f"sys.path[0], gone in sys.path, set(before[:-1]) <= set(sys.path), {str(tmp_path)!r} in sys.path"

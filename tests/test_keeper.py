@@ -24,6 +24,7 @@ from kernelrepl.config import Settings
 from kernelrepl.errors import DatabaseTooNew, KeeperRunning, KeeperUnavailable, StorageFailed
 from kernelrepl.keeper import Keeper
 from kernelrepl.mcp_server import Face
+from tests.conftest import this_tier
 from tests.mcp_hosts import DEADLINE_S, Place, by_hand, call, host, kill_9, run, says, until, wait_until, waits_for
 
 pytestmark = pytest.mark.anyio
@@ -76,7 +77,7 @@ def kernels(place: Place) -> list[psutil.Process]:
 def nothing_is_left(place: Place) -> bool:
     """No keeper.json, no socket, no kernel and no directory of one."""
     assert not (place.data_dir / "keeper.json").exists()
-    assert not [path.name for path in place.runtime_dir.iterdir() if path.name != "ipython"]
+    assert not [path.name for path in place.runtime_dir.iterdir() if path.name not in ("ipython", "sandbox.json")]
     assert kernels(place) == []
     return True
 
@@ -236,12 +237,12 @@ async def test_only_operators_can_stop_it(
         await run(agent, "x = 1")
         async with client.connect(operator=True, start=False) as operator:
             more = {tool.name for tool in (await operator.list_tools()).tools}
-            assert more - tools == {"keeper_status", "keeper_stop"}
+            assert more - tools == {"keeper_status", "keeper_grant", "keeper_stop"}
             status = await call(operator, "keeper_status")
             assert status["pid"] == place.keeper.pid
             assert status["kernels"] == {"s": place.kernel().pid}
             assert status["workspaces"] == {"s": str(place.file("").parent / place.file("").name)}
-            assert (status["sessions"], status["connections"], status["sandbox"]) == (1, 2, "off")
+            assert (status["sessions"], status["connections"], status["sandbox"]) == (1, 2, this_tier().label)
 
 
 async def test_without_a_keeper_an_operator_starts_none(

@@ -22,6 +22,7 @@ RANKS: dict[str, float] = {
     "errors": 0,
     "model": 0,
     "rendezvous": 0.5,
+    "trees": 0.5,
     "lifecycle": 1,
     "transcript": 1,
     "notebook": 1,
@@ -29,10 +30,13 @@ RANKS: dict[str, float] = {
     "policy": 0.5,
     "config": 1,
     "checks": 1,
+    "workspace_files": 1,
     "job": 1.5,
     "endings": 1.5,
     "store": 2,
     "kernel": 2,
+    "sandbox": 2,
+    "confinement": 2.7,
     "recorder": 2.5,
     "session": 3,
     "manager": 3.5,
@@ -53,7 +57,7 @@ RANKS: dict[str, float] = {
 }
 """A module, or a package with all in it, imports only what has a lower rank; the package itself is the empty name."""
 
-PACKAGES = ("store", "kernel", "guest")
+PACKAGES = ("store", "kernel", "sandbox", "guest", "cli")
 """Inside these, modules may import each other."""
 
 OF_THE_GUEST = {"guest.wire"}
@@ -76,7 +80,7 @@ OWNERS: dict[str, set[str]] = {
     "mcp": {"mcp_server", "mcp_results", "mcp_arguments", "client", "api", "demo"},
     "mcp_types": {"mcp_server", "mcp_results", "mcp_lines", "mcp_arguments", "client", "demo"},
     "click": {"cli"},
-    "platformdirs": {"rendezvous", "keeper"},
+    "platformdirs": {"rendezvous"},
 }
 """Who may import a library, by module or package of ours."""
 

@@ -10,7 +10,7 @@ from tests.conftest import Sessions
 pytestmark = pytest.mark.anyio
 
 VALUES = {
-    "socket": ("import socket; v = socket.socket()", "connection"),
+    "socket": ("import socket; v = socket.socket(socket.AF_UNIX)", "connection"),
     "lock": ("import threading; v = threading.Lock()", "lock"),
     "reentrant lock": ("v = threading.RLock()", "lock"),
     "event": ("v = threading.Event()", "lock"),
@@ -47,7 +47,7 @@ VALUES = {
     "never ends": ("class I:\n    def __reduce__(self): return I, (I(),)\nv = I()", "recursion"),
     "recurses": ("class G:\n    def __getstate__(self): return self.__getstate__()\nv = G()", "recursion"),
     "logging handler": ("import logging; v = logging.StreamHandler()", "lock"),
-    "popen": ("import subprocess; v = subprocess.Popen(['true']); v.wait()", "lock"),
+    "popen": ("import subprocess, sys; v = subprocess.Popen([sys.executable, '-c', '']); v.wait()", "lock"),
 }  # fmt: skip
 """Code that makes `v`, and a word of the reason."""
 

@@ -260,7 +260,7 @@ async def test_what_is_deleted_or_closed_is_gone(store: Store) -> None:
         (Limits(None, 1000), [part(0, 1, b"x" * 300), part(1, 2, b"y" * 600)], "the session would take 1200 bytes"),
         (Limits(500, None), [part(0, 1, b"x"), part(1, 2, b"y" * 501)], "over the limit of 500 a variable"),
         (UNLIMITED, [part(0, 1, b"x"), part(1, 2, None, size=700)], "could not be stored ahead of its commit"),
-        (UNLIMITED, [part(0, 1, b"x"), part(1, 1, b"y")], "UNIQUE constraint failed"),
+        (UNLIMITED, [part(0, 1, b"x"), part(1, 1, b"y")], "one value in two places"),
     ],
     ids=["session limit", "variable limit", "pieces missing", "two of one key"],
 )

@@ -235,6 +235,16 @@ class GuestApp(IPKernelApp):
 
     name = "kernelrepl-kernel"
     recorder: Recorder = AnyTrait()  # type: ignore[assignment]
+    listening: list[int] = AnyTrait()  # type: ignore[assignment]
+
+    def _bind_socket(self, s: Any, port: int) -> int:
+        """Listen on what the keeper has opened: where it is, is nothing that code in here could change."""
+        s.setsockopt(zmq.USE_FD, self.listening[port - 1])
+        s.bind("ipc://kernelrepl")
+        return port
+
+    def init_heartbeat(self) -> None:
+        """The keeper looks at the process, not at its heartbeat."""
 
     def load_config_file(self, suppress_errors: bool | None = None) -> None:
         """A person's IPython profile does not reach into a session."""
@@ -307,7 +317,7 @@ class GuestApp(IPKernelApp):
     user_module = AnyTrait()
 
 
-def build_app(start: dict[str, Any], recorder: Recorder) -> GuestApp:
+def build_app(start: dict[str, Any], recorder: Recorder, sockets: list[int]) -> GuestApp:
     """The kernel application, sockets bound, not yet serving."""
     from traitlets.config import Config
 
@@ -317,11 +327,9 @@ def build_app(start: dict[str, Any], recorder: Recorder) -> GuestApp:
     config.InteractiveShell.banner1 = ""
     config.IPKernelApp.log_level = 40
     config.InlineBackend.close_figures = True
-    app: GuestApp = GuestApp.instance(config=config, recorder=recorder)
+    app: GuestApp = GuestApp.instance(config=config, recorder=recorder, listening=list(sockets))
     info = start["connection"]
-    app.transport = "ipc"
-    app.ip = info["prefix"]
-    app.shell_port, app.iopub_port, app.stdin_port, app.control_port, app.hb_port = 1, 2, 3, 4, 5
+    app.shell_port, app.iopub_port, app.stdin_port, app.control_port = 1, 2, 3, 4
     app.user_module = types.ModuleType("__main__", doc="The namespace of the session")
     app.session = RecordingSession(key=info["key"].encode(), signature_scheme="hmac-sha256", parent=app)
     app.session.recorder = recorder
@@ -330,20 +338,13 @@ def build_app(start: dict[str, Any], recorder: Recorder) -> GuestApp:
     return app
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Serve one session. The only argument is the descriptor of the channel."""
-    arguments = sys.argv[1:] if argv is None else argv
-    lifeline.die_with_parent()
-    channel = wire.Channel(socket.socket(fileno=int(arguments[0])))
-    serve(channel)
-
-
-def serve(channel: wire.Channel) -> None:
+def serve(channel: wire.Channel, sockets: list[int]) -> None:
+    """Serve one session over the channel and the four listening sockets: shell, output, stdin, control."""
     interrupts = Interrupts()
     interrupts.install()
     start, components = introduce(channel)
     recorder = Recorder()
-    app = build_app(start, recorder)
+    app = build_app(start, recorder, sockets)
     kernel = app.kernel
     kernel.interrupts = interrupts
     os.chdir(start["workspace"])
@@ -380,7 +381,3 @@ def _run(app: GuestApp, channel: wire.Channel, report: dict[str, Any]) -> None:
         except Exception as error:
             app.log.error("an error reached the event loop", exc_info=error)
         run = loop.start
-
-
-if __name__ == "__main__":
-    main()

@@ -2,13 +2,17 @@
 
 jupyter_client's Session builds and signs messages; reading them is done here, because its
 `deserialize` parses every date with dateutil, which costs more than the rest of a small execution.
+
+What a kernel sends is not trusted: it is counted before it is read, and what is no message is nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,28 +21,67 @@ import zmq
 import zmq.asyncio
 from jupyter_client.session import DELIM, Session
 
+from kernelrepl.kernel.meter import REPLY_LIMITS, FloodLimits, Meter, Verdict
+from kernelrepl.transcript import DROPPED
+
 Message = dict[str, Any]
 OnOutput = Callable[[str, str, dict[str, Any]], None]
 """Called with parent msg_id, message type and content of each iopub message."""
+
+OnFlood = Callable[[Verdict], None]
+"""Called when a kernel sends so much that it has to be interrupted, and again when it has to be killed."""
+
+MAX_FRAME_BYTES = 64 << 20
+"""A peer that sends a longer frame is disconnected for good. The outputs of a cell take 24 MB at most."""
+
+_LOST_REPLY_S = 5.0
+"""How long after a disconnection a reply may be missing."""
+
+_WAITING_MESSAGES = 200
+"""How many messages may wait to be read; then those that a kernel publishes are dropped in the kernel."""
+
+_TURN_MESSAGES, _TURN_BYTES = 64, 1 << 20
+"""How much is read before the other sessions get their turn: reading what is there already does not wait."""
+
+_MAX_TYPE_CHARS = 100
 
 
 class JupyterClient:
     """One client of one kernel over ipc sockets."""
 
-    def __init__(self, context: zmq.asyncio.Context, directory: Path, key: str, on_output: OnOutput) -> None:
+    def __init__(
+        self,
+        context: zmq.asyncio.Context,
+        directory: Path,
+        key: str,
+        on_output: OnOutput,
+        on_flood: OnFlood = lambda verdict: None,
+        limits: FloodLimits | None = None,
+    ) -> None:
         self._session = Session(key=key.encode(), signature_scheme="hmac-sha256")
         self._on_output = on_output
+        self._on_flood = on_flood
+        self._published = Meter(limits or FloodLimits())
+        self._replied = Meter(REPLY_LIMITS)
+        self._latest = ""
         self._replies: dict[str, asyncio.Future[Message]] = {}
         self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._shell = self._connect(context, zmq.DEALER, directory / "s-1")
         self._iopub = self._connect(context, zmq.SUB, directory / "s-2")
         self._iopub.setsockopt(zmq.SUBSCRIBE, b"")
-        self._pumps = [asyncio.create_task(self._pump_shell()), asyncio.create_task(self._pump_iopub())]
+        self._pumps = [
+            asyncio.create_task(self._pump(self._shell, self._replied, self._take_reply)),
+            asyncio.create_task(self._pump(self._iopub, self._published, self._take_output)),
+            asyncio.create_task(self._watch_shell()),
+            asyncio.create_task(self._watch_iopub(f"ipc://{directory / 's-2'}")),
+        ]
 
     @staticmethod
     def _connect(context: zmq.asyncio.Context, kind: int, path: Path) -> zmq.asyncio.Socket:
         socket = context.socket(kind)
         socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+        socket.setsockopt(zmq.RCVHWM, _WAITING_MESSAGES)
         socket.connect(f"ipc://{path}")
         return socket
 
@@ -62,28 +105,68 @@ class JupyterClient:
         frames = self._session.serialize(message)
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._replies[msg_id] = reply
+        self._latest = msg_id
+        self._published.start()
+        self._replied.start()
         zmq.Socket.shadow(self._shell.underlying).send_multipart(frames)
         return reply
 
-    async def _pump_shell(self) -> None:
+    async def _pump(self, socket: zmq.asyncio.Socket, meter: Meter, take: Callable[[Message], None]) -> None:
+        """Read a socket for ever, count what comes and hand on what is a message."""
+        clock = asyncio.get_running_loop().time
+        messages = size = 0
         while True:
-            message = self._parse(await self._shell.recv_multipart())
-            if message is None:
+            if messages >= _TURN_MESSAGES or size >= _TURN_BYTES:
+                messages = size = 0
+                await asyncio.sleep(0)
+            frames = await socket.recv_multipart()
+            length = sum(len(frame) for frame in frames)
+            messages, size = messages + 1, size + length
+            verdict = meter.count(length, clock())
+            if verdict is Verdict.PASS:
+                message = self._parse(frames)
+                if message is not None:
+                    take(message)
                 continue
-            reply = self._replies.pop(message["parent"], None)
-            if reply is not None and not reply.done():
-                reply.set_result(message)
+            self._on_output(self._latest, DROPPED, {"count": 1})
+            if verdict is not Verdict.DROP:
+                self._on_flood(verdict)
 
-    async def _pump_iopub(self) -> None:
+    async def _watch_shell(self) -> None:
+        """A reply of over MAX_FRAME_BYTES never comes: nothing but the end of the kernel ends its execution."""
+        monitor = self._shell.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        await monitor.recv_multipart()
+        await asyncio.sleep(_LOST_REPLY_S)
+        if self._replies:
+            self._on_flood(Verdict.KILL)
+
+    async def _watch_iopub(self, address: str) -> None:
+        """An output of over MAX_FRAME_BYTES is left out, and those after it are not."""
+        monitor = self._iopub.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        lost = False
         while True:
-            message = self._parse(await self._iopub.recv_multipart())
-            if message is None:
+            event = (await monitor.recv_multipart())[0]
+            if int.from_bytes(event[:2], sys.byteorder) == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                if lost:  # the kernel lives: it was we who broke off
+                    self._on_output(self._latest, DROPPED, {"count": 1})
+                lost = False
                 continue
-            if message["type"] == "iopub_welcome":
-                if not self._welcome.done():
-                    self._welcome.set_result(None)
-            else:
-                self._on_output(message["parent"], message["type"], message["content"])
+            lost = True
+            with contextlib.suppress(zmq.ZMQError):
+                self._iopub.disconnect(address)
+            self._iopub.connect(address)
+
+    def _take_reply(self, message: Message) -> None:
+        reply = self._replies.pop(message["parent"], None)
+        if reply is not None and not reply.done():
+            reply.set_result(message)
+
+    def _take_output(self, message: Message) -> None:
+        if message["type"] == "iopub_welcome":
+            if not self._welcome.done():
+                self._welcome.set_result(None)
+        elif message["type"] != DROPPED:
+            self._on_output(message["parent"], message["type"], message["content"])
 
     def _parse(self, frames: list[bytes]) -> Message | None:
         """A signed message as type, parent msg_id and content; None for anything else."""
@@ -92,21 +175,20 @@ class JupyterClient:
             signature, header, parent, _, content = frames[start : start + 5]
             if not hmac.compare_digest(signature, self._session.sign([header, parent, frames[start + 3], content])):
                 return None
-            parsed: Message = {
-                "type": str(json.loads(header)["msg_type"]),
-                "parent": str(json.loads(parent).get("msg_id", "")),
-                "content": json.loads(content),
-            }
+            kind, of, body = json.loads(header)["msg_type"], json.loads(parent).get("msg_id", ""), json.loads(content)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
-        return parsed if isinstance(parsed["content"], dict) else None
+        if not (isinstance(kind, str) and isinstance(of, str) and isinstance(body, dict)):
+            return None
+        return {"type": kind[:_MAX_TYPE_CHARS], "parent": of, "content": body}
 
     async def close(self) -> None:
         """Close the sockets, after the tasks that read them have ended."""
         for pump in self._pumps:
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
-        self._shell.close()
-        self._iopub.close()
+        for socket in (self._shell, self._iopub):
+            socket.disable_monitor()
+            socket.close()
         for reply in self._replies.values():
             reply.cancel()

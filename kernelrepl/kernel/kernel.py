@@ -13,7 +13,7 @@ from typing import Any
 
 import zmq.asyncio
 
-from kernelrepl.errors import KernelStartFailed, StorageFailed
+from kernelrepl.errors import KernelStartFailed, SandboxUnavailable, StorageFailed
 from kernelrepl.guest import wire
 from kernelrepl.kernel.channel import HostChannel, parse_commit
 from kernelrepl.kernel.jupyter import JupyterClient, Message, OnOutput
@@ -58,6 +58,7 @@ class Kernel:
         self._client: JupyterClient | None = None
         self._serving: asyncio.Task[None] | None = None
         self._loading: int | None = None
+        self._pid = process.pid
         self._end = asyncio.ensure_future(process.ended.wait())
 
     @property
@@ -66,21 +67,22 @@ class Kernel:
 
     @property
     def pid(self) -> int:
-        return self.process.pid
+        """Of the process that runs the code."""
+        return self._pid
 
-    async def start(
-        self, context: zmq.asyncio.Context, manifest: Manifest, limits: Limits, workspace: str, durable: bool
-    ) -> Restored:
-        """Bring the kernel up and restore the session into it.
+    async def start(self, context: zmq.asyncio.Context, manifest: Manifest, limits: Limits, durable: bool) -> Restored:
+        """Bring the kernel up, confined as its launch says, and restore the session into it.
 
-        Raises KernelDied (with the component that was loading) and KernelStartFailed.
+        Raises KernelDied (with the component that was loading), KernelStartFailed and SandboxUnavailable.
         """
         self._channel = await HostChannel.open(self.process.channel)
         key = secrets.token_hex(16)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                await self._introduce(manifest, limits, workspace, durable, key)
+                await self._confine()
+                await self._introduce(manifest, limits, durable, key)
                 report = await self._until_ready(manifest)
+                self._pid = self.process.kernel_pid()
                 self._client = JupyterClient(context, self.process.directory, key, self._handlers.output)
                 await self._unless_dead(self._client.wait_for_output())
         except wire.WireError as error:
@@ -97,9 +99,26 @@ class Kernel:
         self._serving = asyncio.create_task(self._serve())
         return report
 
-    async def _introduce(self, manifest: Manifest, limits: Limits, workspace: str, durable: bool, key: str) -> None:
+    async def _confine(self) -> None:
+        """Tell the process how to confine itself. No code of the session has run in it when it answers."""
+        assert self._channel is not None
+        plan = self.process.launch.plan
+        await self._channel.send({"type": "confine", "plan": plan})
+        if plan is None or plan["tier"] != 1:
+            return
+        header, _ = await self._channel.recv()
+        _raise_refusal(header)
+        if header["type"] != "forked" or type(header.get("pid")) is not int:
+            raise wire.WireError(f"unexpected frame {header['type']!r:.40} before the kernel was confined")
+        try:
+            self.process.adopt(header["pid"])
+        except OSError as error:
+            raise wire.ChannelClosed(f"the kernel ended before it was confined: {error.strerror}") from error
+
+    async def _introduce(self, manifest: Manifest, limits: Limits, durable: bool, key: str) -> None:
         assert self._channel is not None
         hello, _ = await self._channel.recv()
+        _raise_refusal(hello)
         if hello["type"] != "hello" or hello.get("protocol") != wire.PROTOCOL:
             raise wire.WireError(f"the kernel speaks another protocol: {hello!r:.200}")
         self.python = str(hello.get("python"))[:40]
@@ -108,8 +127,8 @@ class Kernel:
         await self._channel.send(
             {
                 "type": "start",
-                "connection": {"prefix": str(self.process.directory / "s"), "key": key},
-                "workspace": workspace,
+                "connection": {"key": key},
+                "workspace": self.process.launch.home,
                 "durable": durable,
                 "limits": {
                     "variable_bytes": limits.variable_bytes,
@@ -215,6 +234,11 @@ class Kernel:
         if self._channel is not None:
             self._channel.close()
         self.process.close()
+
+
+def _raise_refusal(header: dict[str, Any]) -> None:
+    if header["type"] == "refused":
+        raise SandboxUnavailable(str(header.get("reason"))[:500])
 
 
 def describe_exit(code: int | None) -> str:

@@ -1,4 +1,4 @@
-"""Start a kernel process: a cold spawn. The channel is the only thing it inherits."""
+"""Start a kernel process: a cold spawn. It inherits the channel and the sockets it listens on, and nothing else."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from kernelrepl import trees
 from kernelrepl.errors import KernelStartFailed
 
 SOCKET_PATH_BYTES = 107
+SOCKETS = 4
+"""Shell, output, stdin and control, in the order of their numbers."""
 _LOG_BYTES = 64 << 10
 
 
@@ -29,62 +33,109 @@ class Launch:
     runtime_dir: Path
     workspace: Path
     environment: Mapping[str, str] = field(default_factory=dict)
-    module: str = "kernelrepl.guest.kernel"
+    module: str = "kernelrepl.guest.start"
+    plan: Mapping[str, Any] | None = None
+    """How the kernel confines itself; None: not at all."""
+    confine: Callable[[], Mapping[str, Any]] | None = None
+    """Makes the plan, when a kernel is to be started: it asks the interpreter where it keeps its packages."""
+    scratch: Path | None = None
+    """A directory for temporary files, made with the process and gone with it."""
+
+    @property
+    def home(self) -> str:
+        """Where the kernel itself sees its workspace."""
+        return str(self.workspace) if self.plan is None else str(self.plan["workspace"])
 
 
 class Process:
-    """A kernel process. Its end is noticed through a pidfd, never by polling."""
+    """A kernel process. Its end is noticed through a pidfd, never by polling.
+
+    The process that was started may only wait for the one that holds a kernel's namespace: `adopt` tells which.
+    From then on that one is signalled (it passes interrupts on to the kernel) and watched.
+    """
 
     def __init__(
-        self, popen: subprocess.Popen[bytes], directory: Path, channel: socket.socket, python: str = ""
+        self, popen: subprocess.Popen[bytes], launch: Launch, directory: Path, channel: socket.socket, log: int
     ) -> None:
         self._popen = popen
-        self.python = python
+        self.launch = launch
+        self.python = launch.python
         self.pid = popen.pid
         self.directory = directory
         self.channel = channel
         self.ended = asyncio.Event()
         self.exit_code: int | None = None
+        self._log = log
         self._loop = asyncio.get_running_loop()
         self._pidfd = os.pidfd_open(popen.pid)
+        self._kernel = -1
         self._loop.add_reader(self._pidfd, self._on_end)
+
+    def adopt(self, pid: int) -> None:
+        """This child of the process holds the kernel. Raises OSError if it has ended already."""
+        self._kernel = os.pidfd_open(pid)
+        self.pid = pid
+
+    def kernel_pid(self) -> int:
+        """The process that runs the code of the session, as this side numbers it."""
+        if self._kernel >= 0:
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                return int(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()[0])
+        return self.pid
 
     def _on_end(self) -> None:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
+        self._end_kernel()
         # Its children go with it. Before it is reaped its number, and so that of its group, cannot be another's.
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+            os.killpg(self._popen.pid, signal.SIGKILL)
         self.exit_code = self._popen.wait()
+        if self._kernel >= 0:
+            os.close(self._kernel)
+            self._kernel = -1
         self.ended.set()
+
+    def _end_kernel(self) -> None:
+        if self._kernel >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._kernel, signal.SIGKILL)
 
     def alive(self) -> bool:
         """Whether the process runs right now, even if its end has not been noticed yet."""
-        return self._pidfd >= 0 and not select.select([self._pidfd], [], [], 0)[0]
+        watched = [fd for fd in (self._pidfd, self._kernel) if fd >= 0]
+        return self._pidfd >= 0 and not select.select(watched, [], [], 0)[0]
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to exactly this process; nothing if it has ended."""
-        if self._pidfd >= 0:
-            signal.pidfd_send_signal(self._pidfd, number)
+        target = self._kernel if self._kernel >= 0 else self._pidfd
+        if target >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(target, number)
 
     async def kill(self) -> None:
-        """End the process and everything in its group, and wait until it is gone."""
-        if self._pidfd >= 0:
+        """End the process and everything it started, and wait until it is gone."""
+        if self._kernel >= 0:
+            self._end_kernel()  # the first process of its world: all others there end with it
+        elif self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+                os.killpg(self._popen.pid, signal.SIGKILL)
         await self.ended.wait()
 
     def log(self) -> str:
-        """The end of what the process wrote before it served."""
+        """The beginning of what the process wrote before it served."""
         try:
-            return (self.directory / "log").read_bytes()[-_LOG_BYTES:].decode(errors="replace")
+            return os.read(self._log, _LOG_BYTES).decode(errors="replace")
         except OSError:
             return ""
 
     def close(self) -> None:
         self.channel.close()
+        os.close(self._log)
         shutil.rmtree(self.directory, ignore_errors=True)
+        if self.launch.scratch is not None:
+            trees.remove(self.launch.scratch)
 
 
 def spawn(launch: Launch) -> Process:
@@ -98,27 +149,47 @@ def spawn(launch: Launch) -> Process:
             f"the path {directory} is too long for a socket; set KERNELREPL_RUNTIME_DIR to a shorter one"
         )
     ours, theirs = socket.socketpair()
+    # Written by the kernel without ever waiting for us: what does not fit is lost.
+    log, their_log = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        directory.mkdir(mode=0o700, parents=True)
-        with (directory / "log").open("wb") as log:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(theirs)
+            stack.callback(os.close, their_log)
+            directory.mkdir(mode=0o700, parents=True)
+            if launch.scratch is not None:
+                launch.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+            listening = [stack.enter_context(_listen(directory / f"s-{n + 1}")) for n in range(SOCKETS)]
+            inherited = [theirs.fileno(), *(sock.fileno() for sock in listening)]
             popen = subprocess.Popen(
-                [launch.python, "-P", "-m", launch.module, str(theirs.fileno())],
+                [launch.python, "-P", "-m", launch.module, *map(str, inherited)],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(theirs.fileno(),),
+                stdout=their_log,
+                stderr=their_log,
+                pass_fds=inherited,
                 cwd=launch.workspace,
                 env=dict(launch.environment),
                 start_new_session=True,
             )
     except OSError as error:
         ours.close()
+        os.close(log)
         shutil.rmtree(directory, ignore_errors=True)
         raise KernelStartFailed(f"{error.strerror}: {error.filename or launch.python}") from error
-    finally:
-        theirs.close()
     ours.setblocking(False)
-    return Process(popen, directory, ours, launch.python)
+    return Process(popen, launch, directory, ours, log)
+
+
+def _listen(path: Path) -> socket.socket:
+    """A socket at a path that the kernel cannot reach: it could put another one in its place."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(str(path))
+        listener.listen()
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 Launcher = Callable[[Launch], Process]

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from blake3 import blake3
 
 from kernelrepl.errors import StorageFailed
-from kernelrepl.model import Commit, Limits, NewComponent
+from kernelrepl.model import Commit, Limits, NewComponent, Restored
 from kernelrepl.store.database import Database
 
 CHUNK_BYTES = 256 << 10
 INLINE_BYTES = 8 << 10
 """Smaller components live in their row; the chunk table would cost more than it shares."""
+
+MAX_LIVE_ROWS = 1_000_000
+MAX_LIVE_TEXT = 256 << 20
+"""What the names and components of a session may take beside their bytes, in rows and characters."""
 
 Staged = dict[int, tuple[list[bytes], int]]
 """Of each component whose bytes came ahead, by its index in the commit: digests of the chunks, bytes."""
@@ -46,8 +51,9 @@ def write_commit(
 ) -> int:
     """Insert a commit and everything it changes; returns its id. Part of the caller's transaction.
 
-    Raises StorageFailed if the session would pass its limits.
+    Raises StorageFailed if the session would pass its limits, or if the commit contradicts itself.
     """
+    _refuse_contradictions(commit)
     row = db.execute(
         "INSERT INTO commits (session, cause, execution, created_at) VALUES (?, ?, ?, ?)",
         [session, commit.cause, execution, now],
@@ -73,8 +79,38 @@ def write_commit(
         raise StorageFailed(
             f"the session would take {total} bytes, over its limit of {limits.session_bytes}; delete variables"
         )
+    if commit.names or commit.unsaved or commit.components:
+        _refuse_excess(db, session)
     _touch_session(db, session, commit, total, now)
     return commit_id
+
+
+def _refuse_contradictions(commit: Commit) -> None:
+    """Whoever made the commit is not trusted to be of one mind."""
+    roots = [root for part in commit.components for root in part.roots]
+    if len(set(roots)) < len(roots) or any(not part.roots for part in commit.components):
+        raise StorageFailed("the kernel sent a commit with one value in two places; nothing of it is stored")
+    if not commit.names.keys().isdisjoint(commit.unsaved):
+        raise StorageFailed("the kernel sent a commit with a name that is saved and not saved; nothing of it is stored")
+    for part in commit.components:
+        if part.data is not None and len(part.data) != sum(part.segments):
+            raise StorageFailed("the kernel sent a commit with too few bytes; nothing of it is stored")
+
+
+def _refuse_excess(db: Database, session: int) -> None:
+    """A session without bytes can have any number of rows."""
+    names, texts = db.execute(
+        "SELECT COUNT(*), COALESCE(SUM(LENGTH(name) + LENGTH(type) + LENGTH(summary) + LENGTH(COALESCE(path, ''))"
+        " + LENGTH(COALESCE(reason, ''))), 0) FROM names WHERE session = ? AND to_commit IS NULL",
+        [session],
+    ).fetchone()
+    parts, lists = db.execute(
+        "SELECT COUNT(*), COALESCE(SUM(LENGTH(roots) + LENGTH(refs) + LENGTH(segments)), 0) FROM components"
+        " WHERE session = ? AND to_commit IS NULL",
+        [session],
+    ).fetchone()
+    if names + parts > MAX_LIVE_ROWS or texts + lists > MAX_LIVE_TEXT:
+        raise StorageFailed(f"the session would have {names} names in {parts} parts, too many; delete variables")
 
 
 _INSERT_NAME = (
@@ -149,6 +185,29 @@ def _touch_session(db: Database, session: int, commit: Commit, size: int | None,
         changes["execution_count"] = int(commit.outcome["execution_count"])
     columns = ", ".join(f"{column} = ?" for column in changes)
     db.execute(f"UPDATE sessions SET {columns} WHERE id = ?", [*changes.values(), session])
+
+
+def dump_restored(value: Restored | None) -> str | None:
+    return None if value is None else json.dumps(asdict(value))
+
+
+def finish_row(
+    db: Database, execution: int, commit_id: int, commit: Commit, restored: Restored | None, now: str
+) -> None:
+    """Close the row of an execution together with its commit. Part of the caller's transaction."""
+    outcome = commit.outcome or {}
+    not_saved = [
+        {"name": name, "type": kind, "path": path, "reason": reason}
+        for name, (kind, path, reason) in commit.unsaved.items()
+    ]
+    db.execute(
+        "UPDATE executions SET status = ?, execution_count = ?, finished_at = ?, duration_s = ?, outputs = ?,"
+        " saved = ?, not_saved = ?, restored = ?, commit_id = ? WHERE id = ?",
+        [
+            outcome["status"], outcome["execution_count"], now, outcome["duration_s"], commit.outputs,
+            json.dumps(asdict(commit.saved)), json.dumps(not_saved), dump_restored(restored), commit_id, execution,
+        ],
+    )  # fmt: skip
 
 
 def count_variables(db: Database, session: int) -> int:

@@ -15,6 +15,7 @@ _SESSION = (
     " size_bytes, workspace, fixed FROM sessions"
 )
 _CODE_SHOWN_CHARS = 80
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -94,30 +95,43 @@ def manifest(db: Database, session: int) -> Manifest:
     """What a kernel needs to take the session up again."""
     names: dict[str, tuple[int, str, int]] = {}
     stories: dict[str, str] = {}
+    lines: dict[int, dict[str, str]] = {}
+    """Of each execution that made names: its words, and the first line with each."""
     rows = db.execute(
-        "SELECT n.name, n.root, n.type, n.size_bytes, n.path, n.reason, n.updated_at, e.execution_count, e.code"
+        "SELECT n.name, n.root, n.type, n.size_bytes, n.path, n.reason, n.updated_at, e.id, e.execution_count, e.code"
         " FROM names n LEFT JOIN executions e ON e.id = n.execution"
         " WHERE n.session = ? AND n.to_commit IS NULL",
         [session],
     )
-    for name, root, kind, size, path, reason, made, count, code in rows:
+    for name, root, kind, size, path, reason, made, execution, count, code in rows:
         if root is not None:
             names[name] = (root, kind, size)
         else:
-            stories[name] = _story(name, kind, path, reason, made, count, code)
+            origin = None
+            if code is not None:
+                if execution not in lines:
+                    lines[execution] = _first_mentions(code)
+                first = lines[execution]
+                origin = f"execution {count} (`{first.get(name, first[''])[:_CODE_SHOWN_CHARS]}`)"
+            stories[name] = _story(name, kind, path, reason, made, origin)
     count = db.execute("SELECT execution_count FROM sessions WHERE id = ?", [session]).fetchone()
     return Manifest(names, tuple(_components(db, session)), stories, int(count[0]) if count else 0)
 
 
-def _story(name: str, kind: str, path: str, reason: str, made: str, count: int | None, code: str | None) -> str:
+def _first_mentions(code: str) -> dict[str, str]:
+    """For each word of code the first line that has it, and the first line of all for the empty word."""
+    lines = [line.strip() for line in code.splitlines()]
+    found = {"": lines[0] if lines else ""}
+    for line in lines:
+        for word in _WORD.findall(line):
+            found.setdefault(word, line)
+    return found
+
+
+def _story(name: str, kind: str, path: str, reason: str, made: str, origin: str | None) -> str:
     where = f"; the trouble is {path}" if path and path != name else ""
-    text = f"name {name!r} was not saved: it was a {kind}, made at {made}"
-    if code is not None:
-        mentions = re.compile(rf"\b{re.escape(name)}\b")
-        lines = [line.strip() for line in code.splitlines()]
-        shown = next((line for line in lines if mentions.search(line)), lines[0] if lines else "")
-        text += f" by execution {count} (`{shown[:_CODE_SHOWN_CHARS]}`)"
-    return f"{text}{where}: {reason}"
+    by = "" if origin is None else f" by {origin}"
+    return f"name {name!r} was not saved: it was a {kind}, made at {made}{by}{where}: {reason}"
 
 
 def _components(db: Database, session: int) -> list[StoredComponent]:

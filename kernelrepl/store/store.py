@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,22 @@ from kernelrepl.errors import DatabaseTooNew, StorageFailed
 from kernelrepl.model import Commit, Limits, Manifest, Restored, SessionInfo, StoredComponent, Variable
 from kernelrepl.store import reading
 from kernelrepl.store.database import Database
-from kernelrepl.store.publish import Staged, count_variables, digests_in_use, put_chunks, write_commit
+from kernelrepl.store.publish import (
+    Staged,
+    count_variables,
+    digests_in_use,
+    dump_restored,
+    finish_row,
+    put_chunks,
+    write_commit,
+)
 from kernelrepl.store.schema import migrations
 from kernelrepl.store.worker import Worker, translate
 
 COLLECT_AFTER_BYTES = 32 << 20
+COLLECT_AT_ONCE_BYTES = 1 << 30
+"""So much is not left to the next quiet moment: one execution can commit for ever."""
+UNLIMITED = Limits(None, None)
 KEPT_OUTPUTS = 200
 """Executions of a session whose outputs are kept; older rows keep their code and status."""
 
@@ -50,6 +60,7 @@ class Store:
         self._writer = Worker(path, "store writer", read_only=False)
         self._reader = Worker(path, "store reader", read_only=True)
         self._staged: dict[int, Staged] = {}
+        self._staged_bytes: dict[int, int] = {}
         self._garbage_bytes = 0
 
     # Life
@@ -128,10 +139,13 @@ class Store:
         return await self._reader.run(lambda db: reading.variables(db, session))
 
     async def note_versions(self, session: int, python: str, packages: dict[str, str]) -> None:
+        encodable = python.encode(errors="replace").decode()
+
         def job(db: Database) -> None:
             with db.atomic():
                 db.execute(
-                    "UPDATE sessions SET python = ?, packages = ? WHERE id = ?", [python, json.dumps(packages), session]
+                    "UPDATE sessions SET python = ?, packages = ? WHERE id = ?",
+                    [encodable, json.dumps(packages), session],
                 )
 
         await self._writer.run(job)
@@ -256,7 +270,7 @@ class Store:
                 db.execute(
                     "UPDATE executions SET status = ?, outputs = COALESCE(outputs, ?),"
                     " restored = COALESCE(restored, ?), finished_at = COALESCE(finished_at, ?) WHERE id = ?",
-                    [status, outputs, _dump(restored), now, execution],
+                    [status, outputs, dump_restored(restored), now, execution],
                 )
 
         await self._writer.run(job)
@@ -270,14 +284,23 @@ class Store:
 
     # Commits
 
-    async def stage(self, session: int, component: int, data: bytes | bytearray) -> None:
-        """Store one piece of a large component ahead of its commit."""
+    async def stage(self, session: int, component: int, data: bytes | bytearray, limits: Limits = UNLIMITED) -> None:
+        """Store one piece of a large component ahead of its commit.
+
+        Raises StorageFailed if the pieces that wait are more than a commit may have; then that commit fails.
+        """
 
         def job(db: Database) -> None:
+            waiting = self._staged_bytes.get(session, 0) + len(data)
+            if limits.session_bytes is not None and waiting > limits.session_bytes:
+                raise StorageFailed(f"{waiting} bytes came ahead of their commit; {limits.session_bytes} are allowed")
             with db.atomic():
                 digests = put_chunks(db, memoryview(data))
             known, size = self._staged.setdefault(session, {}).get(component, ([], 0))
-            self._staged[session][component] = (known + digests, size + len(data))
+            known.extend(digests)
+            self._staged[session][component] = (known, size + len(data))
+            self._staged_bytes[session] = waiting
+            self._count_garbage(db, len(data))
 
         await self._writer.run(job)
 
@@ -291,19 +314,29 @@ class Store:
         now = self._now()
 
         def job(db: Database) -> None:
-            staged = self._staged.pop(session, {})
+            staged = self._pop_staged(session)
             with db.atomic():
                 commit_id = write_commit(db, session, execution, commit, staged, limits, now)
                 if execution is not None and commit.outcome is not None:
-                    _finish(db, execution, commit_id, commit, restored, now)
-            self._garbage_bytes += sum(sum(part.segments) for part in commit.components)
+                    finish_row(db, execution, commit_id, commit, restored, now)
+            self._count_garbage(db, sum(len(part.data) for part in commit.components if part.data is not None))
 
         await self._writer.run(job)
 
     async def discard_staged(self, session: int) -> None:
         """Forget pieces of a commit that will not come."""
         # In the writer's thread, whose these are; the database has no part in it, and may be gone.
-        await asyncio.wrap_future(self._writer.submit(lambda db: self._staged.pop(session, None)))
+        await asyncio.wrap_future(self._writer.submit(lambda db: self._pop_staged(session)))
+
+    def _pop_staged(self, session: int) -> Staged:
+        self._staged_bytes.pop(session, None)
+        return self._staged.pop(session, {})
+
+    def _count_garbage(self, db: Database, size: int) -> None:
+        """What is written now supersedes about as much, now or later."""
+        self._garbage_bytes += size
+        if self._garbage_bytes > COLLECT_AT_ONCE_BYTES:
+            self._collect(db)
 
     async def collect_if_due(self) -> None:
         """Remove superseded versions when enough has piled up."""
@@ -355,26 +388,6 @@ def _empty_log(db: Database) -> bool:
     """Whether the write-ahead log could be moved into the database and cut to nothing."""
     busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return not busy
-
-
-def _dump(value: Restored | None) -> str | None:
-    return None if value is None else json.dumps(asdict(value))
-
-
-def _finish(db: Database, execution: int, commit_id: int, commit: Commit, restored: Restored | None, now: str) -> None:
-    outcome = commit.outcome or {}
-    not_saved = [
-        {"name": name, "type": kind, "path": path, "reason": reason}
-        for name, (kind, path, reason) in commit.unsaved.items()
-    ]
-    db.execute(
-        "UPDATE executions SET status = ?, execution_count = ?, finished_at = ?, duration_s = ?, outputs = ?,"
-        " saved = ?, not_saved = ?, restored = ?, commit_id = ? WHERE id = ?",
-        [
-            outcome["status"], outcome["execution_count"], now, outcome["duration_s"], commit.outputs,
-            json.dumps(asdict(commit.saved)), json.dumps(not_saved), _dump(restored), commit_id, execution,
-        ],
-    )  # fmt: skip
 
 
 __all__ = ["LOCAL_OWNER", "Store", "stamp", "translate", "utc_now"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kernelrepl.guest import kernel, wire
+from kernelrepl.guest import kernel, start, wire
 from kernelrepl.guest.saving import Saving
 from tests.faults.points import LATE, LATE_POINT, die, due, reach
 
@@ -73,4 +74,4 @@ class LateSaving(Saving):
 if __name__ == "__main__":
     wire.Channel = FaultyChannel  # type: ignore[misc]
     kernel.Saving = LateSaving if LATE in os.environ else FaultySaving  # type: ignore[misc]
-    kernel.main()
+    start.main(sys.argv[1:])

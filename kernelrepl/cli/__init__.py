@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import platform
 import sys
-from collections.abc import Coroutine
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from kernelrepl import __version__, config, hosts, rendezvous
+from kernelrepl.cli.base import CODE_FAILED, FAILED, print_text, run, tool
+from kernelrepl.cli.files import get, grant, put, workspace
 from kernelrepl.errors import KernelReplError, NoKeeper
 
-T = TypeVar("T")
-FAILED = 1
-CODE_FAILED = 2
 STOP_TIMEOUT_S = 20.0
 _PACKAGES = (
     "mcp",
@@ -40,18 +38,8 @@ def cli() -> None:
     """Empty: the group only holds the commands."""
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run and unwrap: task groups wrap what their body raises."""
-    try:
-        return asyncio.run(work)
-    except BaseExceptionGroup as group:
-        ours = group.subgroup(KernelReplError)
-        if ours is None:
-            raise
-        error: BaseException = ours
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from group
+for _command in (workspace, put, get, grant):
+    cli.add_command(_command)
 
 
 @cli.command("exec")
@@ -69,7 +57,7 @@ def execute(
     from kernelrepl import client
 
     source = sys.stdin.read() if code is None or code == "-" else code
-    result = _run(_execute(source, session_id, timeout))
+    result = run(_execute(source, session_id, timeout))
     if save_figures is not None:
         for path in client.write_figures(result, save_figures, "figure"):
             click.echo(f"figure: {path}", err=True)
@@ -91,28 +79,17 @@ async def _execute(source: str, session_id: str | None, timeout: float | None) -
         return await client.call(keeper, "python_repl", **arguments)
 
 
-async def _tool(tool: str, *, operator: bool = False, start: bool = True, **arguments: Any) -> Any:
-    from kernelrepl import client
-
-    async with client.connect(operator=operator, start=start) as keeper:
-        return await client.call(keeper, tool, **arguments)
-
-
-def _print_text(result: Any) -> None:
-    click.echo("\n".join(block.text for block in result.content if block.type == "text"))
-
-
 @cli.command()
 def sessions() -> None:
     """List all sessions."""
-    _print_text(_run(_tool("python_list_sessions")))
+    print_text(run(tool("python_list_sessions")))
 
 
 @cli.command()
 @click.argument("session_id")
 def variables(session_id: str) -> None:
     """List the variables of a session."""
-    _print_text(_run(_tool("python_list_variables", session_id=session_id)))
+    print_text(run(tool("python_list_variables", session_id=session_id)))
 
 
 @cli.command()
@@ -120,7 +97,7 @@ def variables(session_id: str) -> None:
 @click.confirmation_option(prompt="Delete the session with its variables, history and files?")
 def delete(session_id: str) -> None:
     """Delete a session for good."""
-    _print_text(_run(_tool("python_delete_session", session_id=session_id)))
+    print_text(run(tool("python_delete_session", session_id=session_id)))
 
 
 @cli.command()
@@ -128,7 +105,7 @@ def stop() -> None:
     """Stop the keeper. Sessions stay."""
     found = rendezvous.read_keeper(rendezvous.data_dir(os.environ))
     try:
-        _print_text(_run(_tool("keeper_stop", operator=True, start=False)))
+        print_text(run(tool("keeper_stop", operator=True, start=False)))
     except NoKeeper:
         click.echo("no keeper is running")
         return
@@ -152,7 +129,7 @@ def doctor() -> None:
         f"config file: {rendezvous.config_file()}" + ("" if rendezvous.config_file().exists() else " (not there)")
     )
     try:
-        status = _run(_tool("keeper_status", operator=True, start=False)).structured_content
+        status = run(tool("keeper_status", operator=True, start=False)).structured_content
         click.echo(
             f"keeper: running, pid {status['pid']}, version {status['version']}, {status['sessions']} sessions,"
             f" {len(status['kernels'])} kernels, {status['connections'] - 1} clients"
@@ -161,13 +138,31 @@ def doctor() -> None:
         click.echo("keeper: not running; the next call starts one")
     except KernelReplError as error:
         click.echo(f"keeper: {error}")
-    click.echo("sandbox: off (kernels run with your own rights)")
+    _show_sandbox(settings)
     click.echo("settings:")
     origins = config.origins(os.environ)
     for name in config.Settings.model_fields:
         value = getattr(settings, name)
         shown = "unlimited" if value is None and name.endswith("_bytes") else value
         click.echo(f"  {name} = {shown}  ({origins[name]})")
+
+
+def _show_sandbox(settings: config.Settings) -> None:
+    """What kernels are confined by, found out by trying it anew, and each act that was tried."""
+    if settings.sandbox == "off":
+        click.echo(f"sandbox: off, by {rendezvous.config_file()}; kernels run with your own rights")
+        return
+    from kernelrepl import sandbox
+    from kernelrepl.confinement import base_environment
+
+    environment = base_environment(os.environ, rendezvous.cache_dir())
+    with tempfile.TemporaryDirectory(prefix="kernelrepl-") as directory:
+        tier = sandbox.probe(settings.python, environment, Path(directory))
+    click.echo(f"sandbox: {tier.label}" + (f", Landlock version {tier.landlock}" if tier.landlock else ""))
+    if tier.why:
+        click.echo(f"  {'why not better' if tier.number else 'why'}: {tier.why}")
+    for act, outcome in tier.acts:
+        click.echo(f"  {act}: {'done' if outcome == 'done' else f'refused ({outcome})'}")
 
 
 def _version(name: str) -> str:

@@ -1,0 +1,40 @@
+"""What the commands share: a call to the keeper, and what it answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import click
+
+from kernelrepl.errors import KernelReplError
+
+T = TypeVar("T")
+FAILED = 1
+CODE_FAILED = 2
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run and unwrap: task groups wrap what their body raises."""
+    try:
+        return asyncio.run(work)
+    except BaseExceptionGroup as group:
+        ours = group.subgroup(KernelReplError)
+        if ours is None:
+            raise
+        error: BaseException = ours
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from group
+
+
+async def tool(name: str, *, operator: bool = False, start: bool = True, **arguments: Any) -> Any:
+    from kernelrepl import client
+
+    async with client.connect(operator=operator, start=start) as keeper:
+        return await client.call(keeper, name, **arguments)
+
+
+def print_text(result: Any) -> None:
+    click.echo("\n".join(block.text for block in result.content if block.type == "text"))

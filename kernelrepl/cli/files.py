@@ -1,0 +1,161 @@
+"""What a person does with the files of a session, and with what it may reach beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+import click
+
+from kernelrepl import workspace_files
+from kernelrepl.checks import check_session_id, close_ids
+from kernelrepl.cli.base import FAILED, print_text, run, tool
+from kernelrepl.errors import CopyFailed, InvalidArgument, NoSessionYet, UnknownSession
+
+
+def _workspace(session_id: str, missing: type[UnknownSession] = UnknownSession) -> Path:
+    """The directory of a session, from the keeper. Raises `missing`, with names that may be meant."""
+    check_session_id(session_id)
+    workspaces = run(tool("keeper_status", operator=True)).structured_content["workspaces"]
+    if session_id not in workspaces:
+        raise missing(session_id, close_ids(session_id, workspaces))
+    return Path(workspaces[session_id])
+
+
+_MAX_BYTES = click.option(
+    "--max-bytes",
+    type=click.IntRange(min=0),
+    default=workspace_files.LIMIT_BYTES,
+    show_default=True,
+    help="The largest file that is copied.",
+)
+_FORCE = click.option("--force", is_flag=True, help="Replace files that are there.")
+
+
+@click.command()
+@click.argument("session_id")
+@click.option("--list", "with_files", is_flag=True, help="List the files, with their sizes in bytes.")
+def workspace(session_id: str, with_files: bool) -> None:
+    """Print where the files of a session are."""
+    root = _workspace(session_id)
+    click.echo(root)
+    if not with_files:
+        return
+    listing = workspace_files.list_files(root)
+    for entry in listing.entries:
+        size = str(entry.size) if entry.kind == "file" else f"({entry.kind})"
+        click.echo(f"{size:>15}  {entry.path}")
+    for directory in listing.closed:
+        click.echo(f"cannot be looked into: {directory or '.'}", err=True)
+    if listing.more:
+        click.echo(f"only the first {len(listing.entries)} are listed; code in the session can list the rest", err=True)
+
+
+@click.command()
+@click.argument("session_id")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--to", "directory", default=".", help="A directory of the workspace; it is made if it is not there.")
+@_FORCE
+@_MAX_BYTES
+def put(session_id: str, files: tuple[str, ...], directory: str, force: bool, max_bytes: int) -> None:
+    """Copy FILEs into the workspace of a session."""
+    names = _names(files)
+    root = _workspace(session_id, NoSessionYet)
+    for file, name in zip(files, names, strict=True):
+        target = str(PurePosixPath(directory) / name)
+        with _outside(file), Path(file).open("rb", buffering=0) as source:
+            size = workspace_files.write_from(root, target, source, max_bytes, replace=force)
+        click.echo(f"{workspace_files.shown(target)}: {size} bytes")
+
+
+@click.command()
+@click.argument("session_id")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--to", "directory", default=".", help="Where they go; - is standard output.  [default: here]")
+@_FORCE
+@_MAX_BYTES
+def get(session_id: str, paths: tuple[str, ...], directory: str, force: bool, max_bytes: int) -> None:
+    """Copy files out of the workspace of a session; PATHs are as seen from there."""
+    names = _names(paths) if directory != "-" else []
+    root = _workspace(session_id)
+    if directory == "-":
+        _print_files(root, paths, max_bytes)
+        return
+    with _outside(directory):
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    for path, name in zip(paths, names, strict=True):
+        target = Path(directory) / name
+        with _outside(str(target)):
+            size = workspace_files.fetch(root, path, target, max_bytes, replace=force)
+        click.echo(f"{workspace_files.shown(str(target))}: {size} bytes")
+
+
+def _print_files(root: Path, paths: tuple[str, ...], max_bytes: int) -> None:
+    try:
+        with _outside("standard output"):
+            for path in paths:
+                workspace_files.read_into(root, path, sys.stdout.buffer, max_bytes)
+            sys.stdout.buffer.flush()
+    except CopyFailed as error:
+        # What is left in the buffer has nowhere to go, and is not to be tried again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error.__cause__, BrokenPipeError):  # the reader has had enough
+            sys.exit(FAILED)
+        raise
+
+
+def _names(paths: Iterable[str]) -> list[str]:
+    """The last part of each path, which its copy is called. Raises InvalidArgument if two are the same."""
+    names: list[str] = []
+    for path in paths:
+        name = PurePosixPath(path).name
+        if name in ("", ".."):
+            raise InvalidArgument(f"{workspace_files.shown(path)!r} names no file; name a file in it")
+        if name in names:
+            raise InvalidArgument(
+                f"two of the files are called {workspace_files.shown(name)!r}; copy them one by one, with --to"
+            )
+        names.append(name)
+    return names
+
+
+@contextlib.contextmanager
+def _outside(path: str) -> Iterator[None]:
+    """What the system refuses outside of the workspace, in words and with what to do."""
+    try:
+        yield
+    except OSError as error:
+        remedy = {
+            errno.EEXIST: "--force replaces it, --to chooses another directory",
+            errno.EISDIR: "only files are copied: name each by itself",
+            errno.ENOSPC: "free some space, or choose another directory with --to",
+        }.get(error.errno or 0, "look at its name and its permissions")
+        raise CopyFailed(workspace_files.shown(path), f"cannot be copied: {error.strerror}", remedy) from error
+
+
+@click.command()
+@click.argument("session_id")
+@click.option("--read", multiple=True, metavar="PATH", help="A file or folder that its code may read from now on.")
+@click.option("--write", multiple=True, metavar="PATH", help="One that it may also write to.")
+@click.option("--revoke", multiple=True, metavar="PATH", help="One that it may reach no longer.")
+def grant(session_id: str, read: tuple[str, ...], write: tuple[str, ...], revoke: tuple[str, ...]) -> None:
+    """Let a session reach files outside its workspace. Without options: print what it may reach."""
+    check_session_id(session_id)
+    paths = [[str(Path(path).expanduser().absolute()) for path in given] for given in (read, write, revoke)]
+    print_text(
+        run(
+            tool(
+                "keeper_grant",
+                operator=True,
+                start=True,
+                session_id=session_id,
+                read=paths[0],
+                write=paths[1],
+                revoke=paths[2],
+            )
+        )
+    )

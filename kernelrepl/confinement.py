@@ -1,0 +1,195 @@
+"""How the kernels of a keeper are confined: what a session was granted, where it may run, what is its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from kernelrepl import trees
+from kernelrepl.errors import AccessRefused, SandboxTooWeak, SandboxUnavailable
+from kernelrepl.kernel import Launch
+from kernelrepl.model import Limits, Resources
+from kernelrepl.sandbox import Access, Plan, Surroundings, Tier, confined, describe, resolve_access, uid_of
+
+OFF = "off"
+_STRENGTH = {OFF: 0, "tier 2": 1, "tier 1": 2}
+
+
+@dataclass(frozen=True)
+class Grants:
+    """What a person gives to a session, as it is written in the settings."""
+
+    limits: Limits = field(default_factory=Limits)
+    python: str | None = None
+    resources: Resources = field(default_factory=Resources)
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """What a session keeps from its creation on. Paths are resolved."""
+
+    limits: Limits
+    python: str | None
+    sandbox: str
+    resources: Resources
+    access: Access
+
+    @classmethod
+    def load(cls, stored: Mapping[str, Any]) -> Fixed:
+        access = stored.get("access") or {}
+        return cls(
+            Limits(**stored["limits"]),
+            stored["python"],
+            stored["sandbox"],
+            Resources(**stored.get("resources") or {}),
+            Access(tuple(access.get("read", ())), tuple(access.get("write", ()))),
+        )
+
+    def dump(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """One for each keeper. tier: None where the person has switched the sandbox off."""
+
+    tier: Tier | None
+    python: str
+    runtime_dir: Path
+    never: tuple[Path, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return OFF if self.tier is None else self.tier.label
+
+    def fix(self, grants: Grants) -> Fixed:
+        """What a new session gets. Raises AccessRefused. Reads the file system."""
+        access = resolve_access(grants.read, grants.write, self.never)
+        return Fixed(grants.limits, grants.python, self.label, grants.resources, access)
+
+    def regrant(self, fixed: Fixed, read: Iterable[str], write: Iterable[str], revoke: Iterable[str]) -> Fixed:
+        """Add and take away paths; one that is granted again has only the new kind. Raises AccessRefused."""
+        new = resolve_access(read, write, self.never)
+        gone = {*(os.path.realpath(path) for path in revoke), *revoke, *new.read, *new.write}
+        access = Access(
+            (*(path for path in fixed.access.read if path not in gone), *new.read),
+            (*(path for path in fixed.access.write if path not in gone), *new.write),
+        )
+        return replace(fixed, access=access)
+
+    def admit(self, session_id: str, fixed: Fixed) -> Fixed:
+        """Let a stored session in, if no code of it runs with less in its way than before.
+
+        What it was made in is raised to what it runs in now. Raises SandboxTooWeak.
+        """
+        then, now = _strength(fixed.sandbox), _strength(self.label)
+        if self.tier is not None and not self.tier.number:
+            return fixed  # nothing runs at all
+        if now < then:
+            raise SandboxTooWeak(session_id, fixed.sandbox, self.label)
+        return replace(fixed, sandbox=self.label) if now > then else fixed
+
+    def launch(self, workspace: Path, fixed: Fixed) -> Launch:
+        """How to start the kernels of a session."""
+        environment = {**self.environment, "IPYTHONDIR": str(self.runtime_dir / "ipython")}
+        python = fixed.python or self.python
+        launch = Launch(python, self.runtime_dir, workspace, environment)
+        if self.tier is None:
+            return launch
+        scratch = self.runtime_dir / f"t-{workspace.name}" if self.tier.number == 2 else None
+        return replace(
+            launch, confine=lambda: self._plan(python, workspace, fixed, scratch or Path("/tmp")), scratch=scratch
+        )
+
+    def _plan(self, python: str, workspace: Path, fixed: Fixed, scratch: Path) -> Plan:
+        assert self.tier is not None
+        if not self.tier.number:
+            raise SandboxUnavailable(self.tier.why)
+        for path in (*fixed.access.read, *fixed.access.write):
+            if not os.path.exists(path) or os.path.realpath(path) != path:  # noqa: PTH110
+                raise AccessRefused(path, "is not there any more or leads elsewhere; put it back or delete the session")
+        return confined(
+            tier=self.tier.number,
+            landlock=self.tier.landlock,
+            python=describe(python, self.environment),
+            workspace=workspace,
+            uid=self._uid(workspace),
+            access=fixed.access,
+            resources=fixed.resources,
+            surroundings=Surroundings(self.never, self.environment),
+            scratch=scratch,
+        )
+
+    def _uid(self, workspace: Path) -> int | None:
+        """The user that a kernel becomes; None: it stays who the keeper is."""
+        return uid_of(workspace.name) if self.tier is not None and os.geteuid() == 0 else None
+
+    def make_workspace(self, workspace: Path) -> None:
+        """Make the directory of a session and give it to whoever its kernel runs as. Raises OSError."""
+        workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.geteuid() == 0:
+            _give(workspace, self._uid(workspace) or 0)
+
+    def make_passing_workspace(self) -> Path:
+        """One that is removed after its only execution. Raises OSError."""
+        self.runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # if somebody has cleaned it away
+        workspace = Path(tempfile.mkdtemp(prefix="once-", dir=self.runtime_dir))
+        self.make_workspace(workspace)
+        return workspace
+
+
+def clean(runtime_dir: Path) -> None:
+    """Remove what a keeper that was killed left behind."""
+    for pattern in ("k-*", "once-*", "t-*"):
+        for stale in runtime_dir.glob(pattern):
+            trees.remove(stale)
+
+
+def _strength(label: str) -> int:
+    return _STRENGTH.get(label.split(",")[0], 0)
+
+
+def _give(workspace: Path, uid: int) -> None:
+    """Hand over what is there, if it belongs to another. What is linked from elsewhere is left alone."""
+    before = workspace.stat().st_uid
+    if before == uid:
+        return
+    for _, directories, files, descriptor in os.fwalk(workspace, follow_symlinks=False):
+        for name in (*directories, *files):
+            with contextlib.suppress(OSError):
+                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                linked = stat.S_ISREG(found.st_mode) and found.st_nlink > 1
+                if found.st_uid == before and not linked:
+                    os.chown(name, uid, uid, dir_fd=descriptor, follow_symlinks=False)
+    os.chown(workspace, uid, uid)  # last: until it is done, it is done again
+
+
+def base_environment(environ: Mapping[str, str], cache_dir: Path) -> dict[str, str]:
+    """The environment of a kernel: nothing of the person's but what Python needs to find its way."""
+    keep = (
+        "PATH",
+        "HOME",
+        "LANG",
+        "LC_ALL",
+        "LC_CTYPE",
+        "TZ",
+        "USER",
+        "LOGNAME",
+        "TMPDIR",
+        "PYTHONPATH",
+        "VIRTUAL_ENV",
+    )
+    found = {name: environ[name] for name in keep if name in environ}
+    found.setdefault("LANG", "C.UTF-8")
+    found["MPLCONFIGDIR"] = str(cache_dir / "matplotlib")
+    found["PATH"] = found.get("PATH", os.defpath)
+    return found
