@@ -13,7 +13,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from tests.faults.points import GUEST_POINTS, KEEPER_POINTS, LATE_POINT
-from tests.faults.trial import Keepers, Trial, keepers
+from tests.faults.trial import Keepers, Trial, keepers, shared
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +34,7 @@ def plan(seed: int, kills: int) -> list[tuple[str, int]]:
 @pytest.fixture
 async def faulty(environ: dict[str, str], data_dir: Path, tmp_path: Path) -> AsyncIterator[Keepers]:
     """Keepers that can be ended at a point."""
-    async with keepers(environ, data_dir, tmp_path / "fault") as found:
+    async with keepers(environ, data_dir, shared(tmp_path) / "fault") as found:
         yield found
 
 
@@ -49,7 +49,7 @@ async def test_50_kills_lose_nothing_and_double_nothing(faulty: Keepers, tmp_pat
     """After each kill the same client goes on, and the session is exactly what its replies said."""
     await faulty.start_faulty()
     async with front(faulty) as client:
-        trial = Trial(client, faulty, tmp_path, f"KERNELREPL_TEST_SEED={SEED}")
+        trial = Trial(client, faulty, shared(tmp_path), f"KERNELREPL_TEST_SEED={SEED}")
         await trial.begin()
         for point, nth in plan(SEED, KILLS):
             await trial.survive(point, nth)
@@ -59,7 +59,7 @@ async def test_a_reply_before_the_commit_would_be_found_out(faulty: Keepers, tmp
     """The trial has teeth: with a guest that replies first and commits later, a kill in between fails it."""
     await faulty.start_faulty(late=True)
     async with front(faulty) as client:
-        trial = Trial(client, faulty, tmp_path, "late commit")
+        trial = Trial(client, faulty, shared(tmp_path), "late commit")
         await trial.begin()
         for _ in range(3):
             await trial.cell()

@@ -81,6 +81,7 @@ async def storm(pid: int, chance: random.Random) -> AsyncIterator[list[int]]:
 def beacon(path: Path) -> Iterator[asyncio.Event]:
     """A fifo, and an event that is set when a cell has written to it."""
     os.mkfifo(path)
+    path.chmod(0o666)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     event = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -98,6 +99,12 @@ def beacon(path: Path) -> Iterator[asyncio.Event]:
         loop.remove_reader(descriptor)
         os.close(descriptor)
         os.close(writer)
+
+
+async def workspace_of(sessions: Sessions) -> Path:
+    """Where a test and its session both have files."""
+    await sessions.run("1")
+    return sessions.manager._sessions["s"].launch.workspace
 
 
 async def interrupted_at(sessions: Sessions, code: str, event: asyncio.Event, strikes: int = 1) -> Execution:
@@ -141,13 +148,13 @@ async def test_250_cells_in_a_storm_of_interrupts(sessions: Sessions) -> None:
     assert await sessions.rows("SELECT id FROM executions WHERE commit_id IS NULL") == [], where
 
 
-async def test_sigint_stops_an_await(sessions: Sessions, tmp_path: Path) -> None:
+async def test_sigint_stops_an_await(sessions: Sessions) -> None:
     """A cell that sleeps in an await is cancelled there; what it did before is kept."""
-    with beacon(tmp_path / "beacon") as lit:
-        code = f"""
+    with beacon(await workspace_of(sessions) / "beacon") as lit:
+        code = """
 import asyncio, pathlib
 done = 1
-asyncio.get_running_loop().call_soon(pathlib.Path({str(tmp_path / "beacon")!r}).write_text, "x")
+asyncio.get_running_loop().call_soon(pathlib.Path("beacon").write_text, "x")
 await asyncio.sleep(30)
 done = 2
 """
@@ -159,14 +166,14 @@ done = 2
     assert await sessions.value("done") == "1"
 
 
-async def test_sigint_stops_a_loop_after_an_await(sessions: Sessions, tmp_path: Path) -> None:
+async def test_sigint_stops_a_loop_after_an_await(sessions: Sessions) -> None:
     """A cell that awaited first and computes now is stopped where it computes."""
-    with beacon(tmp_path / "beacon") as lit:
-        code = f"""
+    with beacon(await workspace_of(sessions) / "beacon") as lit:
+        code = """
 import asyncio, pathlib
 await asyncio.sleep(0.01)
 done = 1
-pathlib.Path({str(tmp_path / "beacon")!r}).write_text("x")
+pathlib.Path("beacon").write_text("x")
 while True: pass
 """
         execution = await interrupted_at(sessions, code, lit)
@@ -189,15 +196,15 @@ async def test_sigint_while_idle_does_nothing(sessions: Sessions) -> None:
     assert await sessions.value("x") == "21"
 
 
-async def test_sigint_during_a_commit_loses_neither_reply_nor_value(sessions: Sessions, tmp_path: Path) -> None:
+async def test_sigint_during_a_commit_loses_neither_reply_nor_value(sessions: Sessions) -> None:
     """A value whose own saving code is slow is saved whole, however often the signal comes meanwhile."""
-    with beacon(tmp_path / "beacon") as lit:
-        code = f"""
+    with beacon(await workspace_of(sessions) / "beacon") as lit:
+        code = """
 import pathlib, time
 class Slow:
     def __init__(self): self.value = "whole"
     def __getstate__(self):
-        pathlib.Path({str(tmp_path / "beacon")!r}).write_text("x")
+        pathlib.Path("beacon").write_text("x")
         time.sleep(0.5)
         return dict(self.__dict__)
 slow = Slow()

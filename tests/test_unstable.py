@@ -95,8 +95,9 @@ async def test_a_change_by_a_task_between_cells_is_stored_with_the_next_one(sess
     await settle(sessions)
     [view] = await sessions.manager.list_sessions()
     go, done = (sessions.manager.workspace(view.info) / name for name in ("go", "done"))
-    os.mkfifo(go)
-    os.mkfifo(done)
+    for path in (go, done):
+        os.mkfifo(path)
+        path.chmod(0o666)
     await sessions.run("asyncio.get_running_loop().create_task(later()); None")
     await asyncio.to_thread(go.write_bytes, b"go")
     await asyncio.to_thread(done.read_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -16,14 +17,21 @@ KEEPER_POINTS = ("before_publish", "after_publish")
 LATE_POINT = "late_commit"
 
 
+_here = os.environ.get(FAULT)
+"""Read before a kernel confines itself, which takes its environment away."""
+
+
 def arm(file: Path, point: str, nth: int) -> None:
-    """From now on, the process that passes `point` for the nth time ends there."""
+    """From now on, the process that passes `point` for the nth time ends there. It may be another user."""
     file.write_text(f"{point}:{nth}")
+    with contextlib.suppress(PermissionError):
+        file.chmod(0o666)
 
 
 def due(point: str) -> bool:
     """Count a pass of a point; whether this is where the process has to end. What is due is disarmed."""
-    file = Path(os.environ[FAULT])
+    assert _here is not None
+    file = Path(_here)
     try:
         armed, left = file.read_text().split(":")
     except FileNotFoundError:

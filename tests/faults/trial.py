@@ -114,10 +114,19 @@ class Keepers:
             self._faulty = None
 
 
+def shared(path: Path) -> Path:
+    """A directory that test, keeper and kernels write to, whoever they run as."""
+    found = path / "shared"
+    found.mkdir(exist_ok=True)
+    found.chmod(0o777)
+    return found
+
+
 @contextlib.asynccontextmanager
 async def keepers(environ: dict[str, str], data_dir: Path, fault_file: Path) -> AsyncIterator[Keepers]:
     """Keepers whose faulty one is gone afterwards. Every keeper gets the same import path for its kernels."""
     environ["PYTHONPATH"] = str(ROOT)
+    environ["KERNELREPL_ALLOW_WRITE"] = str(fault_file.parent)
     found = Keepers(environ, data_dir, fault_file)
     try:
         yield found
@@ -162,6 +171,7 @@ class Trial:
     async def begin(self) -> None:
         """Make the session, with an empty log."""
         self._ran.touch()
+        self._ran.chmod(0o666)
         reply = await self._run(SETUP.format(ran=str(self._ran), seen=str(self._seen)))
         self._check(reply["status"] == "ok" and reply["committed"], f"the set-up failed: {reply}")
 
