@@ -102,7 +102,7 @@ class Confinement:
         """How to start the kernels of a session."""
         environment = {**self.environment, "IPYTHONDIR": str(self.runtime_dir / "ipython")}
         python = fixed.python or self.python
-        launch = Launch(python, self.runtime_dir, workspace, environment)
+        launch = Launch(python, self.runtime_dir, workspace, environment, resources=fixed.resources)
         if self.tier is None:
             return launch
         scratch = self.runtime_dir / f"t-{workspace.name}" if self.tier.number == 2 else None

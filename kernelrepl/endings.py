@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 from kernelrepl.guest.wire import EXIT_BROKEN
-from kernelrepl.model import Status
+from kernelrepl.model import Failure, Resources, Status, amount
 
 _BY_SIGNAL = {
     signal.SIGSEGV: "C code crashed, or a recursion was deeper than the stack",
@@ -17,8 +18,13 @@ _BY_SIGNAL = {
 _AFTER = "variables are as they were before it, and the next call restores them"
 
 
-def note(died: str, exit_code: int | None, stopped_by: Status | None) -> str:
-    """What happened to an execution whose kernel ended. `died`: how the process ended, in words."""
+def note(died: str, exit_code: int | None, stopped_by: Status | None, stopped_for: str | None = None) -> str:
+    """What happened to an execution whose kernel ended.
+
+    died: how the process ended, in words. stopped_for: what it took too much of, if that is why.
+    """
+    if stopped_for is not None:
+        return f"{stopped_for}, so its kernel was ended; {_AFTER}"
     if stopped_by == "timeout":
         return f"it ran into its timeout and did not react to interrupts, so its kernel was ended; {_AFTER}"
     if stopped_by is not None:
@@ -35,3 +41,31 @@ def _why(exit_code: int | None) -> str | None:
     if exit_code >= 0:
         return "the code ended the process; sys.exit and exit end only the cell"
     return _BY_SIGNAL.get(-exit_code)  # type: ignore[call-overload, no-any-return]
+
+
+# Errors of user code that come from where it runs
+
+_NO_NETWORK = ("gaierror", "URLError", "ConnectionError", "ConnectError", "NameResolutionError", "MaxRetryError")
+_OUTSIDE = re.compile(r"\[Errno (?:2|13|30)\] [\w -]+: '(/(?!workspace/|tmp/|dev/|proc/)[^']*)'$")
+
+
+def hint(error: Failure, resources: Resources) -> str | None:
+    """What to say about an error that a confined kernel's surroundings may have caused; None where they have not."""
+    if error.name == "MemoryError" and resources.memory_bytes is not None:
+        return f"the memory limit of this session is {amount(resources.memory_bytes)} (max_memory_bytes)"
+    if error.name == "BlockingIOError" or error.message == "can't start new thread":
+        return f"this session may have {resources.processes} processes and threads (max_processes)"
+    if error.message.startswith("[Errno 24]"):
+        return f"a process of this session may have {resources.open_files} open files (max_open_files)"
+    if error.message.startswith("[Errno 27]") and resources.workspace_bytes is not None:
+        return f"the files of this session may take {amount(resources.workspace_bytes)} (max_workspace_bytes)"
+    if error.message.startswith("[Errno 28]") and resources.tmp_bytes is not None:
+        return f"/tmp and /dev/shm may hold {amount(resources.tmp_bytes)} each (max_tmp_bytes)"
+    if error.name in _NO_NETWORK or (error.name, error.message) == ("PermissionError", "[Errno 13] Permission denied"):
+        return "there is no network in the sandbox; `kernelrepl put` brings files into the session"
+    if outside := _OUTSIDE.match(error.message):
+        return (
+            f"{outside[1]} is not a file of this session; it reaches files of the host when a person grants them"
+            " (`kernelrepl grant`), or brings a copy (`kernelrepl put`)"
+        )
+    return None

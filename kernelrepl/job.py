@@ -27,6 +27,8 @@ class Job:
     restored: Restored | None = None
     stopped_by: Status | None = None
     """"interrupted" or "timeout" once it has been asked to stop."""
+    stopped_for: str | None = None
+    """What it took too much of, if it was asked to stop for that."""
     started: bool = False
     """It has been sent to a kernel."""
     began: bool = False

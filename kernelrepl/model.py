@@ -195,3 +195,11 @@ class Commit:
     """The recorded messages, JSON."""
     failure: str | None = None
     """Why the kernel could not look for changes at all, if so: a bug. The outcome still counts."""
+
+
+def amount(size: int) -> str:
+    """A number of bytes as people say it, in powers of ten: 4 GB, 1.5 MB, 200 bytes."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "KB")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}"
+    return f"{size} bytes"

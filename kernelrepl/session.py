@@ -7,20 +7,22 @@ waiting. Executions of one session run one after the other, in the order they ca
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
 import zmq.asyncio
 
-from kernelrepl import endings, trees
+from kernelrepl import outcomes, trees
 from kernelrepl.errors import KernelStartFailed, SessionDeleted, StorageFailed
-from kernelrepl.job import Job, outcome_status, output_of, unsaved_of
+from kernelrepl.job import Job
 from kernelrepl.kernel import Kernel, KernelDied, Launch
 from kernelrepl.kernel.kernel import Handlers
 from kernelrepl.kernel.launch import Launcher
+from kernelrepl.kernel.meter import Verdict
 from kernelrepl.lifecycle import Event, State, advance
-from kernelrepl.model import Commit, Execution, Failure, Limits, Restored, Saved, Status
+from kernelrepl.model import Commit, Execution, Limits, Restored, Status
+from kernelrepl.overseer import FULL_FILE_BYTES, Overseer
 from kernelrepl.recorder import Recorder
 from kernelrepl.store import Store
 
@@ -69,7 +71,8 @@ class Session:
         self._kernel: Kernel | None = None
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._watch: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
+        self._overseer = Overseer(launch.resources, launch.workspace, self._overrun)
 
     # What others see
 
@@ -95,9 +98,7 @@ class Session:
         self.waiting += 1
         self.latest = job
         self.unfinished[job.request_id] = job
-        task = asyncio.create_task(self._run(job))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._spawn(self._run(job))
         return job
 
     async def _run(self, job: Job) -> None:
@@ -142,8 +143,10 @@ class Session:
                 await self._drop_kernel()
                 continue
             self._means.emit("executed", session=self.session_id)
-            greeting, self.greeting = self.greeting, None
-            return self._result(job) if greeting is None else replace(self._result(job), note=greeting)
+            result = self._result(job)
+            notes = [note for note in (self.greeting, result.note or self._overseer.full) if note]
+            self.greeting = None
+            return replace(result, note="; ".join(notes) or None)
         raise KernelStartFailed(f"the kernel ended {STARTS_PER_CALL} times before it could run the code")
 
     async def _run_in(self, kernel: Kernel, job: Job) -> None:
@@ -199,7 +202,7 @@ class Session:
             done, _pending = await asyncio.wait({job.result}, timeout=INTERRUPT_GRACE_S)
             if done:
                 return
-            if job.stopped_by != "timeout":
+            if job.stopped_by != "timeout" and job.stopped_for is None:
                 return
         await self._kill_for(job)
 
@@ -210,27 +213,8 @@ class Session:
     # Results
 
     def _result(self, job: Job) -> Execution:
-        commit = job.commit
-        if commit is None or commit.outcome is None:
-            # Only a kernel that breaks the protocol replies without having committed.
-            return Execution(
-                self.session_id, "crashed", job.live.output(), sandbox=self.sandbox, restored=job.restored,
-                note="the kernel replied without committing; its changes are not stored", request_id=job.request_id,
-            )  # fmt: skip
-        status = outcome_status(commit, job.stopped_by)
-        return Execution(
-            self.session_id,
-            status,
-            output_of(commit),
-            execution_count=int(commit.outcome["execution_count"]),
-            duration_s=float(commit.outcome["duration_s"]),
-            saved=commit.saved if job.commit_error is None else Saved(),
-            not_saved=unsaved_of(commit, job.commit_error),
-            restored=job.restored,
-            committed=job.commit_error is None and commit.failure is None and self.session_id is not None,
-            sandbox=self.sandbox,
-            request_id=job.request_id,
-        )
+        resources = None if self.launch.confine is None else self.launch.resources
+        return outcomes.committed(job, self.session_id, self.sandbox, resources)
 
     async def _crashed(self, job: Job, error: KernelDied) -> Execution:
         self._means.emit("kernel_died", session=self.session_id, exit_code=error.exit_code)
@@ -240,21 +224,27 @@ class Session:
             return replace(
                 self._result(job), note=f"{error} after this execution was committed; the next call restarts it"
             )
-        status: Status = "timeout" if job.stopped_by == "timeout" else "crashed"
-        await self._recorder.finish(job, status)
-        note = endings.note(str(error), error.exit_code, job.stopped_by)
-        output = job.live.output()
-        if output.error is None:
-            output = replace(output, error=Failure("KernelDied", str(error), f"KernelDied: {error}"))
-        return Execution(
-            self.session_id,
-            status,
-            output,
-            sandbox=self.sandbox,
-            restored=job.restored,
-            note=note,
-            request_id=job.request_id,
-        )
+        await self._recorder.finish(job, outcomes.crash_status(job))
+        return outcomes.crashed(job, self.session_id, self.sandbox, str(error), error.exit_code)
+
+    def _overrun(self, reason: str, kill: bool) -> None:
+        """It takes too much: stop what runs, or end its kernel."""
+        job = self.current
+        if job is not None:
+            job.stopped_for = job.stopped_for or reason
+            job.stopped_by = job.stopped_by or "interrupted"
+            self._spawn(self._kill_for(job) if kill else self._stop_job(job))
+        elif kill and self._kernel is not None:
+            self.greeting = f"{reason}: the kernel was ended between two calls"
+            self._spawn(self._kernel.process.kill())
+
+    def _on_flood(self, verdict: Verdict) -> None:
+        self._overrun("the code wrote too much", verdict is Verdict.KILL)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # The kernel
 
@@ -288,13 +278,16 @@ class Session:
 
     async def _start(self) -> tuple[Kernel, Restored]:
         self._advance(Event.START)
-        handlers = Handlers(self._on_begin, self._recorder.stage, self._on_commit, self._on_output, self._recorder.load)
+        handlers = Handlers(
+            self._on_begin, self._recorder.stage, self._on_commit, self._on_output, self._recorder.load, self._on_flood
+        )
         kernel: Kernel | None = None
         try:
             manifest = await self._recorder.manifest()
             launch = self.launch
             if launch.confine is not None:
                 launch = replace(launch, plan=await asyncio.to_thread(launch.confine))
+            launch = replace(launch, most_file_bytes=None if self._overseer.full is None else FULL_FILE_BYTES)
             kernel = Kernel(self._means.launcher(launch), handlers)
             restored = await kernel.start(self._means.context, manifest, self.limits, self.session_id is not None)
             await self._recorder.note_versions(kernel)
@@ -305,7 +298,10 @@ class Session:
             raise
         self._kernel = kernel
         self._advance(Event.READY)
-        self._watch = asyncio.create_task(self._watch_idle_death(kernel))
+        self._watches = [
+            asyncio.create_task(self._watch_idle_death(kernel)),
+            asyncio.create_task(self._overseer.watch(kernel.process, lambda: self.current is not None)),
+        ]
         self._means.emit("kernel_started", session=self.session_id)
         return kernel, restored
 
@@ -318,8 +314,8 @@ class Session:
         kernel, self._kernel = self._kernel, None
         if kernel is None:
             return
-        if self._watch is not None:
-            self._watch.cancel()
+        for watch in self._watches:
+            watch.cancel()
         await kernel.stop()
         self.unsaved.clear()
         self.behind = False

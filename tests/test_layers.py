@@ -36,6 +36,8 @@ RANKS: dict[str, float] = {
     "store": 2,
     "kernel": 2,
     "sandbox": 2,
+    "outcomes": 1.7,
+    "overseer": 2.8,
     "confinement": 2.7,
     "recorder": 2.5,
     "session": 3,

@@ -16,6 +16,7 @@ import ctypes
 import os
 import resource
 import signal
+from collections.abc import Callable
 from typing import NoReturn
 
 from kernelrepl.guest import lifeline
@@ -39,8 +40,11 @@ def wait_outside(first: int, told: int) -> NoReturn:
     os._exit(os.waitstatus_to_exitcode(status))
 
 
-def fork_kernel(tell: int) -> None:
-    """Return in a child, which becomes the kernel; this process, the first of its namespace, attends to it."""
+def fork_kernel(tell: int, protect: Callable[[], None]) -> None:
+    """Return in a child, which becomes the kernel; this process, the first of its namespace, attends to it.
+
+    protect: the last of the confinement, in both. After it this process could not close itself to the kernel any more.
+    """
     os.setsid()  # what a session sends to its own process group stays in the namespace
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     kernel = os.fork()
@@ -48,8 +52,11 @@ def fork_kernel(tell: int) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.close(tell)
         lifeline.die_with_parent()
+        protect()
         return
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # its memory and descriptors are nobody's business
+    if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):  # its memory and descriptors are nobody's business
+        os._exit(1)
+    protect()
     signal.signal(signal.SIGINT, lambda number, frame: os.kill(kernel, signal.SIGINT))
     _close_all_but(tell)
     while True:

@@ -144,12 +144,17 @@ def enter(plan: dict[str, Any], forked: Callable[[int], None], seam: Callable[[s
     os.environ.update(plan["environment"])
     with _step("Landlock", seam):
         _restrict(plan)
-    if plan["filter"]:
-        with _step("system call filter", seam):
-            syscalls.install(syscalls.program(plan["tier"]))
-    if tell is not None:
+
+    def protect() -> None:
+        if plan["filter"]:
+            with _step("system call filter", seam):
+                syscalls.install(syscalls.program(plan["tier"]))
+
+    if tell is None:
+        protect()
+    else:
         with _step("kernel process", seam):
-            attendants.fork_kernel(tell)
+            attendants.fork_kernel(tell, protect)
 
 
 def _enter_namespaces(plan: dict[str, Any], forked: Callable[[int], None], seam: Callable[[str], None]) -> int:

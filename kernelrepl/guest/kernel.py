@@ -12,6 +12,7 @@ import contextlib
 import functools
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -346,6 +347,9 @@ def serve(channel: wire.Channel, sockets: list[int]) -> None:
     recorder = Recorder()
     app = build_app(start, recorder, sockets)
     kernel = app.kernel
+    if start["most_file_bytes"] is not None:
+        # Now, when IPython has written what it writes, and before anything of the session is loaded.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (start["most_file_bytes"],) * 2)
     kernel.interrupts = interrupts
     os.chdir(start["workspace"])
     kernel.saving = Saving(channel, kernel.shell, app.user_module, interrupts, start)

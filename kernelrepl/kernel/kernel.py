@@ -16,7 +16,7 @@ import zmq.asyncio
 from kernelrepl.errors import KernelStartFailed, SandboxUnavailable, StorageFailed
 from kernelrepl.guest import wire
 from kernelrepl.kernel.channel import HostChannel, parse_commit
-from kernelrepl.kernel.jupyter import JupyterClient, Message, OnOutput
+from kernelrepl.kernel.jupyter import JupyterClient, Message, OnFlood, OnOutput
 from kernelrepl.kernel.launch import Process
 from kernelrepl.model import Commit, Limits, Manifest, NotRestored, Restored, StoredComponent
 
@@ -44,6 +44,8 @@ class Handlers:
     """Returns when the commit is in the store; raises StorageFailed otherwise."""
     output: OnOutput
     load: Callable[[StoredComponent], AsyncIterator[bytes]]
+    flood: OnFlood
+    """The kernel sends too much: what runs is to be interrupted, or the kernel to be ended."""
 
 
 class Kernel:
@@ -83,7 +85,8 @@ class Kernel:
                 await self._introduce(manifest, limits, durable, key)
                 report = await self._until_ready(manifest)
                 self._pid = self.process.kernel_pid()
-                self._client = JupyterClient(context, self.process.directory, key, self._handlers.output)
+                place, to = self.process.directory, self._handlers
+                self._client = JupyterClient(context, place, key, to.output, to.flood)
                 await self._unless_dead(self._client.wait_for_output())
         except wire.WireError as error:
             await self.process.kill()
@@ -130,6 +133,7 @@ class Kernel:
                 "connection": {"key": key},
                 "workspace": self.process.launch.home,
                 "durable": durable,
+                "most_file_bytes": self.process.launch.most_file_bytes,
                 "limits": {
                     "variable_bytes": limits.variable_bytes,
                     "session_bytes": limits.session_bytes,

@@ -18,6 +18,7 @@ from typing import Any
 
 from kernelrepl import trees
 from kernelrepl.errors import KernelStartFailed
+from kernelrepl.model import Resources
 
 SOCKET_PATH_BYTES = 107
 SOCKETS = 4
@@ -38,6 +39,9 @@ class Launch:
     """How the kernel confines itself; None: not at all."""
     confine: Callable[[], Mapping[str, Any]] | None = None
     """Makes the plan, when a kernel is to be started: it asks the interpreter where it keeps its packages."""
+    resources: Resources = field(default_factory=Resources)
+    most_file_bytes: int | None = None
+    """How large a file may be that its code writes, if less than the plan says."""
     scratch: Path | None = None
     """A directory for temporary files, made with the process and gone with it."""
 

@@ -1,0 +1,61 @@
+"""What an execution came to, from what the kernel committed or how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kernelrepl import endings
+from kernelrepl.job import Job, outcome_status, output_of, unsaved_of
+from kernelrepl.model import Execution, Failure, Resources, Saved, Status
+
+
+def committed(job: Job, session_id: str | None, sandbox: str, resources: Resources | None) -> Execution:
+    """The result of a job whose kernel replied.
+
+    resources: what the session may use, where errors of the code may come from it; None where nothing confines it.
+    """
+    commit = job.commit
+    if commit is None or commit.outcome is None:
+        # Only a kernel that breaks the protocol replies without having committed.
+        return Execution(
+            session_id, "crashed", job.live.output(), sandbox=sandbox, restored=job.restored,
+            note="the kernel replied without committing; its changes are not stored", request_id=job.request_id,
+        )  # fmt: skip
+    output = output_of(commit)
+    note = job.stopped_for
+    if note is None and output.error is not None and resources is not None:
+        note = endings.hint(output.error, resources)
+    return Execution(
+        session_id,
+        outcome_status(commit, job.stopped_by),
+        output,
+        execution_count=int(commit.outcome["execution_count"]),
+        duration_s=float(commit.outcome["duration_s"]),
+        saved=commit.saved if job.commit_error is None else Saved(),
+        not_saved=unsaved_of(commit, job.commit_error),
+        restored=job.restored,
+        committed=job.commit_error is None and commit.failure is None and session_id is not None,
+        sandbox=sandbox,
+        note=note,
+        request_id=job.request_id,
+    )
+
+
+def crash_status(job: Job) -> Status:
+    return "timeout" if job.stopped_by == "timeout" else "crashed"
+
+
+def crashed(job: Job, session_id: str | None, sandbox: str, died: str, exit_code: int | None) -> Execution:
+    """The result of a job whose kernel ended. `died`: how, in words."""
+    output = job.live.output()
+    if output.error is None:
+        output = replace(output, error=Failure("KernelDied", died, f"KernelDied: {died}"))
+    return Execution(
+        session_id,
+        crash_status(job),
+        output,
+        sandbox=sandbox,
+        restored=job.restored,
+        note=endings.note(died, exit_code, job.stopped_by, job.stopped_for),
+        request_id=job.request_id,
+    )

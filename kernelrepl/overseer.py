@@ -1,0 +1,77 @@
+"""Look after what a kernel takes of the machine, and say when it is too much.
+
+Not at each allocation: several times a second while code runs, and less often in between. What is taken
+between two looks is not bounded by this, but by the limits that the operating system keeps for each process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from kernelrepl.kernel import usage
+from kernelrepl.kernel.launch import Process
+from kernelrepl.model import Resources, amount
+
+BUSY_S = 0.25
+IDLE_S = 2.0
+FILES_S = 2.0
+"""The least time between two counts of the files; counting never takes more than a twentieth of the time."""
+_SHARE = 20
+FULL_FILE_BYTES = 64 << 10
+"""What a file may take that a session writes when it has too many: Python itself needs some to tidy up."""
+
+Stop = Callable[[str, bool], None]
+"""Called with the reason, and whether the kernel has to go (else the code that runs)."""
+
+
+class Overseer:
+    """Of one session, through all its kernels."""
+
+    def __init__(self, resources: Resources, workspace: Path, stop: Stop) -> None:
+        self._resources = resources
+        self._workspace = workspace
+        self._stop = stop
+        self.full: str | None = None
+        """What to say while there are too many files. A kernel that starts meanwhile can remove files, hardly write."""
+
+    async def watch(self, process: Process, busy: Callable[[], bool]) -> None:
+        """Until it is cancelled, or the kernel has to go."""
+        clock = asyncio.get_running_loop().time
+        started_full = self.full is not None
+        due = 0.0
+        while True:
+            now_busy = busy()
+            if self._too_much_memory(process.pid):
+                self._stop(f"memory limit {amount(self._resources.memory_bytes or 0)} reached (max_memory_bytes)", True)
+                return
+            began = clock()
+            if began >= due:
+                self.full = await self._too_many_files()
+                due = clock() + max(FILES_S, _SHARE * (clock() - began))
+                if self.full is not None and not started_full and now_busy:
+                    self._stop(self.full, False)
+            if (self.full is not None) != started_full and not busy():
+                self._stop(self.full or "there is room for files again", True)
+                return
+            await asyncio.sleep(BUSY_S if now_busy else IDLE_S)
+
+    def _too_much_memory(self, pid: int) -> bool:
+        limit = self._resources.memory_bytes
+        if limit is None:
+            return False
+        pids = list(usage.descendants(pid))
+        return usage.resident(pids) > limit and usage.proportional(pids) > limit
+
+    async def _too_many_files(self) -> str | None:
+        most_bytes, most_files = self._resources.workspace_bytes, self._resources.workspace_files
+        if most_bytes is None and most_files is None:
+            return None
+        found = await asyncio.to_thread(usage.files, self._workspace, most_bytes, most_files)
+        remedy = "delete some in the session; until there is room it writes none over 64 KB"
+        if most_bytes is not None and found.size > most_bytes:
+            return f"the files of the session take more than {amount(most_bytes)} (max_workspace_bytes): {remedy}"
+        if most_files is not None and found.count > most_files:
+            return f"the session has more than {most_files} files (max_workspace_files): {remedy}"
+        return None
