@@ -34,6 +34,8 @@ OnFlood = Callable[[Verdict], None]
 MAX_FRAME_BYTES = 64 << 20
 """A peer that sends a longer frame is disconnected for good. The outputs of a cell take 24 MB at most."""
 
+_LINGER_MS = 1000
+
 _LOST_REPLY_S = 5.0
 """How long after a disconnection a reply may be missing."""
 
@@ -79,7 +81,9 @@ class JupyterClient:
     @staticmethod
     def _connect(context: zmq.asyncio.Context, kind: int, path: Path) -> zmq.asyncio.Socket:
         socket = context.socket(kind)
-        socket.setsockopt(zmq.LINGER, 0)
+        # libzmq aborts this process when a socket is closed in the middle of a message that a kernel does not take.
+        # The process that reads has ended by then: the connection breaks first.
+        socket.setsockopt(zmq.LINGER, _LINGER_MS)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
         socket.setsockopt(zmq.RCVHWM, _WAITING_MESSAGES)
         socket.connect(f"ipc://{path}")
