@@ -31,7 +31,7 @@ from kernelrepl.expiry import Expiry
 from kernelrepl.kernel import spawn
 from kernelrepl.kernel.launch import Launcher
 from kernelrepl.manager import Manager, Origin
-from kernelrepl.sandbox import probe
+from kernelrepl.sandbox import describe, probe
 from kernelrepl.session import Means
 from kernelrepl.store import Store
 
@@ -151,6 +151,9 @@ class Keeper:
             known = self.runtime_dir / "sandbox.json"
             tier = await asyncio.to_thread(probe, python, environment, self.runtime_dir, known)
             _log.info("sandbox: %s%s", tier.label, f" ({tier.why})" if tier.why else "")
+            # The first kernel needs to know it; nobody waits for it here, and what is wrong is said there.
+            ready = asyncio.ensure_future(asyncio.to_thread(describe, python, environment))
+            ready.add_done_callback(lambda done: done.cancelled() or done.exception())
         else:
             _log.warning("sandbox: off, by config.toml; kernels run with your own rights")
         never = (self.data_dir.resolve(), self.runtime_dir.resolve(), rendezvous.config_file().resolve())

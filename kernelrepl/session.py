@@ -144,7 +144,7 @@ class Session:
                 continue
             self._means.emit("executed", session=self.session_id)
             result = self._result(job)
-            notes = [note for note in (self.greeting, result.note or self._overseer.full) if note]
+            notes = dict.fromkeys(note for note in (self.greeting, result.note, self._overseer.full) if note)
             self.greeting = None
             return replace(result, note="; ".join(notes) or None)
         raise KernelStartFailed(f"the kernel ended {STARTS_PER_CALL} times before it could run the code")

@@ -116,11 +116,11 @@ async def test_a_workspace_that_is_full_can_be_tidied_and_not_written(sessions: 
     full = await sessions.run("open('more', 'wb').write(b'x' * 10**6)")
     assert full.output.error is not None
     assert full.output.error.message.startswith("[Errno 27]")
+    assert said in (full.note or "")
     kernel = session._kernel
     assert kernel is not None
     execution = await sessions.run("for name in os.listdir(): os.remove(name)\nx, y")
     assert execution.output.result == "(1, 2)"
-    assert said in (execution.note or "")
     await kernel.ended.wait()
     assert await sessions.value("open('more', 'wb').write(b'x' * 10**6)") == "1000000"
 

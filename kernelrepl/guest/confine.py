@@ -52,6 +52,15 @@ _HIDDEN = (
     "slabinfo", "softirqs", "swaps", "sysrq-trigger", "timer_list", "vmallocinfo", "zoneinfo",
 )  # fmt: skip
 """What /proc tells of the machine rather than of the session's own processes."""
+_PROC_IN_TIER_2 = (
+    "cpuinfo", "filesystems", "loadavg", "meminfo", "stat", "sys", "uptime", "version", "vmstat",
+    *(f"self/{name}" for name in (
+        "cgroup", "cmdline", "comm", "environ", "fd", "io", "limits", "maps", "mountinfo", "mounts", "smaps",
+        "smaps_rollup", "stat", "statm", "status",
+    )),
+)  # fmt: skip
+"""What may be read of the host's own /proc: the machine's size, and of processes the kernel's own, but not its network,
+which is the host's. The command lines of other processes are as good as files of theirs."""
 
 
 class Refused(Exception):
@@ -345,8 +354,14 @@ def _restrict(plan: dict[str, Any]) -> None:
     if found < needed:
         have = f"version {found}" if found else "none"
         raise OSError(errno.ENOSYS, f"version {needed} is needed, and there is {have}; Linux 6.12 or later has it")
-    if found:
-        landlock.restrict(found, _rules(plan))
+    if not found:
+        return
+    if plan["tier"] != 1:
+        for name in _PROC_IN_TIER_2:
+            # The system forgets entries of /proc under pressure, and makes new ones to which no rule applies.
+            with contextlib.suppress(OSError):
+                os.open(f"/proc/{name}", _O_PATH | os.O_CLOEXEC)
+    landlock.restrict(found, _rules(plan))
 
 
 def _rules(plan: dict[str, Any]) -> list[tuple[str, int]]:
@@ -355,7 +370,8 @@ def _rules(plan: dict[str, Any]) -> list[tuple[str, int]]:
     rules = [(path, landlock.EXECUTE | landlock.READ) for path in plan["execute"]]
     rules += [(target, rights[mode[-1]]) for _, target, mode in plan["mounts"]]
     rules += [(path, rights["w"]) for path in plan["tmpfs"]]
-    rules += [(path, landlock.READ) for path in (*plan["files"], "/proc")]
+    proc = ["/proc"] if plan["tier"] == 1 else [f"/proc/{name}" for name in _PROC_IN_TIER_2]
+    rules += [(path, landlock.READ) for path in (*plan["files"], *proc)]
     if plan["tier"] == 1:
         rules.append(("/", landlock.LIST))  # what is in this tree may be seen
     rules += [(f"/dev/{name}", landlock.READ | 1 << 1) for name in _DEVICES]

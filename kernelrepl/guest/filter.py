@@ -85,10 +85,16 @@ sched_setattr:314:274 clone3:435:435
 """
 
 _DENIED_IN_TIER_2 = """
-chmod fchmod fchmodat fchmodat2 utime utimes utimensat futimesat chown fchown lchown fchownat
-connect bind listen setsid setpgid pidfd_open mknod mknodat link linkat
+chown fchown lchown fchownat connect bind listen setsid setpgid pidfd_open mknod mknodat link linkat
+inotify_add_watch
 """
 """What only namespaces and a tree of its own make harmless: nothing else watches over the host's files there."""
+
+_WITHOUT_EFFECT_IN_TIER_2 = "chmod fchmod fchmodat fchmodat2 utime utimes utimensat futimesat"
+"""The same. Whoever copies a file, IPython at its start too, gives up when these fail."""
+
+_UNSUPPORTED_IN_TIER_2 = "getxattr lgetxattr listxattr llistxattr"
+"""The same, in words that whoever copies a file takes for an answer: a file system without them."""
 
 _AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
@@ -199,6 +205,8 @@ def _special(tier: int) -> dict[str, bytes]:
         own = _load(1) + _one_of((0,), allow, deny)
         rules["setpriority"] = own
         rules["sched_setaffinity"] = _load(0) + _one_of((0,), allow, deny)
+        rules |= dict.fromkeys(_WITHOUT_EFFECT_IN_TIER_2.split(), _refuse(0))
+        rules |= dict.fromkeys(_UNSUPPORTED_IN_TIER_2.split(), _refuse(errno.EOPNOTSUPP))
     return rules
 
 
