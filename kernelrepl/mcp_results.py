@@ -229,7 +229,17 @@ def _endings(execution: Execution) -> list[str]:
     lines.extend(f"[not saved] {entry.name} ({entry.type}): {entry.reason}" for entry in execution.not_saved)
     if execution.note:
         lines.append(f"[note] {execution.note}")
+    if execution.execution_count == 1 and execution.sandbox != _WHOLE:
+        lines.append(f"[sandbox] {execution.sandbox}{_SANDBOX_HINT.get(execution.sandbox, '')}")
     return lines
+
+
+_WHOLE = "tier 1"
+"""What needs no word: the whole sandbox, as the documentation describes it."""
+_SANDBOX_HINT = {
+    "off": ", by config.toml: this code runs with all rights of the person who started it",
+    "tier 2": ": no multiprocessing; that a file of the host exists can be seen, what is in it cannot",
+}
 
 
 _ENDED_ONCE = (

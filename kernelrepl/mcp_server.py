@@ -60,6 +60,9 @@ classes and imports stay, even if the kernel crashes, the machine restarts or we
 saved and what could not be. Without session_id the code runs in a fresh kernel that is thrown away. Long code: the \
 call returns after `wait` seconds with status "running", and python_wait collects the rest. The last expression is \
 echoed, open figures are returned as images; files can be written to the working directory."""
+CONFINED = """\
+ Code runs in a sandbox: no network, no shell, no pip, and of the person's files only those that were granted or put \
+into the session."""
 
 SessionId = Annotated[
     str, Field(description="the session, for example 'analysis'; letters, digits and . _ - : @ +, at most 100")
@@ -91,7 +94,8 @@ class Face:
 
 def build_server(keeper: Keeper, *, operator: bool = False) -> MCPServer[Any]:
     """The MCP server of a keeper: the agent's tools, and for an operator some more."""
-    server = Server("kernelrepl", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING")
+    instructions = INSTRUCTIONS + ("" if keeper.manager.confinement.tier is None else CONFINED)
+    server = Server("kernelrepl", version=__version__, instructions=instructions, log_level="WARNING")
     tools = Tools(keeper)
     for tool, title, hints in (
         (tools.python_repl, "Run Python", ToolAnnotations(destructive_hint=False, open_world_hint=False)),
@@ -385,10 +389,7 @@ class Tools:
             raise ToolError(str(error)) from error
         lines = [f"{kind} {path}" for kind, paths in (("read", access.read), ("write", access.write)) for path in paths]
         if later:
-            lines.append(
-                "its kernel runs on with what it had, because it is at work or has names that are not saved; what"
-                " changed holds from its next start on"
-            )
+            lines.append("its kernel, at work or with names that are not saved, goes on as it is; the next one has it")
         return "\n".join(lines or [f"session {session_id!r} reaches nothing beside its workspace"])
 
     async def keeper_stop(self) -> str:

@@ -319,3 +319,18 @@ def test_trees_that_hostile_code_made_are_removed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(outside)
     trees.remove(tmp_path / "link")
     assert (outside / "kept").exists()
+
+
+def test_less_than_the_whole_sandbox_is_said_in_the_first_reply(environ: dict[str, str], tmp_path: Path) -> None:
+    """Once for each session, in words that a model sees which is shown no structure."""
+    file = tmp_path / "config.toml"
+    file.write_text('sandbox = "off"\n')
+
+    def run(code: str) -> str:
+        command = [sys.executable, "-m", "kernelrepl", "exec", "-s", "s", code]
+        more = {**environ, "KERNELREPL_CONFIG": str(file)}
+        return subprocess.run(command, env=more, capture_output=True, text=True, check=True).stdout
+
+    warning = "[sandbox] off, by config.toml: this code runs with all rights of the person who started it\n"
+    assert run("1 + 1") == f"2\n{warning}"
+    assert run("import os; os.getuid()") == f"{os.getuid()}\n"
