@@ -18,6 +18,8 @@ BUSY_S = 0.25
 IDLE_S = 2.0
 FILES_S = 2.0
 """The least time between two counts of the files; counting never takes more than a twentieth of the time."""
+IDLE_FILES_S = 60.0
+"""The same while nothing runs: threads may still write."""
 _SHARE = 20
 FULL_FILE_BYTES = 64 << 10
 """What a file may take that a session writes when it has too many: Python itself needs some to tidy up."""
@@ -33,6 +35,8 @@ class Overseer:
         self._resources = resources
         self._workspace = workspace
         self._stop = stop
+        self.ran = True
+        """Something has run since the files were counted. Set by whoever runs it."""
         self.full: str | None = None
         """What to say while there are too many files. A kernel that starts meanwhile can remove files, hardly write."""
 
@@ -40,16 +44,18 @@ class Overseer:
         """Until it is cancelled, or the kernel has to go."""
         clock = asyncio.get_running_loop().time
         started_full = self.full is not None
-        due = 0.0
+        counted, took = -IDLE_FILES_S, 0.0
         while True:
             now_busy = busy()
             if self._too_much_memory(process.pid):
                 self._stop(f"memory limit {amount(self._resources.memory_bytes or 0)} reached (max_memory_bytes)", True)
                 return
             began = clock()
-            if began >= due:
+            if began >= counted + max(FILES_S if self.ran else IDLE_FILES_S, _SHARE * took):
+                self.ran = now_busy
                 self.full = await self._too_many_files()
-                due = clock() + max(FILES_S, _SHARE * (clock() - began))
+                counted = clock()
+                took = counted - began
                 if self.full is not None and not started_full and now_busy:
                     self._stop(self.full, False)
             if (self.full is not None) != started_full and not busy():

@@ -151,7 +151,7 @@ class Session:
 
     async def _run_in(self, kernel: Kernel, job: Job) -> None:
         self.current = job
-        job.started = True
+        job.started = self._overseer.ran = True
         self._advance(Event.RUN)
         watch = asyncio.create_task(self._enforce_begin(job))
         timer = None
