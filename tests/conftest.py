@@ -112,7 +112,7 @@ def processes_of(data_dir: Path) -> list[psutil.Process]:
                 continue
             if process.environ().get("KERNELREPL_DATA_DIR") == str(data_dir) or process.cwd().startswith(str(data_dir)):
                 found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        except (psutil.Error, OSError):  # it ends, is another's, or is in a directory whose path is too long
             continue
     return found
 
