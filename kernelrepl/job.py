@@ -31,8 +31,8 @@ class Job:
     """What it took too much of, if it was asked to stop for that."""
     started: bool = False
     """It has been sent to a kernel."""
-    began: bool = False
-    """A kernel has begun to run it."""
+    began: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a kernel has begun to run it."""
     result: asyncio.Future[Execution] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 

@@ -7,6 +7,7 @@ waiting. Executions of one session run one after the other, in the order they ca
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
@@ -137,7 +138,7 @@ class Session:
             try:
                 await self._run_in(kernel, job)
             except KernelDied as error:
-                if job.began or job.commit is not None or job.stopped_by is not None:
+                if job.began.is_set() or job.commit is not None or job.stopped_by is not None:
                     return await self._crashed(job, error)
                 # It died before it had begun: nothing ran, so the next kernel may run it.
                 await self._drop_kernel()
@@ -169,7 +170,7 @@ class Session:
     async def _enforce_begin(self, job: Job) -> None:
         """A kernel that earlier code broke may not even take the next; another one can."""
         await asyncio.sleep(BEGIN_TIMEOUT_S)
-        if not job.began:
+        if not job.began.is_set():
             await self._kill_for(job)
 
     async def _enforce_timeout(self, job: Job, seconds: float) -> None:
@@ -195,6 +196,9 @@ class Session:
 
     async def _stop_job(self, job: Job) -> None:
         """Interrupt; a timeout that user code ignores ends the kernel in the end."""
+        # A kernel at rest drops an interrupt, and takes one for the code that it has begun with.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(job.began.wait(), INTERRUPT_GRACE_S)
         for _ in range(2):
             if job is not self.current or self._kernel is None:
                 return
@@ -325,7 +329,7 @@ class Session:
 
     def _on_begin(self, request: str) -> None:
         if self.current is not None and self.current.msg_id == request:
-            self.current.began = True
+            self.current.began.set()
 
     async def _on_commit(self, commit: Commit) -> None:
         job = self.current if self.current is not None and self.current.msg_id == commit.request else None

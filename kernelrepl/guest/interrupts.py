@@ -37,14 +37,17 @@ class Interrupts:
         signal.signal(signal.SIGINT, self._on_sigint)
         signal.signal(signal.SIGALRM, self._on_alarm)
 
-    @contextlib.contextmanager
-    def cell(self) -> Iterator[None]:
-        """Around one execution: an interrupt that comes before user code runs is kept for it."""
+    def expect_cell(self) -> None:
+        """From now on an interrupt that comes before user code runs is kept for it. Before `begin` is sent."""
         if signal.getsignal(signal.SIGINT) != self._on_sigint:
             # A cell may have put its own handler there; it is that cell's alone.
             signal.signal(signal.SIGINT, self._on_sigint)
         self._pending = False
         self._accepting = True
+
+    @contextlib.contextmanager
+    def cell(self) -> Iterator[None]:
+        """Around one execution."""
         try:
             yield
         finally:

@@ -144,6 +144,7 @@ class GuestKernel(IPythonKernel):
         began = time.perf_counter()
         self.recorder.start()
         self._forget_display()
+        self.interrupts.expect_cell()
         self.saving.begin_cell(request)
         try:
             with self.interrupts.cell():
