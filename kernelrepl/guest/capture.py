@@ -1,14 +1,15 @@
 """One pass over the namespace: find what changed since the last commit, and what of it can be saved.
 
 Values that share something mutable are pickled together, what does not fit is left out, and the
-difference to the committed state becomes a delta. Runs in the kernel, main thread only.
+difference to the committed state becomes a delta. The cost follows what may have changed: for the rest, the
+last look at each root and the components as they are stand. Runs in the kernel, main thread only.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-import types
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,18 +17,22 @@ import xxhash
 
 from kernelrepl.guest import explain
 from kernelrepl.guest.components import closure, group
+from kernelrepl.guest.detect import ATOMS
 from kernelrepl.guest.pickler import Stream, dump
-from kernelrepl.guest.state import Component, Delta, Name, State, Unsaved
+from kernelrepl.guest.state import Component, Delta, Look, Name, State, Unsaved
 from kernelrepl.guest.summary import summarize
-from kernelrepl.guest.survey import ATOMS, Survey, megabytes, too_large
+from kernelrepl.guest.survey import Survey, fingerprint, megabytes, too_large
 
 SUMMARY_S = 0.05
 SUMMARIES_S = 0.25
 
+References = Mapping[int, tuple[int, ...]]
+
 
 class Capture(Survey):
-    """One capture."""
+    """One capture. `audit`: no code is known that could have changed anything."""
 
+    audit = False
     _summaries_s = 0.0
 
     def run(self) -> Delta:
@@ -41,53 +46,72 @@ class Capture(Survey):
                 snap.next_root += 1
             found[name], roots[name] = value, root
             self.values[root] = value
-            self._dump_plain(root, value)
-        for root, value in snap.pinned.items():
-            self._visit(root, value)
-        for name, value in found.items():
-            self._visit(roots[name], value)
-        failed = self._failed()
+            self.dump_plain(root, value)
+        self._visit_all(found, roots)
+        self.refs: References = self.references()
+        failed = self.failed(self.refs)
         unsaved = {
-            name: self._explain(name, found[name], root, failed) for name, root in roots.items() if root in failed
+            name: self.explain(name, found[name], root, failed[root]) for name, root in roots.items() if root in failed
         }
         names = {name: root for name, root in roots.items() if root not in failed}
         self._drop_too_large(names, found, unsaved)
-        parts = self._components(names, found, unsaved)
-        return self._delta(names, found, unsaved, parts)
+        live, regrouped = self._components(names, found, unsaved)
+        return self._delta(names, found, unsaved, live, regrouped)
+
+    def _visit_all(self, found: dict[str, Any], roots: dict[str, int]) -> None:
+        snap = self.snapshot
+        looks = snap.state.looks
+        for root, value in snap.pinned.items():
+            self.visit(root, value)
+        for name, root in roots.items():
+            if root not in looks:
+                self.visit(root, found[name])
+        if self.suspects is None:
+            for name, root in roots.items():
+                self.visit(root, found[name])
+            return
+        bound = set(roots.values())
+        for root in sorted(self.suspects):
+            value = snap.state.objects.get(root)
+            if root in looks and (root in bound or snap.around.is_entity(value)):
+                self.visit(root, value)
 
     def _drop_too_large(self, names: dict[str, int], found: dict[str, Any], unsaved: dict[str, Unsaved]) -> None:
         limit = self.snapshot.limits.variable_bytes
         if limit is None:
             return
+        before = self.snapshot.state.names
         for name, root in list(names.items()):
-            if root in self.reused:
+            if name in before and root not in self.fresh and root not in self.refs:
                 continue
-            if sum(self._size(part) for part in closure([root], self.references)) > limit:
+            if sum(self.look(part).size_bytes for part in closure([root], self.refs)) > limit:
                 del names[name]
                 unsaved[name] = Unsaved(explain.type_name(found[name]), name, too_large(limit), root)
 
-    def _components(self, names: dict[str, int], found: dict[str, Any], unsaved: dict[str, Unsaved]) -> list[Component]:
-        """Group what is left, dropping names until the session fits its limit."""
+    def _components(
+        self, names: dict[str, int], found: dict[str, Any], unsaved: dict[str, Unsaved]
+    ) -> tuple[dict[int, Component], set[int]]:
+        """Group what is left, dropping names until the session fits its limit. Returns also what was grouped anew."""
         limit = self.snapshot.limits.session_bytes
         while True:
-            pinned = [root for root in self.snapshot.pinned if not closure([root], self.references) & set(self.errors)]
-            parts, broken = self._grouped({*names.values(), *pinned})
+            bad = set(self.errors())
+            pinned = [root for root in self.snapshot.pinned if not bad or not closure([root], self.refs) & bad]
+            live, regrouped, broken = self._grouped({*names.values(), *pinned})
             if broken:
-                self.errors.update(broken)
+                for root, error in broken.items():
+                    self.fresh[root] = replace(self.look(root), error=error, stream=None)
                 for name, root in list(names.items()):
-                    bad = closure([root], self.references) & set(broken)
-                    if bad:
+                    hit = closure([root], self.refs) & set(broken)
+                    if hit:
                         del names[name]
-                        error = broken[min(bad)]
-                        text = self._passed_limit(error) or explain.reason(error, found[name])
+                        error = broken[min(hit)]
+                        text = self.passed_limit(error) or explain.reason(error, found[name])
                         unsaved[name] = Unsaved(explain.type_name(found[name]), name, text, root)
                 continue
-            total = sum(part.size_bytes for part in parts) + self.snapshot.frozen_bytes
-            if limit is None or total <= limit:
-                return parts
-            dropped = self._largest_new(names)
-            if dropped is None:
-                return parts
+            total = sum(part.size_bytes for part in live.values()) + self.snapshot.frozen_bytes
+            dropped = None if limit is None or total <= limit else self._largest_new(names)
+            if limit is None or dropped is None:
+                return live, regrouped
             text = (
                 f"the session would be larger than its limit of {megabytes(limit)}; delete variables you no longer need"
             )
@@ -100,59 +124,81 @@ class Capture(Survey):
         for name, root in names.items():
             bound.setdefault(root, []).append(name)
         sizes = {}
+        looks, part_of = self.snapshot.state.looks, self.snapshot.part_of
         for root, aliases in bound.items():
-            reached = closure([root], self.references)
-            prints = self.snapshot.state.prints
-            inside = any(part != root and prints.get(part) != self._print(part) for part in reached)
+            reached = closure([root], self.refs)
+            inside = any(
+                part != root and (part not in part_of or looks[part].print != self.look(part).print) for part in reached
+            )
             if all(not name.startswith("*") and (inside or self._changed(name, root)) for name in aliases):
-                sizes[root] = sum(self._size(part) for part in reached) / len(aliases)
+                sizes[root] = sum(self.look(part).size_bytes for part in reached) / len(aliases)
         return bound[max(sizes, key=lambda root: sizes[root])] if sizes else None
 
-    def _grouped(self, wanted: set[int]) -> tuple[list[Component], dict[int, BaseException]]:
-        roots = closure(wanted, self.references)
-        arrays: dict[int, set[int]] = {}
-        for root in roots:
-            for array, owner in self.streams[root].array_roots if root in self.streams else ():
-                arrays.setdefault(id(owner), set()).add(id(array))
-        shared = frozenset(owner for owner, views in arrays.items() if len(views) > 1)
-        touched: dict[int, list[int]] = {}
-        for root in sorted(roots):
-            stream = self.streams.get(root)
-            if stream is None:
-                touched[root] = []
-                continue
-            touched[root] = [id(thing) for thing in stream.shareable]
-            touched[root] += [id(owner) for _, owner in stream.array_roots if id(owner) in shared]
-        parts: list[Component] = []
+    # Components
+
+    def _grouped(self, wanted: set[int]) -> tuple[dict[int, Component], set[int], dict[int, BaseException]]:
+        """The components that hold what is wanted, the roots that were grouped anew, and what cannot be pickled."""
+        state, part_of = self.snapshot.state, self.snapshot.part_of
+        alive = closure(wanted, self.refs)
+        loose = self._loosened(alive)
+        kept = {key: part for key, part in state.live.items() if part.roots[0] not in loose}
+        touched = {root: self.look(root).touched for root in sorted(loose & alive)}
         broken: dict[int, BaseException] = {}
-        for members in group(touched, {root: self.references.get(root, ()) for root in roots}):
-            reused = self.reused.get(members[0])
-            if reused is not None and reused.roots == members:
-                parts.append(reused)
+        for members in group(touched, {root: self.refs.get(root, ()) for root in touched}):
+            before = state.live.get(part_of.get(members[0], 0))
+            if before is not None and before.roots == members and not any(map(self.is_changed, members)):
+                kept[before.key] = before
                 continue
-            stream = self.streams[members[0]] if len(members) == 1 else None
-            if stream is None or any(id(owner) in shared for _, owner in stream.array_roots):
-                try:
-                    stream = self._dump_group(members, shared)
-                except BaseException as error:  # noqa: BLE001 - user reducers
-                    broken.update(dict.fromkeys(members, error))
-                    continue
-            references = {ref for root in members for ref in self.references.get(root, ())} - set(members)
-            parts.append(
-                Component(
-                    members,
-                    tuple(sorted(references)),
-                    _fingerprint(members, stream),
-                    stream.size_bytes,
-                    stream.has_code,
-                    stream,
-                )
-            )
-        return parts, broken
+            try:
+                part = self._component(members)
+            except BaseException as error:  # noqa: BLE001 - user reducers
+                broken.update(dict.fromkeys(members, error))
+                continue
+            kept[part.key] = part
+        return kept, loose, broken
+
+    def _loosened(self, alive: set[int]) -> set[int]:
+        """The roots whose component may be another than before, with all that they could be tied to."""
+        snap = self.snapshot
+        changed = {root for root in self.fresh if self.is_changed(root)}
+        work = [root for root in alive if root in changed or root not in snap.part_of]
+        work += [root for root in snap.part_of if root not in alive]
+        loose: set[int] = set()
+        while work:
+            root = work.pop()
+            if root in loose:
+                continue
+            loose.add(root)
+            part = snap.state.live.get(snap.part_of.get(root, 0))
+            if part is not None:
+                work.extend(part.roots)
+            if root not in alive:
+                continue
+            work.extend(self.refs.get(root, ()))
+            if part is None or root in changed:
+                holders = map(snap.holders.get, self.look(root).touched)
+                work.extend({holder for holder in holders if holder is not None and holder in alive})
+        return loose
+
+    def _component(self, members: tuple[int, ...]) -> Component:
+        owners: dict[int, set[int]] = {}
+        for root in members:
+            for array, owner in self.look(root).views:
+                owners.setdefault(owner, set()).add(array)
+        shared = frozenset(owner for owner, arrays in owners.items() if len(arrays) > 1)
+        references = {ref for root in members for ref in self.refs.get(root, ())} - set(members)
+        refs = tuple(sorted(references))
+        if len(members) == 1 and not shared:
+            # Alone it is pickled as it was looked at; if that is some time ago, then again, when it is sent.
+            look = self.look(members[0])
+            digest = xxhash.xxh3_128(repr(members).encode() + look.print).digest()
+            return Component(members, refs, digest, look.size_bytes, look.has_code, look.stream)
+        stream = self._dump_group(members, shared)
+        return Component(members, refs, fingerprint(members, stream), stream.size_bytes, stream.has_code, stream)
 
     def _dump_group(self, members: tuple[int, ...], shared: frozenset[int]) -> Stream:
         snap = self.snapshot
-        values = [self.values[root] for root in members]
+        values = [self.value(root) for root in members]
         own = frozenset(id(value) for value in values)
         limit = snap.limits.variable_bytes
         room = None if limit is None else limit * len(members)  # views bring all of the memory that they share
@@ -161,30 +207,32 @@ class Capture(Survey):
         self.kept.append(memo)
         return stream
 
-    def _print(self, root: int) -> bytes:
-        if root in self.reused:
-            return self.snapshot.state.prints.get(root, b"")
-        stream = self.streams[root]
-        return _fingerprint((), stream)
+    # The difference
 
     def _changed(self, name: str, root: int) -> bool:
         before = self.snapshot.state.names.get(name)
         if before is None:
             return True
-        return self.snapshot.state.prints.get(before.root) != self._print(root)
+        known = self.snapshot.state.looks.get(before.root)
+        return known is None or known.print != self.look(root).print
 
     def _delta(
-        self, names: dict[str, int], found: dict[str, Any], unsaved: dict[str, Unsaved], parts: list[Component]
+        self,
+        names: dict[str, int],
+        found: dict[str, Any],
+        unsaved: dict[str, Unsaved],
+        live: dict[int, Component],
+        regrouped: set[int],
     ) -> Delta:
         snap, before = self.snapshot, self.snapshot.state
-        delta = Delta()
+        delta = Delta(regrouped=regrouped)
         now: dict[str, Name] = {}
         for name, root in names.items():
             known = before.names.get(name)
-            changed = self._changed(name, root)
-            if known is not None and known.root == root and not changed:
+            if known is not None and known.root == root and (root not in self.fresh or not self._changed(name, root)):
                 now[name] = known
                 continue
+            changed = self._changed(name, root)
             now[name] = delta.names[name] = Name(
                 root,
                 explain.type_name(found[name]),
@@ -197,36 +245,42 @@ class Capture(Survey):
                 delta.created.append(name)
             elif changed:
                 delta.changed.append(name)
-        unsaved = {name: replace(entry, summary=self._summary(found[name])) for name, entry in unsaved.items()}
-        delta.unsaved = {name: entry for name, entry in unsaved.items() if before.unsaved.get(name) != entry}
+        for name, entry in unsaved.items():
+            if before.unsaved.get(name) != entry:
+                unsaved[name] = delta.unsaved[name] = replace(entry, summary=self._summary(found[name]))
+                if before.unsaved.get(name) == unsaved[name]:
+                    del delta.unsaved[name]
         gone = (set(before.names) | set(before.unsaved)) - set(now) - set(unsaved) - snap.unloaded
         delta.deleted = sorted(gone)
-        live = {part.key: part for part in parts}
-        for key, part in live.items():
+        steady: set[int] = set()
+        for key, part in list(live.items()):
             known_part = before.live.get(key)
-            if known_part is None or known_part.roots != part.roots:
-                delta.components.append(part)
-            elif known_part.fingerprint != part.fingerprint:
-                delta.components.append(part)
-                self._note_if_unstable(part, names)
-        delta.changed = [
-            name for name in delta.changed if names[name] not in snap.unstable or self._may_touch(name, names)
-        ]
+            same_roots = known_part is not None and known_part.roots == part.roots
+            if known_part is not None and same_roots and self._is_same(known_part, part):
+                live[key] = known_part
+                steady.update(part.roots)
+            elif known_part is None or not same_roots or known_part.fingerprint != part.fingerprint:
+                delta.components.append(self._with_stream(part))
+        delta.changed = [name for name in delta.changed if names[name] not in steady]
         delta.closed = sorted(set(before.live) - set(live))
-        held = {root for part in parts for root in part.roots}
-        delta.after = State(
-            names=now,
-            unsaved=unsaved,
-            live={
-                key: Component(p.roots, p.references, p.fingerprint, p.size_bytes, p.has_code)
-                for key, p in live.items()
-            },
-            prints={root: self._print(root) for root in held},
-            objects={
-                root: self.values[root] for root in held | {entry.root for entry in unsaved.values() if entry.root}
-            },
-        )
+        delta.after = self._state(now, unsaved, live)
         return delta
+
+    def _state(self, names: dict[str, Name], unsaved: dict[str, Unsaved], live: dict[int, Component]) -> State:
+        held = {root for part in live.values() for root in part.roots}
+        held |= {entry.root for entry in unsaved.values() if entry.root}
+        if unsaved:
+            held = closure(held, self.refs)
+        looks: dict[int, Look] = {}
+        for root in held:
+            looks[root] = self.look(root)
+        return State(
+            names=names,
+            unsaved=unsaved,
+            live={key: part if part.stream is None else replace(part, stream=None) for key, part in live.items()},
+            objects={root: self.value(root) for root in held},
+            looks=looks,
+        )
 
     def _summary(self, value: Any) -> str:
         """A few words about a value; none if it takes too long, or all of them together have taken too long."""
@@ -241,37 +295,30 @@ class Capture(Survey):
         finally:
             self._summaries_s += time.perf_counter() - began
 
-    def _note_if_unstable(self, part: Component, names: dict[str, int]) -> None:
-        """Some objects (figures) pickle to other bytes each time: pickle again what changed without being named."""
-        if self.mentioned is None or any(names.get(name) in part.roots for name in self.mentioned):
-            return
-        try:
-            again = self._dump_group(part.roots, frozenset())
-            once_more = self._dump_group(part.roots, frozenset())
-        except BaseException:  # noqa: BLE001 - user reducers
-            return
-        if _fingerprint(part.roots, again) != _fingerprint(part.roots, once_more):
-            self.snapshot.unstable.update(part.roots)
+    def _is_same(self, before: Component, part: Component) -> bool:
+        """Whether nothing of a component has to be written.
 
-    def _may_touch(self, name: str, names: dict[str, int]) -> bool:
-        """Whether the code, or a function of the session that it names, names this value or one it is tied to."""
-        if self.mentioned is None:
-            return True
-        namespace = self.snapshot.around.namespace
-        part = self.snapshot.state.live.get(names[name])
-        tied = {name} if part is None else {other for other, root in names.items() if root in part.roots}
-        seen: set[str] = set()
-        work = list(self.mentioned)
-        while work:
-            mentioned = work.pop()
-            if mentioned in tied:
-                return True
-            if mentioned not in seen:
-                seen.add(mentioned)
-                value = namespace.get(mentioned)
-                if isinstance(value, types.FunctionType):
-                    work.extend(value.__code__.co_names)
-        return False
+        Some objects pickle to other bytes each time. What changed though no code can have done it, is pickled twice
+        more; if those differ, it is one of them.
+        """
+        if before is part or before.fingerprint == part.fingerprint:
+            return before is part
+        if not self.audit:
+            return False
+        unstable = self.snapshot.unstable
+        if unstable.isdisjoint(part.roots):
+            try:
+                again = self._dump_group(part.roots, frozenset())
+                once_more = self._dump_group(part.roots, frozenset())
+            except BaseException:  # noqa: BLE001 - user reducers
+                return False
+            if fingerprint(part.roots, again) == fingerprint(part.roots, once_more):
+                return False
+            unstable.update(part.roots)
+        return True
+
+    def _with_stream(self, part: Component) -> Component:
+        return part if part.stream is not None else replace(part, stream=self._dump_group(part.roots, frozenset()))
 
     def _shown_size(self, value: Any, root: int) -> int:
         if type(value) in ATOMS:
@@ -279,14 +326,7 @@ class Capture(Survey):
         known = self.snapshot.around.arrays.size_bytes(value)
         if known is not None:
             return known
+        size = self.look(root).size_bytes
         if type(value) in (list, tuple, dict, set, frozenset):
-            return max(sys.getsizeof(value), self._size(root))
-        return self._size(root)
-
-
-def _fingerprint(members: tuple[int, ...], stream: Stream) -> bytes:
-    digest = xxhash.xxh3_128(repr(members).encode())
-    digest.update(stream.data)
-    for buffer in stream.buffers:
-        digest.update(buffer)
-    return digest.digest()
+            return max(sys.getsizeof(value), size)
+        return size

@@ -29,6 +29,7 @@ from cloudpickle.cloudpickle import _should_pickle_by_reference
 from kernelrepl.guest import classes, functions, instances, landmarks, recipes
 from kernelrepl.guest.arrays import ArraySupport
 from kernelrepl.guest.depth import deeper, is_too_deep
+from kernelrepl.guest.words import words_of
 
 PICKLE_PROTOCOL = 5
 _HEAP_TYPE = 1 << 9
@@ -80,11 +81,20 @@ class Surroundings:
         self._by_reference: dict[int, tuple[Any, bool]] = {}
         self.shareable_kinds: dict[type, bool] = {}
         self._reducers: dict[type, Reducer | None] = {}
+        self._words: dict[int, tuple[types.CodeType, frozenset[str]]] = {}
+
+    def words_of(self, code: types.CodeType) -> frozenset[str]:
+        """What code names; the code is kept so that its number stays its own."""
+        known = self._words.get(id(code))
+        if known is None:
+            known = self._words[id(code)] = (code, frozenset(words_of(code)))
+        return known[1]
 
     def renewed(self) -> Surroundings:
         """The same session, looked at anew."""
         around = Surroundings(self.namespace, self.main_module, self.shell, self.landmarks)
         around.imported = self.imported
+        around._words = self._words
         return around
 
     def reducer(self, kind: type) -> Reducer | None:
@@ -145,6 +155,10 @@ class Stream:
     array_roots: list[tuple[Any, Any]]
     """(array, the array that owns its memory) for each array met."""
     has_code: bool
+    words: frozenset[str] = frozenset()
+    """What code in it names."""
+    reaches: tuple[int, ...] = ()
+    """Ids of objects that it holds on to and does not save."""
 
     @property
     def size_bytes(self) -> int:
@@ -175,6 +189,8 @@ class ComponentPickler(cloudpickle.Pickler):
         self.inline_functions: set[int] = set()
         self.array_roots: list[tuple[Any, Any]] = []
         self.has_code = False
+        self.words: set[str] = set()
+        self.reaches: list[int] = []
         self.buffers: list[memoryview] = []
         self.inside_frame: Any = None
         self.kept: list[Any] = []
@@ -223,6 +239,7 @@ class ComponentPickler(cloudpickle.Pickler):
 
     def reduce_code(self, obj: types.CodeType) -> Any:
         self.has_code = True
+        self.words |= self.around.words_of(obj)
         return NotImplemented
 
     def _refer(self, obj: Any) -> Any:
@@ -238,6 +255,7 @@ class ComponentPickler(cloudpickle.Pickler):
         inner.dump(obj)
         self.references.update(inner.references)
         self.has_code = self.has_code or inner.has_code
+        self.words |= inner.words
         return b"".join(inner.sink.parts)
 
 
@@ -319,8 +337,13 @@ def _never_aliased() -> tuple[type, ...]:
     )  # fmt: skip
 
 
+_OURS_ONLY = 4
+"""The references to an object that only its pickler knows: memo, copy of the memo, variable, argument."""
+
+
 def _shareable(memo: dict[int, tuple[int, Any]], pickler: ComponentPickler) -> Iterator[Any]:
     around = pickler.around
+    kept = {id(temporary) for temporary in pickler.kept}
     for key, (_, value) in memo.items():
         kind = type(value)
         known = around.shareable_kinds.get(kind)
@@ -330,6 +353,8 @@ def _shareable(memo: dict[int, tuple[int, Any]], pickler: ComponentPickler) -> I
             continue
         if kind is types.FunctionType and key not in pickler.inline_functions:
             continue
+        if sys.getrefcount(value) <= _OURS_ONLY or key in kept:
+            continue  # made to be pickled, and gone with the memo
         if value is around.main_module or value is around.shell or around.landmarks.find(value) is not None:
             continue
         yield value
@@ -393,5 +418,7 @@ def dump(
         shareable=list(_shareable(memo, pickler)),
         array_roots=pickler.array_roots,
         has_code=pickler.has_code,
+        words=frozenset(pickler.words),
+        reaches=tuple(pickler.reaches),
     )
     return stream, memo

@@ -21,6 +21,7 @@ from kernelrepl.guest.restore import MAGIC, Loader, Stored
 from kernelrepl.guest.snapshot import Snapshot
 from kernelrepl.guest.state import Component, Delta, Limits, Name
 from kernelrepl.guest.surroundings import ENVIRONMENT, Environment
+from kernelrepl.guest.words import words_of
 
 INLINE_BYTES = 1 << 20
 """Components up to this size travel in the commit frame itself."""
@@ -65,13 +66,13 @@ class Saving:
         if self._own_threads is None:
             self._own_threads = threading.active_count()  # before any user code: all of them are the kernel's
         self._tasks_before = asyncio.all_tasks()
+        self.snapshot.begin()
         self.channel.send({"type": "begin", "request": request})
 
     def mention(self, code: types.CodeType) -> None:
         """Note the names in code that is about to run."""
-        names = set(_names(code))
-        self._mentioned.update(names)
-        self.snapshot.around.imported.update(name for name in names if "." in name)
+        self._mentioned.update(words_of(code))
+        self.snapshot.around.imported.update(name for name in _names(code) if "." in name)
 
     def _since_last(self, cause: str) -> frozenset[str] | None:
         """The names through which state may have changed; None if it may have changed by other ways."""
@@ -210,7 +211,8 @@ class Saving:
         delta, failure = Delta(), None
         if self.durable:
             try:
-                delta = self.snapshot.capture(self.environment.own_values(), mentioned)
+                suspects = None if mentioned is None else self.snapshot.suspects(mentioned)
+                delta = self.snapshot.capture(self.environment.own_values(), suspects)
             except BaseException as error:  # noqa: BLE001 - a reply that tells is better than no reply
                 failure = f"internal error while saving: {type(error).__name__}: {error}"[:500]
         if cause != "execution" and delta.empty:

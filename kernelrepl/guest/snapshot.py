@@ -1,6 +1,6 @@
 """The committed state of the namespace, and the way from there to its present state.
 
-One full pass per execution: true before fast. Runs in the kernel, main thread only.
+Runs in the kernel, main thread only.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from kernelrepl.guest.capture import Capture
+from kernelrepl.guest.detect import ATOMS, Reach, held_by_modules
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.pickler import Surroundings
 from kernelrepl.guest.state import Component, Delta, Limits, Name, State
+from kernelrepl.guest.words import HARMLESS
 
 _MACHINERY = frozenset(
     {"__name__", "__doc__", "__package__", "__loader__", "__spec__", "__file__", "__session__"}
@@ -38,6 +40,10 @@ class Snapshot:
         self.interrupts = interrupts
         self.limits = limits
         self.state = State()
+        self.holders: dict[int, int] = {}
+        """Ids of the objects that may tie roots together, and for each a root that has it."""
+        self.part_of: dict[int, int] = {}
+        """The component of each saved root, by key."""
         self.unloaded: set[str] = set()
         """Names in the store whose value is not here. Absent from the namespace, yet not deleted."""
         self.pinned: dict[int, Any] = {}
@@ -49,6 +55,8 @@ class Snapshot:
         self.slow: dict[int, Any] = {}
         self.unstable: set[int] = set()
         """Roots of components that pickle to other bytes each time."""
+        self._by_name: dict[str, bool] = {}
+        self._open: tuple[int, ...] = ()
 
     def identify(self, value: Any) -> int:
         """The durable identity of an object, given at first sight. The object is kept alive meanwhile."""
@@ -73,28 +81,46 @@ class Snapshot:
     def user_names(self) -> dict[str, Any]:
         """The names that belong to the user, `_` included."""
         found = {}
+        hidden, known = self.hidden, self._by_name
         for name, value in list(self.around.namespace.items()):
-            if not isinstance(name, str) or name in _MACHINERY or _IPYTHON.match(name):
+            if type(name) is not str:
                 continue
-            if not name.isidentifier():
-                continue  # put there by way of globals(); no code can name it
-            if name in self.hidden and self.hidden[name] is value and name != "_":
-                continue
-            found[name] = value
+            ours = known.get(name)
+            if ours is None:
+                # What is no identifier was put there by way of globals(), and no code can name it.
+                ours = known[name] = name not in _MACHINERY and not _IPYTHON.match(name) and name.isidentifier()
+            if ours and (name not in hidden or hidden[name] is not value or name == "_"):
+                found[name] = value
         return found
 
-    def capture(self, own: dict[str, Any], mentioned: frozenset[str] | None = None) -> Delta:
+    def begin(self) -> None:
+        """Code is about to run: remember what modules hold that it may change without naming it."""
+        self._open = tuple(held_by_modules())
+
+    def suspects(self, words: frozenset[str]) -> set[int] | None:
+        """The roots that code which named these words may have changed; None for all."""
+        namespace = self.around.namespace
+        reach = Reach(self.state, self.holders, namespace, self.part_of)
+        reach.add_words(words)
+        if any(type(namespace[word]) not in ATOMS if word in namespace else word not in HARMLESS for word in words):
+            reach.add_ids((*self._open, *held_by_modules()))
+        return reach.roots()
+
+    def capture(self, own: dict[str, Any], suspects: set[int] | None = None, *, audit: bool = False) -> Delta:
         """Compare the namespace with what is committed.
 
         own: the session's own values (working directory, random state …) under names that no variable can
-        have. Nothing is remembered until `accept` gets the delta back.
+        have. suspects: the roots that may have changed; None looks at all. audit: no code ran. Nothing is
+        remembered until `accept` gets the delta back.
         """
         # Saving by global name must not find session objects in __main__: they are not there after a restore.
         self.around = self.around.renewed()
         main = sys.modules.get("__main__")
         sys.modules["__main__"] = types.ModuleType("__main__")
         try:
-            return Capture(self, own, mentioned).run()
+            capture = Capture(self, own, suspects)
+            capture.audit = audit
+            return capture.run()
         finally:
             if main is not None:
                 sys.modules["__main__"] = main
@@ -102,10 +128,21 @@ class Snapshot:
     def accept(self, delta: Delta) -> None:
         """The delta is committed: it is the state from which the next one is computed."""
         assert delta.after is not None
-        self.state = delta.after
-        self._ids = {id(value): root for root, value in self.state.objects.items()}
-        self.unstable.intersection_update(root for part in self.state.live.values() for root in part.roots)
-        self.unloaded.difference_update(self.state.names, self.state.unsaved)
+        before, after = self.state, delta.after
+        for root in delta.regrouped:
+            for key in before.looks[root].touched if root in before.looks else ():
+                self.holders.pop(key, None)
+        self.part_of = {root: part.key for part in after.live.values() for root in part.roots}
+        for root in delta.regrouped & self.part_of.keys():
+            self.holders.update(dict.fromkeys(after.looks[root].touched, root))
+        for look in after.looks.values():
+            look.stream = None
+            if look.error is not None:
+                look.error.__traceback__ = look.error.__context__ = look.error.__cause__ = None
+        self.state = after
+        self._ids = {id(value): root for root, value in after.objects.items()}
+        self.unstable.intersection_update(self.part_of)
+        self.unloaded.difference_update(after.names, after.unsaved)
 
     def rebase(self, names: dict[str, Name], stored: Iterable[tuple[int, ...]], own: dict[str, Any]) -> None:
         """After a load: fingerprint what is here, so that only real changes count from now on.
@@ -123,7 +160,7 @@ class Snapshot:
         for name, stored_name in names.items():
             here = state.names.get(name)
             if here is not None and here.root != stored_name.root:
-                state.prints[stored_name.root] = state.prints[here.root]
+                state.looks[stored_name.root] = state.looks[here.root]
         state.names = names
         state.unsaved = {}
         self.accept(delta)

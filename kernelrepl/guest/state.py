@@ -34,6 +34,40 @@ class Unsaved:
     summary: str = ""
 
 
+@dataclass(slots=True)
+class Look:
+    """What pickling one root alone has shown. Ids are of objects that the root keeps alive."""
+
+    print: bytes = b""
+    size_bytes: int = 0
+    touched: tuple[int, ...] = ()
+    """Ids of the mutable objects in it and of the arrays whose memory it uses: what may tie it to other roots."""
+    views: tuple[tuple[int, int], ...] = ()
+    """For each array in it, its id and that of the array which owns its memory."""
+    references: tuple[int, ...] = ()
+    words: frozenset[str] = frozenset()
+    """What code in it names."""
+    reaches: tuple[int, ...] = ()
+    """Ids of objects that it can change though they are not saved with it."""
+    vague: bool = False
+    """Whether using it may change anything at all."""
+    has_code: bool = False
+    error: BaseException | None = None
+    stream: Stream | None = None
+    """During the pass that made it."""
+
+    def same_as(self, other: Look | None) -> bool:
+        """Whether the value is the same, and tied to the same objects."""
+        return (
+            other is not None
+            and self.error is None
+            and other.error is None
+            and self.print == other.print
+            and self.references == other.references
+            and self.touched == other.touched
+        )
+
+
 @dataclass(frozen=True)
 class Component:
     """One version of a component. `stream` is None for one that was loaded or committed before."""
@@ -61,6 +95,8 @@ class Delta:
     closed: list[int] = field(default_factory=list)
     created: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+    regrouped: set[int] = field(default_factory=set)
+    """Roots that have new looks, or are in other components than before."""
     after: State | None = None
 
     @property
@@ -70,10 +106,15 @@ class Delta:
 
 @dataclass
 class State:
-    """What is known to be in the store."""
+    """What is known to be in the store, and what is known of each root."""
 
     names: dict[str, Name] = field(default_factory=dict)
     unsaved: dict[str, Unsaved] = field(default_factory=dict)
     live: dict[int, Component] = field(default_factory=dict)
-    prints: dict[int, bytes] = field(default_factory=dict)
     objects: dict[int, Any] = field(default_factory=dict)
+    looks: dict[int, Look] = field(default_factory=dict)
+
+    def roots(self, name: str) -> int | None:
+        """The root that a name is bound to, saved or not."""
+        known = self.names.get(name) or self.unsaved.get(name)
+        return None if known is None else known.root

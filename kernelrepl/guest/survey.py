@@ -1,26 +1,25 @@
-"""Pickle every root of the namespace on its own.
+"""Pickle roots of the namespace, each on its own.
 
 That gives its fingerprint, what it shares with others, what it refers to, and whether it can be saved at
-all. Runs in the kernel, main thread only.
+all. Only roots that may have changed are looked at; of the others the last look counts. Runs in the
+kernel, main thread only.
 """
 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from typing import Any, Protocol
+
+import xxhash
 
 from kernelrepl.guest import explain
 from kernelrepl.guest.components import closure
+from kernelrepl.guest.detect import ATOMS, reach
 from kernelrepl.guest.interrupts import DeadlinePassed, Interrupts
 from kernelrepl.guest.pickler import Stream, Surroundings, TooLarge, dump
-from kernelrepl.guest.state import Component, Limits, State, Unsaved
+from kernelrepl.guest.state import Limits, Look, State, Unsaved
 
-ATOMS = (int, float, complex, bool, str, bytes, type(None))
-_HARMLESS = frozenset(
-    {"abs", "bool", "bytes", "chr", "complex", "dict", "divmod", "float", "format", "hash", "int", "len", "list", "max"}
-    | {"min", "ord", "pow", "print", "range", "repr", "round", "set", "sorted", "str", "sum", "tuple", "zip"}
-)
-"""Builtins through which code that names nothing else cannot reach an object; `exec` and `globals` are none."""
 _EXPLAIN_S = 1.0
 _SECOND_TRY_S = 1.0
 _EXPLAIN_LIMIT_BYTES = 64 << 20
@@ -33,6 +32,8 @@ class Captured(Protocol):
     interrupts: Interrupts
     limits: Limits
     state: State
+    holders: dict[int, int]
+    part_of: dict[int, int]
     unloaded: set[str]
     pinned: dict[int, Any]
     frozen_bytes: int
@@ -47,68 +48,83 @@ class Captured(Protocol):
 
 
 class Survey:
-    """What is known of each root once it has been pickled alone.
+    """What is known of each root.
 
-    mentioned: the names in the code that ran since the last survey, or None if anything may have happened.
+    suspects: the roots that may have changed since the last survey; None for all of them.
     """
 
-    def __init__(self, snapshot: Captured, own: dict[str, Any], mentioned: frozenset[str] | None) -> None:
+    def __init__(self, snapshot: Captured, own: dict[str, Any], suspects: set[int] | None) -> None:
         self.snapshot = snapshot
         self.own = own
-        self.mentioned = mentioned
-        namespace = snapshot.around.namespace
-        self.only_atoms = mentioned is not None and all(
-            type(namespace[name]) in ATOMS if name in namespace else name in _HARMLESS for name in mentioned
-        )
-        """The code named nothing through which it could have changed an object."""
+        self.suspects = suspects
+        self.fresh: dict[int, Look] = {}
+        """Looks of this pass."""
         self.values: dict[int, Any] = {}
-        self.streams: dict[int, Stream] = {}
+        """The values of these."""
         self.kept: list[Any] = []
-        self.errors: dict[int, BaseException] = {}
-        self.references: dict[int, tuple[int, ...]] = {}
-        self.reused: dict[int, Component] = {}
 
-    def _visit(self, root: int, value: Any) -> None:
+    def look(self, root: int) -> Look:
+        """The latest look at a root."""
+        fresh = self.fresh.get(root)
+        return self.snapshot.state.looks[root] if fresh is None else fresh
+
+    def value(self, root: int) -> Any:
+        return self.values[root] if root in self.values else self.snapshot.state.objects[root]
+
+    def is_changed(self, root: int) -> bool:
+        """Whether a root is new or other than at the last look."""
+        fresh = self.fresh.get(root)
+        return fresh is not None and not fresh.same_as(self.snapshot.state.looks.get(root))
+
+    def visit(self, root: int, value: Any) -> None:
+        """Look at a root that is new or suspect, and at the entities that it refers to."""
         work = [(root, value)]
         while work:
             root, value = work.pop()
-            if root in self.values:
+            if root in self.fresh:
+                continue
+            known = root in self.snapshot.state.looks
+            if known and self.suspects is not None and root not in self.suspects:
                 continue
             self.values[root] = value
             if type(value) in ATOMS:
-                live = self.snapshot.state.live.get(root)
-                if live is not None and live.roots == (root,):
-                    self.reused[root] = live
-                else:
-                    self._dump_plain(root, value)
+                if not known:
+                    self.dump_plain(root, value)
                 continue
-            if self.only_atoms and root in self.snapshot.unstable:
-                work.extend(self._reuse(root))
-                continue
-            self._dump_root(root, value)
-            stream = self.streams.get(root)
-            if stream is not None:
-                entities = [(self.snapshot.identify(entity), entity) for entity in stream.references]
-                self.references[root] = tuple(sorted(entity for entity, _ in entities))
-                work.extend(entities)
+            references = self._dump_root(root, value)
+            work.extend((self.snapshot.identify(entity), entity) for entity in references)
 
-    def _reuse(self, root: int) -> list[tuple[int, Any]]:
-        """Take over a component whose bytes differ each time though its value does not; returns its other roots."""
-        state = self.snapshot.state
-        part = next(part for part in state.live.values() if root in part.roots)
-        self.reused[root] = part
-        others = [other for other in (*part.roots, *part.references) if other != root]
-        self.references[root] = tuple(others)
-        return [(other, state.objects[other]) for other in others]
-
-    def _dump_plain(self, root: int, value: Any) -> None:
+    def dump_plain(self, root: int, value: Any) -> None:
+        """A value of built-in types, with nothing that others may share."""
         limit = self.snapshot.limits.variable_bytes
         if isinstance(value, str | bytes) and limit is not None and len(value) > limit:
-            self.errors[root] = TooLarge(limit)
+            self.fresh[root] = Look(error=TooLarge(limit))
             return
-        self.streams[root] = Stream(pickle.dumps([value], protocol=5), [], [], [], [], False)
+        stream = Stream(pickle.dumps([value], protocol=5), [], [], [], [], False)
+        self.fresh[root] = Look(fingerprint((), stream), stream.size_bytes, stream=stream)
 
-    def _dump_root(self, root: int, value: Any) -> None:
+    def _dump_root(self, root: int, value: Any) -> list[Any]:
+        """Look at a root; returns the entities that it refers to."""
+        stream = self._stream_of(root, value)
+        if stream is None:
+            return []
+        entities = stream.references
+        touched = dict.fromkeys(id(thing) for thing in stream.shareable)
+        touched.update(dict.fromkeys(id(owner) for _, owner in stream.array_roots))
+        self.fresh[root] = Look(
+            fingerprint((), stream),
+            stream.size_bytes,
+            tuple(touched),
+            tuple((id(array), id(owner)) for array, owner in stream.array_roots),
+            tuple(sorted(self.snapshot.identify(entity) for entity in entities)),
+            stream.words,
+            stream.reaches,
+            has_code=stream.has_code,
+            stream=stream,
+        )
+        return entities
+
+    def _stream_of(self, root: int, value: Any) -> Stream | None:
         snap = self.snapshot
         seconds = _SECOND_TRY_S if id(value) in snap.slow else snap.limits.deadline_s
         for attempt in (1, 2):
@@ -121,44 +137,64 @@ class Survey:
                         frozenset({id(value)}),
                         limit_bytes=snap.limits.variable_bytes,
                     )
-            except DeadlinePassed as error:
-                snap.slow[id(value)] = value
-                self.errors[root] = error
-                return
             except BaseException as error:  # noqa: BLE001
                 # User reducers may raise anything. A container that another thread changes gets a second try.
                 if attempt == 1 and isinstance(error, RuntimeError) and "changed" in str(error):
                     continue
-                self.errors[root] = error
-                return
-            self.streams[root] = stream
+                if isinstance(error, DeadlinePassed):
+                    snap.slow[id(value)] = value
+                words, ids, vague = reach(value, snap.around.namespace)
+                self.fresh[root] = Look(words=words, reaches=ids, vague=vague, error=error)
+                return None
             self.kept.append(memo)
             snap.slow.pop(id(value), None)
-            return
+            return stream
+        return None
 
-    def _failed(self) -> dict[int, int]:
+    def references(self) -> dict[int, tuple[int, ...]]:
+        """Of each root that refers to others, to which."""
+        found = {root: look.references for root, look in self.snapshot.state.looks.items() if look.references}
+        for root, look in self.fresh.items():
+            if look.references:
+                found[root] = look.references
+            else:
+                found.pop(root, None)
+        return found
+
+    def errors(self) -> dict[int, BaseException]:
+        """Of each root that cannot be saved, why."""
+        looks = self.snapshot.state.looks
+        found = {root: look.error for root, look in looks.items() if look.error and root not in self.fresh}
+        found.update((root, look.error) for root, look in self.fresh.items() if look.error)
+        return {root: error for root, error in found.items() if error is not None}
+
+    def failed(self, references: Mapping[int, tuple[int, ...]]) -> dict[int, int]:
         """Roots that cannot be saved: root -> the root whose own fault it is."""
+        errors = self.errors()
+        if not errors:
+            return {}
         users: dict[int, list[int]] = {}
-        for root, refs in self.references.items():
+        for root, refs in references.items():
             for ref in refs:
                 users.setdefault(ref, []).append(root)
         failed: dict[int, int] = {}
-        for origin in self.errors:
+        for origin in errors:
             for root in closure([origin], users):
                 failed.setdefault(root, origin)
         return failed
 
-    def _explain(self, name: str, value: Any, root: int, failed: dict[int, int]) -> Unsaved:
-        origin = failed[root]
+    def explain(self, name: str, value: Any, root: int, origin: int) -> Unsaved:
+        """Why a name cannot be saved."""
         kind = explain.type_name(value)
         known = self.snapshot.state.unsaved.get(name)
-        if known is not None and known.root == root and self.mentioned is not None and name not in self.mentioned:
+        if known is not None and known.root == root and self.suspects is not None and origin not in self.suspects:
             return known
-        error = self.errors[origin]
-        passed = self._passed_limit(error)
+        error = self.look(origin).error
+        assert error is not None
+        passed = self.passed_limit(error)
         if passed is not None:
             return Unsaved(kind, name, passed, root)
-        culprit_value = self.values[origin]
+        culprit_value = self.value(origin)
         try:
             with self.snapshot.interrupts.deadline(_EXPLAIN_S):
                 path, culprit, deeper = explain.find_culprit(culprit_value, name, self._fails)
@@ -170,7 +206,7 @@ class Survey:
             reason = f"it uses {label!s:.100}, which cannot be saved: {reason}"
         return Unsaved(kind, path[:300], reason, root)
 
-    def _passed_limit(self, error: BaseException) -> str | None:
+    def passed_limit(self, error: BaseException) -> str | None:
         limits = self.snapshot.limits
         if isinstance(error, TooLarge) and limits.variable_bytes is not None:
             return too_large(limits.variable_bytes)
@@ -188,10 +224,13 @@ class Survey:
             return error
         return None
 
-    def _size(self, root: int) -> int:
-        if root in self.reused:
-            return self.reused[root].size_bytes
-        return self.streams[root].size_bytes
+
+def fingerprint(members: tuple[int, ...], stream: Stream) -> bytes:
+    digest = xxhash.xxh3_128(repr(members).encode())
+    digest.update(stream.data)
+    for buffer in stream.buffers:
+        digest.update(buffer)
+    return digest.digest()
 
 
 def megabytes(size: int) -> str:

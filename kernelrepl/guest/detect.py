@@ -1,0 +1,180 @@
+"""Which values code may have changed: those it names, and all that can be reached through them.
+
+Nothing is traced and nothing is slowed down: the names in compiled code are compared with what is known of each
+value since it was last looked at. Runs in the kernel.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from kernelrepl.guest.state import Look, State
+from kernelrepl.guest.words import names_everything, words_of
+
+ATOMS = (int, float, complex, bool, str, bytes, type(None))
+_MOST_OBJECTS = 2000
+
+
+def reach(value: Any, namespace: dict[str, Any]) -> tuple[frozenset[str], tuple[int, ...], bool]:
+    """What an object that cannot be saved may change: the words of code in it, ids, and whether that is not all."""
+    words: set[str] = set()
+    seen: dict[int, Any] = {id(value): value}
+    level = [value]
+    while level:
+        found: list[Any] = []
+        for one in level:
+            if isinstance(one, types.FunctionType):
+                words.update(words_of(one.__code__))
+                found += [one.__closure__, one.__defaults__, one.__kwdefaults__, one.__dict__]
+            elif isinstance(one, type):
+                for member in vars(one).values():
+                    code = getattr(getattr(member, "__func__", member), "__code__", None)
+                    if isinstance(code, types.CodeType):
+                        words.update(words_of(code))
+            elif isinstance(one, types.CodeType):
+                words.update(words_of(one))
+            elif not isinstance(one, types.ModuleType) and one is not namespace:
+                found += gc.get_referents(one)
+        level = [one for one in found if id(one) not in seen and not isinstance(one, ATOMS)]
+        seen.update((id(one), one) for one in level)
+        if len(seen) > _MOST_OBJECTS:
+            return frozenset(words), (), True
+    return frozenset(words), tuple(seen), False
+
+
+class Reach:
+    """Everything that code may have changed, from the names in it."""
+
+    def __init__(
+        self, state: State, holders: Mapping[int, int], namespace: dict[str, Any], part_of: Mapping[int, int]
+    ) -> None:
+        self._state = state
+        self._holders = holders
+        self._namespace = namespace
+        self._part_of = part_of
+        self._roots: set[int] = set()
+        self._words: set[str] = set()
+        self._work: list[int] = []
+        self._own_modules = _workspace_modules()
+        self.everything = False
+
+    def add_words(self, words: Iterable[str]) -> None:
+        """What code named, before or after it ran: a name may have meant both."""
+        if names_everything(words):
+            self.everything = True
+            return
+        for word in words:
+            if word in self._words:
+                continue
+            self._words.add(word)
+            if word in self._own_modules:
+                self.everything = True
+            root = self._state.roots(word)
+            if root is not None:
+                self.add_root(root)
+            if word in self._namespace:
+                self._add_value(self._namespace[word])
+
+    def add_ids(self, ids: Iterable[int]) -> None:
+        for key in ids:
+            root = self._holders.get(key)
+            if root is not None:
+                self.add_root(root)
+
+    def add_root(self, root: int) -> None:
+        if root not in self._roots:
+            self._roots.add(root)
+            self._work.append(root)
+
+    def _add_value(self, value: Any) -> None:
+        if self._own_modules and _home(value) in self._own_modules:
+            self.everything = True  # it may keep what it was given, and change it
+
+    def roots(self) -> set[int] | None:
+        """The roots to look at, closed over what they are tied to and what their code names; None for all."""
+        while self._work and not self.everything:
+            root = self._work.pop()
+            value = self._state.objects.get(root)
+            if isinstance(value, ATOMS):
+                continue
+            self._add_value(value)
+            part = self._state.live.get(self._part_of.get(root, 0))
+            if part is not None:
+                for other in (*part.roots, *part.references):
+                    self.add_root(other)
+            look = self._state.looks.get(root)
+            if look is None:
+                continue
+            self._follow(look)
+        if self.everything:
+            return None
+        self._add_failing()
+        return self._roots
+
+    def _add_failing(self) -> None:
+        """What could not be saved may be able to, now that something in it has changed."""
+        looks = self._state.looks
+        failing = [(root, look) for root, look in looks.items() if look.error is not None and root not in self._roots]
+        if not failing:
+            return
+        changed: set[int] = set()
+        for root in self._roots:
+            look = looks.get(root)
+            if look is not None:
+                changed.update(look.touched, look.reaches)
+        self._roots.update(root for root, look in failing if look.vague or not changed.isdisjoint(look.reaches))
+
+    def _follow(self, look: Look) -> None:
+        if look.vague:
+            self.everything = True
+            return
+        for other in look.references:
+            self.add_root(other)
+        self.add_ids(look.reaches)
+        self.add_words(look.words)
+
+
+def held_by_modules() -> Iterator[int]:
+    """Ids of objects that well-known modules change though no code names them: open figures, handlers of logs."""
+    pyplot = sys.modules.get("matplotlib._pylab_helpers")
+    for manager in list(getattr(getattr(pyplot, "Gcf", None), "figs", {}).values()):
+        yield id(getattr(getattr(manager, "canvas", None), "figure", None))
+    logging = sys.modules.get("logging")
+    for handler in list(getattr(logging, "_handlerList", ())):
+        yield id(handler())
+
+
+_known_modules: tuple[int, str, frozenset[str]] = (0, "", frozenset())
+
+
+def _workspace_modules() -> frozenset[str]:
+    """Modules of files that the session itself has: they may hold its values in their own."""
+    global _known_modules
+    count, last = len(sys.modules), next(reversed(sys.modules), "")
+    if _known_modules[:2] != (count, last):
+        found = {name for name, module in list(sys.modules.items()) if name != "__main__" and _is_own(module)}
+        _known_modules = (count, last, frozenset(found))
+    return _known_modules[2]
+
+
+_LIBRARIES = tuple({sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix})
+
+
+def _is_own(module: Any) -> bool:
+    path = getattr(module, "__file__", None)
+    if not isinstance(path, str):
+        return False
+    return not path.startswith(_LIBRARIES) and not any(part in path for part in ("/site-packages/", "/dist-packages/"))
+
+
+def _home(value: Any) -> str | None:
+    """The module that a value, or its class, comes from."""
+    if isinstance(value, types.ModuleType):
+        return value.__dict__.get("__name__")
+    kind = value if isinstance(value, type | types.FunctionType) else type(value)
+    name = kind.__dict__.get("__module__") if isinstance(kind, type) else kind.__module__
+    return name if isinstance(name, str) else None

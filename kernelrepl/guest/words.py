@@ -1,0 +1,49 @@
+"""What code names: its names, and the words of its texts. Runs in the kernel."""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+EVERYTHING = frozenset(
+    {"globals", "locals", "vars", "exec", "eval", "get_ipython", "gc", "ctypes", "_getframe", "__main__"}
+    | {"__globals__", "f_globals", "f_locals", "f_back", "gi_frame", "cr_frame", "ag_frame", "tb_frame", "currentframe"}
+    | {"inspect", "user_ns", "user_module", "InteractiveShell", "modules", "run_path", "run_module", "runpy"}
+    | {"Out", "_oh", "__", "___", "settrace", "setprofile", "addaudithook", "_current_frames", "cell_contents"}
+)
+"""Names by which code can reach what it does not name."""
+HARMLESS = frozenset(
+    {"abs", "bool", "bytes", "chr", "complex", "dict", "divmod", "float", "format", "hash", "int", "len", "list", "max"}
+    | {"min", "ord", "pow", "print", "range", "repr", "round", "set", "sorted", "str", "sum", "tuple", "zip"}
+)
+"""Builtins through which code that names nothing else cannot reach an object."""
+_WORD = re.compile(r"[^\W\d]\w*")
+_OUTPUT = re.compile(r"_\d+\Z")
+_LONGEST_TEXT = 1 << 20
+
+
+def words_of(code: types.CodeType) -> Iterator[str]:
+    """Every name in code and in the code within it, and every word of its texts (`df.query("a > @limit")`).
+
+    A text of many words does not name what is in EVERYTHING: it may be a docstring.
+    """
+    yield from code.co_names
+    work: list[Any] = list(code.co_consts)
+    while work:
+        constant = work.pop()
+        if isinstance(constant, types.CodeType):
+            yield from words_of(constant)
+        elif isinstance(constant, str):
+            words = _WORD.findall(constant[:_LONGEST_TEXT])
+            yield from words if words == [constant] else (word for word in words if word not in EVERYTHING)
+            if len(constant) > _LONGEST_TEXT:
+                yield "globals"
+        elif isinstance(constant, tuple | frozenset):
+            work.extend(constant)
+
+
+def names_everything(words: Iterable[str]) -> bool:
+    """Whether code with these words may reach any value."""
+    return any(word in EVERYTHING or _OUTPUT.match(word) for word in words)
