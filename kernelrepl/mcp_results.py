@@ -132,6 +132,7 @@ class KeeperStatus(BaseModel):
     workspaces: dict[str, str]
     connections: int
     sandbox: str
+    missed_changes: int = Field(description="names stored by an audit, not by what changed them")
 
 
 def of_execution(execution: Execution, limit_chars: int, *, outputs: bool = False) -> CallToolResult:

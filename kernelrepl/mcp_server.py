@@ -378,6 +378,7 @@ class Tools:
             workspaces={view.info.session_id: str(self._keeper.manager.workspace(view.info)) for view in views},
             connections=self._keeper.connections,
             sandbox=self._keeper.manager.sandbox,
+            missed_changes=self._keeper.manager.missed_changes(),
         )
         return _answer(status, status.model_dump_json(indent=2))
 

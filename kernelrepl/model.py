@@ -193,6 +193,8 @@ class Commit:
     outcome: dict[str, Any] | None
     outputs: str
     """The recorded messages, JSON."""
+    missed: int = 0
+    """How many names a commit brings that the ones before should have brought."""
     failure: str | None = None
     """Why the kernel could not look for changes at all, if so: a bug. The outcome still counts."""
 

@@ -45,7 +45,7 @@ class Means:
 
 
 class Session:
-    """Conducts one kernel. `durable` is false for a session that leaves nothing."""
+    """Conducts one kernel."""
 
     def __init__(
         self, session_id: str | None, launch: Launch, limits: Limits, recorder: Recorder, means: Means, *, sandbox: str
@@ -66,6 +66,7 @@ class Session:
         """What the first result says about how this session came to be."""
         self.unsaved: set[str] = set()
         self.behind = False  # the last commit failed: the kernel has changes that the store has not
+        self.missed = 0  # names that a commit should have brought, and an audit did
         self.idle_since: float = asyncio.get_running_loop().time()
         self._recorder = recorder
         self._means = means
@@ -121,10 +122,6 @@ class Session:
         finally:
             self.unfinished.pop(job.request_id, None)
             self.idle_since = asyncio.get_running_loop().time()
-
-    def _refuse_deleted(self) -> None:
-        if self.state is State.DELETED:
-            raise SessionDeleted(self.session_id or "")
 
     async def _execute(self, job: Job) -> Execution:
         if job.reset:
@@ -338,15 +335,12 @@ class Session:
         self.behind = True
         try:
             await self._recorder.publish(job, commit)
-        except StorageFailed as error:
-            if job is not None:
-                job.commit_error = str(error)
-            raise
         except Exception as error:
             if job is not None:
-                job.commit_error = f"internal error: {error!r}"
+                job.commit_error = str(error) if isinstance(error, StorageFailed) else f"internal error: {error!r}"
             raise
         self.behind = commit.failure is not None
+        self.missed += commit.missed
         self.unsaved.difference_update(commit.names, commit.deleted)
         self.unsaved.update(commit.unsaved)
 
@@ -355,7 +349,9 @@ class Session:
         if job is not None and job.msg_id == parent and kind != "status":
             job.live.add(kind, content)
 
-    # Clear, stop, delete
+    def _refuse_deleted(self) -> None:
+        if self.state is State.DELETED:
+            raise SessionDeleted(self.session_id or "")
 
     async def clear(self) -> None:
         """Forget all variables, in turn with the executions."""
@@ -368,9 +364,14 @@ class Session:
         await self._recorder.clear()
 
     async def hibernate(self) -> None:
-        """Stop the kernel and keep the session. Everything is committed already."""
+        """Stop the kernel and keep the session."""
         async with self._turn:
+            await self._audit()
             await self._stop_kernel()
+
+    async def _audit(self) -> None:
+        if self._kernel is not None and self.state is State.IDLE:
+            await self._kernel.audit()
 
     async def _stop_kernel(self) -> None:
         if self.state is not State.ASLEEP:
@@ -390,8 +391,9 @@ class Session:
             await asyncio.to_thread(trees.remove, self.launch.workspace)
 
     async def close(self) -> None:
-        """End the kernel without waiting for anything: the keeper stops."""
+        """End the kernel: the keeper stops."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._audit()
         await self._drop_kernel()

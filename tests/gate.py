@@ -43,7 +43,9 @@ def main() -> None:
         step("kernelspec", str(fresh / "bin/python"), "-c", spec)
         figures = str(Path(scratch) / "figures")
         step("demo", str(fresh / "bin/kernelrepl"), "demo", "--figures", figures, HOME=scratch, PYTHONPATH="")
-    step("tests", python, "-m", "pytest", "-n", "auto", "--durations", "15")
+    # Most of the time tests wait for a kernel to start, to end or to be refused something.
+    workers = str(2 * (os.cpu_count() or 1))
+    step("tests", python, "-m", "pytest", "-n", workers, "--durations", "15")
 
 
 if __name__ == "__main__":

@@ -85,6 +85,13 @@ class Reach:
             if root is not None:
                 self.add_root(root)
 
+    def add_held(self, objects: Iterable[Any]) -> None:
+        """What modules hold: it, and what its class names if that is one of the session."""
+        for held in objects:
+            self.add_ids((id(held),))
+            if type(held).__module__ == "__main__":
+                self.add_words(reach(type(held), self._namespace)[0])
+
     def add_root(self, root: int) -> None:
         if root not in self._roots:
             self._roots.add(root)
@@ -138,14 +145,14 @@ class Reach:
         self.add_words(look.words)
 
 
-def held_by_modules() -> Iterator[int]:
-    """Ids of objects that well-known modules change though no code names them: open figures, handlers of logs."""
+def held_by_modules() -> Iterator[Any]:
+    """Objects that well-known modules change though no code names them: open figures, handlers of logs."""
     pyplot = sys.modules.get("matplotlib._pylab_helpers")
     for manager in list(getattr(getattr(pyplot, "Gcf", None), "figs", {}).values()):
-        yield id(getattr(getattr(manager, "canvas", None), "figure", None))
+        yield getattr(getattr(manager, "canvas", None), "figure", None)
     logging = sys.modules.get("logging")
     for handler in list(getattr(logging, "_handlerList", ())):
-        yield id(handler())
+        yield handler()
 
 
 _known_modules: tuple[int, str, frozenset[str]] = (0, "", frozenset())

@@ -135,8 +135,8 @@ class GuestKernel(IPythonKernel):
         result = handler(stream, ident, message)
         if result is not None:
             await result
-        if not self._main_asyncio_lock.locked() or not self.saving.in_cell:
-            self.saving.commit("comm", "", None, [])
+        if not self.saving.in_cell:
+            self.saving.audits.disturb()
 
     async def do_execute(self, code: str, silent: bool, *args: Any, **kwargs: Any) -> dict[str, Any]:
         parent = self.get_parent("shell")
@@ -170,7 +170,7 @@ class GuestKernel(IPythonKernel):
             "error": [reply.get("ename", ""), reply.get("evalue", "")] if reply["status"] == "error" else None,
         }
         with self._own_recursion_limit():
-            self._saved = self.saving.commit("execution", request, outcome, self.recorder.take())
+            self._saved = self.saving.commit(request, outcome, self.recorder.take())
         self._saved_request = request
         return reply
 
@@ -375,6 +375,7 @@ def _run(app: GuestApp, channel: wire.Channel, report: dict[str, Any]) -> None:
         asyncio.get_running_loop().add_reader(waker, lambda: waker.recv(4096))
         app.wakeup = wakeup
         signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+        asyncio.get_running_loop().add_reader(channel.fileno(), app.kernel.saving.serve_keeper)
         channel.send({"type": "ready", **report})
 
     loop.add_callback(ready)

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import enum
 import functools
 import io
 import itertools
-import logging
 import pickle
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 
 import cloudpickle
@@ -29,6 +27,7 @@ from cloudpickle.cloudpickle import _should_pickle_by_reference
 from kernelrepl.guest import classes, functions, instances, landmarks, recipes
 from kernelrepl.guest.arrays import ArraySupport
 from kernelrepl.guest.depth import deeper, is_too_deep
+from kernelrepl.guest.sharing import shareable
 from kernelrepl.guest.words import words_of
 
 PICKLE_PROTOCOL = 5
@@ -314,63 +313,6 @@ _REDUCERS: dict[type, Reducer] = {
 }
 
 
-_NEVER_ALIASED: tuple[type, ...] = ()
-
-
-def _never_aliased() -> tuple[type, ...]:
-    """Types whose identity nobody can observe through a change: they never unite two components."""
-    import datetime
-    import decimal
-    import enum
-    import fractions
-    import pathlib
-    import re
-    import uuid
-
-    return (
-        str, bytes, int, float, complex, type(None), tuple, frozenset, range, slice, type,
-        types.BuiltinFunctionType, types.ModuleType, types.CodeType, types.MethodType,
-        types.GenericAlias, types.UnionType, property, staticmethod, classmethod,
-        datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo, decimal.Decimal,
-        fractions.Fraction, uuid.UUID, pathlib.PurePath, re.Pattern, enum.Enum, logging.Logger,
-        pickle.PickleBuffer, type(Ellipsis), type(NotImplemented),
-    )  # fmt: skip
-
-
-_OURS_ONLY = 4
-"""The references to an object that only its pickler knows: memo, copy of the memo, variable, argument."""
-
-
-def _shareable(memo: dict[int, tuple[int, Any]], pickler: ComponentPickler) -> Iterator[Any]:
-    around = pickler.around
-    kept = {id(temporary) for temporary in pickler.kept}
-    for key, (_, value) in memo.items():
-        kind = type(value)
-        known = around.shareable_kinds.get(kind)
-        if known is None:
-            known = around.shareable_kinds[kind] = _can_be_aliased(kind, around)
-        if not known:
-            continue
-        if kind is types.FunctionType and key not in pickler.inline_functions:
-            continue
-        if sys.getrefcount(value) <= _OURS_ONLY or key in kept:
-            continue  # made to be pickled, and gone with the memo
-        if value is around.main_module or value is around.shell or around.landmarks.find(value) is not None:
-            continue
-        yield value
-
-
-def _can_be_aliased(kind: type, around: Surroundings) -> bool:
-    """Whether a change through one reference to an object of a kind can be seen through another."""
-    global _NEVER_ALIASED
-    if not _NEVER_ALIASED:
-        _NEVER_ALIASED = _never_aliased()
-    if not issubclass(kind, _NEVER_ALIASED + around.arrays.never_aliased):
-        return True
-    # A text or a tuple cannot change, but one of a class of the session may have attributes.
-    return around.is_own_class(kind) and not issubclass(kind, enum.Enum | type) and bool(kind.__dictoffset__)
-
-
 def _holds_landmark(memo: dict[int, tuple[int, Any]], around: Surroundings) -> bool:
     """Whether a stream holds a dict or list that must not come back as a copy."""
     if id(around.namespace) in memo:
@@ -415,7 +357,7 @@ def dump(
         data=b"".join(pickler.sink.parts),
         buffers=pickler.buffers,
         references=list(pickler.references.values()),
-        shareable=list(_shareable(memo, pickler)),
+        shareable=list(shareable(memo, pickler)),
         array_roots=pickler.array_roots,
         has_code=pickler.has_code,
         words=frozenset(pickler.words),

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kernelrepl.guest import wire
+from kernelrepl.guest.audit import Audits
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.pickler import Surroundings
 from kernelrepl.guest.restore import MAGIC, Loader, Stored
@@ -59,10 +60,13 @@ class Saving:
         self._left_running: set[asyncio.Task[Any]] = set()
         self._behind = False
         self._commits = 0
+        self._audit_wanted = False
+        self.audits = Audits(self, lambda: self.channel.send({"type": "audited"}))
 
     def begin_cell(self, request: str) -> None:
         """Tell the keeper that this request runs from here on. Does not wait: what is sent survives our death."""
         self.in_cell = True
+        self.audits.cancel()
         if self._own_threads is None:
             self._own_threads = threading.active_count()  # before any user code: all of them are the kernel's
         self._tasks_before = asyncio.all_tasks()
@@ -74,13 +78,30 @@ class Saving:
         self._mentioned.update(words_of(code))
         self.snapshot.around.imported.update(name for name in _names(code) if "." in name)
 
-    def _since_last(self, cause: str) -> frozenset[str] | None:
+    def _since_last(self) -> frozenset[str] | None:
         """The names through which state may have changed; None if it may have changed by other ways."""
         mentioned, self._mentioned = frozenset(self._mentioned), set()
-        threads = threading.active_count() > (self._own_threads or 0)
         tasks = self._left_running | (asyncio.all_tasks() - self._tasks_before)
         self._left_running = {task for task in tasks if not task.done()}
-        return None if cause != "execution" or threads or tasks or self._behind else mentioned
+        return None if tasks or self._behind or self._has_threads() else mentioned
+
+    def _has_threads(self) -> bool:
+        return self._own_threads is not None and threading.active_count() > self._own_threads
+
+    def stirs(self) -> bool:
+        """Whether threads or tasks of the session run between its cells."""
+        return self._has_threads() or any(not task.done() for task in self._left_running)
+
+    def serve_keeper(self) -> None:
+        """The keeper has sent something while no commit waits for it: it wants an audit before it stops us."""
+        header, _ = self.channel.recv()
+        self._audit_wanted = self._audit_wanted or header["type"] == "audit"
+        self._audit_if_wanted()
+
+    def _audit_if_wanted(self) -> None:
+        if self._audit_wanted and not self.in_cell:
+            self._audit_wanted = False
+            self.audits.finish()
 
     # What a lost name says
 
@@ -197,47 +218,71 @@ class Saving:
 
     # Commit
 
-    def commit(
-        self, cause: str, request: str, outcome: dict[str, Any] | None, outputs: list[dict[str, Any]]
-    ) -> dict[str, Any]:
-        """Send what changed and wait until it is in the store.
+    def commit(self, request: str, outcome: dict[str, Any], outputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Send what an execution changed and wait until it is in the store.
 
         Returns what became of it: {"committed", "saved", "not_saved"}. Never raises for a failed commit: what
         could not be stored stays different from the store and is sent again by the next commit.
         """
         self.in_cell = False
+        words = self._since_last()
+        harmless = words is not None and self.snapshot.is_harmless(words)
+        suspects = None if words is None else self.snapshot.suspects(words)
+        delta, failure = self._capture(suspects)
+        saved = self._commit("execution", request, outcome, outputs, delta, failure)
+        self.audits.after(suspects, harmless=harmless)
+        self._audit_if_wanted()
+        return saved
+
+    def commit_audit(self, roots: set[int], *, missed: bool) -> None:
+        """Store what an audit has found. `missed`: nothing but a cell can have changed it."""
+        delta, failure = self._capture(self.snapshot.tied(roots), audit=True)
+        if delta.empty and failure is None:
+            return
+        found = [*delta.created, *delta.changed, *delta.deleted] if missed else []
+        self._commit("audit", "", None, [], delta, failure, missed=len(found))
+
+    def _capture(self, suspects: set[int] | None, *, audit: bool = False) -> tuple[Delta, str | None]:
+        if not self.durable:
+            return Delta(), None
+        try:
+            return self.snapshot.capture(self.environment.own_values(), suspects, audit=audit), None
+        except BaseException as error:  # noqa: BLE001 - a reply that tells is better than no reply
+            return Delta(), f"internal error while saving: {type(error).__name__}: {error}"[:500]
+
+    def _commit(
+        self,
+        cause: str,
+        request: str,
+        outcome: dict[str, Any] | None,
+        outputs: list[dict[str, Any]],
+        delta: Delta,
+        failure: str | None,
+        missed: int = 0,
+    ) -> dict[str, Any]:
         self._commits += 1
-        mentioned = self._since_last(cause)
-        delta, failure = Delta(), None
-        if self.durable:
-            try:
-                suspects = None if mentioned is None else self.snapshot.suspects(mentioned)
-                delta = self.snapshot.capture(self.environment.own_values(), suspects)
-            except BaseException as error:  # noqa: BLE001 - a reply that tells is better than no reply
-                failure = f"internal error while saving: {type(error).__name__}: {error}"[:500]
-        if cause != "execution" and delta.empty:
-            return {"committed": True, "saved": {"created": [], "changed": [], "deleted": []}, "not_saved": []}
-        self._send(cause, request, outcome, outputs, delta, failure)
+        self._send(cause, request, outcome, outputs, delta, failure, missed)
         answer = self._answer()
-        saved = {"created": delta.created, "changed": delta.changed, "deleted": delta.deleted}
         not_saved = [
             {"name": name, "type": entry.type, "path": entry.path, "reason": entry.reason}
             for name, entry in delta.unsaved.items()
             if name != "_"
         ]
         self._behind = answer["type"] != "committed" or failure is not None
-        if answer["type"] == "committed":
-            if self.durable and failure is None:
-                self.snapshot.accept(delta)
-                self.stories = {name: story for name, story in self.stories.items() if self._is_lost(name)}
-            return {"committed": True, "saved": saved, "not_saved": not_saved}
-        return {"committed": False, "saved": {"created": [], "changed": [], "deleted": []}, "not_saved": not_saved}
+        if answer["type"] != "committed":
+            return {"committed": False, "saved": {"created": [], "changed": [], "deleted": []}, "not_saved": not_saved}
+        if self.durable and failure is None:
+            self.snapshot.accept(delta)
+            self.stories = {name: story for name, story in self.stories.items() if self._is_lost(name)}
+        saved = {"created": delta.created, "changed": delta.changed, "deleted": delta.deleted}
+        return {"committed": True, "saved": saved, "not_saved": not_saved}
 
     def _answer(self) -> dict[str, Any]:
         while True:
             header, _ = self.channel.recv()
             if header["type"] in ("committed", "failed") and header["commit"] == self._commits:
                 return header
+            self._audit_wanted = self._audit_wanted or header["type"] == "audit"
 
     def _send(
         self,
@@ -247,6 +292,7 @@ class Saving:
         outputs: list[dict[str, Any]],
         delta: Delta,
         failure: str | None,
+        missed: int,
     ) -> None:
         entries: list[dict[str, Any]] = []
         inline: list[wire.Buffer] = [json.dumps(outputs, ensure_ascii=True, default=str).encode() if outputs else b""]
@@ -276,6 +322,7 @@ class Saving:
                 "closed": delta.closed,
                 "magic": MAGIC,
                 "failure": failure,
+                "missed": missed,
                 "saved": {"created": delta.created, "changed": delta.changed, "deleted": delta.deleted},
             },
             inline,

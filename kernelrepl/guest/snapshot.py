@@ -5,10 +5,11 @@ Runs in the kernel, main thread only.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kernelrepl.guest.capture import Capture
@@ -16,6 +17,7 @@ from kernelrepl.guest.detect import ATOMS, Reach, held_by_modules
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.pickler import Surroundings
 from kernelrepl.guest.state import Component, Delta, Limits, Name, State
+from kernelrepl.guest.survey import Survey
 from kernelrepl.guest.words import HARMLESS
 
 _MACHINERY = frozenset(
@@ -56,7 +58,7 @@ class Snapshot:
         self.unstable: set[int] = set()
         """Roots of components that pickle to other bytes each time."""
         self._by_name: dict[str, bool] = {}
-        self._open: tuple[int, ...] = ()
+        self._open: tuple[Any, ...] = ()
 
     def identify(self, value: Any) -> int:
         """The durable identity of an object, given at first sight. The object is kept alive meanwhile."""
@@ -99,12 +101,60 @@ class Snapshot:
 
     def suspects(self, words: frozenset[str]) -> set[int] | None:
         """The roots that code which named these words may have changed; None for all."""
-        namespace = self.around.namespace
-        reach = Reach(self.state, self.holders, namespace, self.part_of)
+        reach = Reach(self.state, self.holders, self.around.namespace, self.part_of)
         reach.add_words(words)
-        if any(type(namespace[word]) not in ATOMS if word in namespace else word not in HARMLESS for word in words):
-            reach.add_ids((*self._open, *held_by_modules()))
+        if not self.is_harmless(words):
+            reach.add_held((*self._open, *held_by_modules()))
+            self._open = ()
         return reach.roots()
+
+    def release(self) -> None:
+        """Let go of what no name is bound to any more, so that its finalizers run before the commit, not after it."""
+        namespace, state = self.around.namespace, self.state
+        freed = {
+            entry.root
+            for entries in (state.names, state.unsaved)
+            for name, entry in entries.items()
+            if name not in namespace or namespace[name] is not state.objects.get(entry.root)
+        }
+        if freed:
+            freed -= {self._ids.get(id(value)) for value in namespace.values()}
+        for root in freed:
+            value = state.objects.get(root)
+            if not self.around.is_entity(value) and root not in self.pinned:
+                self._ids.pop(id(value), None)
+                state.objects.pop(root, None)
+
+    def is_harmless(self, words: frozenset[str]) -> bool:
+        """Whether code with these words can have changed nothing but what its names are bound to."""
+        namespace = self.around.namespace
+        return all(type(namespace[word]) in ATOMS if word in namespace else word in HARMLESS for word in words)
+
+    def differs(self, root: int) -> bool:
+        """Whether a root is not as it was when it was looked at last."""
+        value = self.state.objects.get(root)
+        if type(value) in ATOMS or root in self.unstable or root not in self.state.looks:
+            return False
+        with self._apart():
+            survey = Survey(self, {}, {root})
+            survey.visit(root, value)
+            return survey.is_changed(root)
+
+    def tied(self, roots: set[int]) -> set[int]:
+        """All roots of the components that hold these."""
+        keys = {self.part_of[root] for root in roots if root in self.part_of}
+        return roots | {root for key in keys for root in self.state.live[key].roots}
+
+    @contextlib.contextmanager
+    def _apart(self) -> Iterator[None]:
+        """While something is pickled: no global name may lead into __main__, which is not there after a restore."""
+        main = sys.modules.get("__main__")
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            yield
+        finally:
+            if main is not None:
+                sys.modules["__main__"] = main
 
     def capture(self, own: dict[str, Any], suspects: set[int] | None = None, *, audit: bool = False) -> Delta:
         """Compare the namespace with what is committed.
@@ -113,17 +163,12 @@ class Snapshot:
         have. suspects: the roots that may have changed; None looks at all. audit: no code ran. Nothing is
         remembered until `accept` gets the delta back.
         """
-        # Saving by global name must not find session objects in __main__: they are not there after a restore.
+        self.release()
         self.around = self.around.renewed()
-        main = sys.modules.get("__main__")
-        sys.modules["__main__"] = types.ModuleType("__main__")
-        try:
+        with self._apart():
             capture = Capture(self, own, suspects)
             capture.audit = audit
             return capture.run()
-        finally:
-            if main is not None:
-                sys.modules["__main__"] = main
 
     def accept(self, delta: Delta) -> None:
         """The delta is committed: it is the state from which the next one is computed."""

@@ -151,6 +151,7 @@ def _parse_commit(header: dict[str, Any], payload: bytes, python: str) -> Commit
         saved=Saved(*(tuple(_name(name) for name in saved[key]) for key in ("created", "changed", "deleted"))),
         outcome=outcome,
         outputs=outputs,
+        missed=_count(header.get("missed", 0)),
         failure=None if header.get("failure") is None else _text(header["failure"]),
     )
 

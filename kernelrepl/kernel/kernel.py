@@ -21,6 +21,8 @@ from kernelrepl.kernel.launch import Process
 from kernelrepl.model import Commit, Limits, Manifest, NotRestored, Restored, StoredComponent
 
 START_TIMEOUT_S = 60.0
+AUDIT_TIMEOUT_S = 10.0
+"""How long an audit may take before the kernel is stopped without."""
 _log = logging.getLogger("kernelrepl")
 
 
@@ -60,6 +62,7 @@ class Kernel:
         self._client: JupyterClient | None = None
         self._serving: asyncio.Task[None] | None = None
         self._loading: int | None = None
+        self._audited = asyncio.Event()
         self._pid = process.pid
         self._end = asyncio.ensure_future(process.ended.wait())
 
@@ -178,6 +181,8 @@ class Kernel:
                         await self._stage(header, payload)
                     case "commit":
                         await self._commit(header, payload)
+                    case "audited":
+                        self._audited.set()
                     case other:
                         raise wire.WireError(f"unexpected frame {other!r:.40}")
         except wire.ChannelClosed:
@@ -224,6 +229,16 @@ class Kernel:
             raise KernelDied(self.process.exit_code)
         finally:
             task.cancel()
+
+    async def audit(self) -> None:
+        """Let the kernel, which is at rest, commit what its commits have missed. Gives up in the end."""
+        if self._channel is None or not self.process.alive():
+            return
+        self._audited.clear()
+        with contextlib.suppress(wire.WireError, TimeoutError, KernelDied):
+            async with asyncio.timeout(AUDIT_TIMEOUT_S):
+                await self._channel.send({"type": "audit"})
+                await self._unless_dead(self._audited.wait())
 
     def interrupt(self) -> None:
         self.process.signal(signal.SIGINT)

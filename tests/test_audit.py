@@ -1,0 +1,127 @@
+"""What code changes without naming it: stored at once where that is known, by an audit where it is not."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.conftest import Sessions
+
+pytestmark = pytest.mark.anyio
+
+
+async def missed(sessions: Sessions) -> int:
+    """How many names audits had to store."""
+    return sessions.manager.missed_changes()
+
+
+async def audits(sessions: Sessions) -> int:
+    """How many commits came from audits."""
+    [[count]] = await sessions.rows("SELECT COUNT(*) FROM commits WHERE cause = 'audit'")
+    return int(count)
+
+
+async def until_audited(sessions: Sessions, count: int) -> None:
+    """Wait for the commit of an audit."""
+    async with asyncio.timeout(30):
+        while await audits(sessions) < count:
+            await asyncio.sleep(0.05)
+
+
+HIDDEN = """
+class Keeper:
+    def __init__(self, target): self.target = target
+    def __getstate__(self): return {}
+    def __setstate__(self, state): self.target = None
+    def poke(self): self.target.append(len(self.target))
+a = []
+k = Keeper(a)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "code", "expression", "expected"),
+    [
+        ("a = [1]\ndef f(): a.append(2)", "f()", "a", "[1, 2]"),
+        ("a = [1]\ndef f(): a.append(2)\ndef g(): f()\nd = {'g': g}", "d['g']()", "a", "[1, 2]"),
+        ("a = [1]\nclass P:\n    def go(self): a.append(2)\np = P(); del P", "p.go()", "a", "[1, 2]"),
+        ("a = [1]\nclass P:\n    def __del__(self): a.append(2)\np = P()", "del p", "a", "[1, 2]"),
+        ("a = [1]; b = a", "b.append(2); del b", "a", "[1, 2]"),
+        ("a = [1]; m = a.append", "m(2)", "a", "[1, 2]"),
+        ("a = [1]\ndef gen():\n    while True:\n        a.append(2)\n        yield\ng = gen()",
+         "next(g)", "a", "[1, 2]"),
+        ("a = [1]\ndef gen(x):\n    while True:\n        x.append(2)\n        yield\ng = gen(a)",
+         "next(g)", "a", "[1, 2]"),
+        ("a = [1]; u = [open('f', 'w'), a]", "u[1].append(2)", "a", "[1, 2]"),
+        ("import functools\na = [1]\nf = functools.partial(list.append, a)", "f(2)", "a", "[1, 2]"),
+        ("a = [1]", "eval('a.append(2)')", "a", "[1, 2]"),
+        ("a = [1]", "globals()['a'].append(2)", "a", "[1, 2]"),
+        ("a = [1]", "[x for x in [0] if a.append(2)]", "a", "[1, 2]"),
+        ("a = [1]", "try:\n    a.append(2); 1/0\nexcept ZeroDivisionError: pass", "a", "[1, 2]"),
+        ("a = [1]\n[a]", "_[0].append(2)", "a", "[1, 2]"),
+        ("a = [1]\n[a]", "Out[2][0].append(2)", "a", "[1, 2]"),
+        ("a = [1]", "%time a.append(2)", "a", "[1, 2]"),
+        ("import logging\nseen = []\nclass H(logging.Handler):\n    def emit(self, r): seen.append(1)\n"
+         "logging.getLogger().addHandler(H())", "logging.warning('x')", "seen", "[1]"),
+        ("open('m.py', 'w').write('kept = []\\ndef poke(): kept[0].append(2)')\nimport sys; sys.path.insert(0, '.')\n"
+         "import m; a = [1]; m.kept.append(a)", "m.poke()", "a", "[1, 2]"),
+        ("a = [1]\nimport sys\nframe = lambda: sys._getframe(1)", "frame().f_globals['a'].append(2)", "a", "[1, 2]"),
+        ("a = [1]\ndef f(b=a): b.append(2)", "f()", "a", "[1, 2]"),
+        ("a = [1]\ndef make(x):\n    return lambda: x.append(2)\nf = make(a)", "f()", "a", "[1, 2]"),
+        ("class C: n = 0\nc = C()", "type(c).n = 5", "C.n", "5"),
+        ("import numpy as np\na = np.zeros(3); v = a[1:]", "v[0] = 7", "a.tolist()", "[0.0, 7.0, 0.0]"),
+        ("def deco(f):\n    def inner(): inner.n += 1\n    inner.n = 0\n    return inner\n@deco\ndef f(): pass", "f()",
+         "f.n", "1"),
+    ],
+)  # fmt: skip
+async def test_a_change_by_way_of_other_names_is_in_the_commit_of_the_cell(
+    sessions: Sessions, before: str, code: str, expression: str, expected: str
+) -> None:
+    """No audit has a chance: the kill comes with the reply."""
+    await sessions.run("1")
+    execution = await sessions.run(before)
+    assert execution.status == "ok", execution.output.error
+    execution = await sessions.run(code)
+    assert execution.status == "ok", execution.output.error
+    await sessions.kill()
+    assert await sessions.value(expression) == expected
+    assert await missed(sessions) == 0
+
+
+async def test_what_no_analysis_can_know_is_found_by_an_audit_and_counted(sessions: Sessions) -> None:
+    """An object that holds another and does not say so when it is saved."""
+    await sessions.run(HIDDEN)
+    execution = await sessions.run("k.poke()")
+    assert "a" not in execution.saved.changed
+    await until_audited(sessions, 1)
+    assert await missed(sessions) == 1
+    await sessions.kill()
+    assert await sessions.value("a") == "[0]"
+
+
+async def test_threads_and_tasks_are_covered_between_cells_and_not_counted(sessions: Sessions) -> None:
+    """They change state when no cell runs."""
+    await sessions.run("import threading, time, asyncio; a, b = [], []; go = threading.Event()")
+    await sessions.run(
+        "t = threading.Thread(target=lambda: (time.sleep(1), a.append(1), time.sleep(60)), daemon=True); t.start()"
+    )
+    await until_audited(sessions, 1)
+    await sessions.kill()
+    assert await sessions.value("a") == "[1]"
+    await sessions.run("async def later():\n    await asyncio.sleep(1)\n    b.append(2)")
+    before = await audits(sessions)
+    await sessions.run("task = asyncio.get_running_loop().create_task(later()); None")
+    await until_audited(sessions, before + 1)
+    await sessions.kill()
+    assert await sessions.value("b") == "[2]"
+    assert await missed(sessions) == 0
+
+
+async def test_a_session_is_audited_before_it_is_put_to_sleep(sessions: Sessions) -> None:
+    """At once, without waiting for quiet."""
+    await sessions.run(HIDDEN)
+    await sessions.run("k.poke()")
+    await sessions.manager._sessions["s"].hibernate()
+    assert await sessions.value("a") == "[0]"
+    assert await missed(sessions) == 1
