@@ -164,7 +164,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class NewComponent:
-    """A component version of a commit. Its bytes are here, or were staged before under `index`."""
+    """A component version of a commit. Its new bytes are here, or were staged before under `index`."""
 
     index: int
     roots: tuple[int, ...]
@@ -172,6 +172,9 @@ class NewComponent:
     segments: tuple[int, ...]
     has_code: bool
     data: bytes | None
+    runs: tuple[tuple[int, int, int], ...] | None = None
+    """Where its chunks come from, in order: (key, start, count) for chunks of a component that the session has in the
+    store, (-1, 0, count) for new ones; None if all are new."""
 
 
 @dataclass(frozen=True)

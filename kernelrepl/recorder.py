@@ -66,7 +66,7 @@ class StoreRecorder:
         await self._store.discard_staged(self._key)
 
     async def load(self, part: StoredComponent) -> AsyncIterator[bytes]:
-        for piece in await self._store.component_bytes(part):
+        async for piece in self._store.component_bytes(part):
             yield piece
 
     async def block(self, key: int, reason: str) -> None:

@@ -329,7 +329,7 @@ async def publish_all(store: Store, commits: list[tuple[Any, bytes, Any]]) -> No
 async def all_of(store: Store, session: int) -> tuple[Any, ...]:
     """Everything that can be read of a session."""
     manifest = await store.manifest(session)
-    loaded = [b"".join(await store.component_bytes(part)) for part in manifest.components]
+    loaded = [b"".join([piece async for piece in store.component_bytes(part)]) for part in manifest.components]
     for part, data in zip(manifest.components, loaded, strict=True):
         assert len(data) == sum(part.segments)
     return manifest.names, manifest.stories, loaded, await store.variables(session)
@@ -354,7 +354,7 @@ async def test_pieces_ahead_of_a_commit_that_never_comes_are_bounded(opened: Sto
     assert commit is not None
     await opened.publish(session, None, commit, limits, None)
     [part] = (await opened.manifest(session)).components
-    assert b"".join(await opened.component_bytes(part)) == b"c" * 20_000
+    assert b"".join([piece async for piece in opened.component_bytes(part)]) == b"c" * 20_000
 
 
 @pytest.mark.anyio

@@ -14,15 +14,15 @@ import pytest
 from sqlite_utils import Database
 
 from kernelrepl.errors import DatabaseTooNew, StorageFailed
+from kernelrepl.guest.wire import CHUNK_BYTES, ROW_BYTES
 from kernelrepl.model import Commit, Limits, NewComponent, NotRestored, NotSaved, Restored, Saved
 from kernelrepl.store import Store
-from kernelrepl.store.publish import CHUNK_BYTES, INLINE_BYTES
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
 
 UNLIMITED = Limits(None, None)
-TABLES = ("sessions", "executions", "commits", "components", "names", "chunks", "component_chunks")
+TABLES = ("sessions", "executions", "commits", "components", "names", "chunks")
 MARKER = b"a marker that is long enough to be nobody else's: 0c1f6e5a93d74b28"
 
 
@@ -115,7 +115,7 @@ def outcome(count: int = 1, status: str = "ok") -> dict[str, Any]:
 async def bytes_of(store: Store, session: int, root: int) -> bytes:
     """What the store holds of a component."""
     [found] = [entry for entry in (await store.manifest(session)).components if root in entry.roots]
-    return b"".join(await store.component_bytes(found))
+    return b"".join([piece async for piece in store.component_bytes(found)])
 
 
 def threads() -> list[str]:
@@ -143,6 +143,7 @@ async def test_a_fresh_file_gets_its_tables_and_is_ours_alone(store: Store, path
     assert await query(store, "SELECT name FROM _sqlite_migrations WHERE migration_set = 'kernelrepl'") == [
         ("create_tables",),
         ("describe_values_and_remember_expired_sessions",),
+        ("keep_the_chunks_of_a_component_in_its_row",),
     ]
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -207,15 +208,15 @@ async def test_a_folder_that_is_not_there_is_named(path: Path) -> None:
 # Commits
 
 
-@pytest.mark.parametrize("size", [0, 1, INLINE_BYTES, INLINE_BYTES + 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES])
+@pytest.mark.parametrize("size", [0, 1, ROW_BYTES, ROW_BYTES + 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES])
 async def test_bytes_come_back_as_they_were_stored(store: Store, size: int) -> None:
     """In the row or in chunks, however they are divided."""
     session = await new_session(store)
     data = bytes(number % 251 for number in range(size))
     await store.publish(session, None, commit(part(0, 1, data)), UNLIMITED, None)
     assert await bytes_of(store, session, 1) == data
-    in_chunks = await query(store, "SELECT COUNT(*) FROM component_chunks")
-    assert in_chunks == [(0 if size <= INLINE_BYTES else -(-size // CHUNK_BYTES),)]
+    in_chunks = await query(store, "SELECT LENGTH(COALESCE(digests, '')) / 32 FROM components")
+    assert in_chunks == [(0 if size <= ROW_BYTES else -(-size // CHUNK_BYTES),)]
 
 
 async def test_a_component_keeps_its_segments_roots_and_references(store: Store) -> None:
@@ -308,14 +309,18 @@ async def test_sessions_do_not_see_each_other(store: Store) -> None:
 async def test_a_component_that_came_ahead_in_pieces_is_published_with_its_commit(store: Store) -> None:
     """Several at a time, their pieces mixed; before the commit nothing of it is seen."""
     session = await new_session(store)
-    pieces = {0: [b"a" * 300_000, b"b" * 100_000], 1: [b"c" * 500_000]}
+    pieces = {0: [b"a" * (2 * CHUNK_BYTES), b"b" * 100_000], 1: [b"c" * 500_000]}
     for component, piece in ((0, pieces[0][0]), (1, pieces[1][0]), (0, pieces[0][1])):
         await store.stage(session, component, piece)
     assert (await store.manifest(session)).components == ()
     await store.publish(
-        session, None, commit(part(0, 1, None, size=400_000), part(1, 2, None, size=500_000)), UNLIMITED, None
+        session,
+        None,
+        commit(part(0, 1, None, size=2 * CHUNK_BYTES + 100_000), part(1, 2, None, size=500_000)),
+        UNLIMITED,
+        None,
     )
-    assert await bytes_of(store, session, 1) == b"a" * 300_000 + b"b" * 100_000
+    assert await bytes_of(store, session, 1) == b"a" * (2 * CHUNK_BYTES) + b"b" * 100_000
     assert await bytes_of(store, session, 2) == b"c" * 500_000
 
 
@@ -326,7 +331,7 @@ async def test_pieces_of_a_commit_that_does_not_come_are_forgotten(store: Store)
     await store.discard_staged(session)
     with pytest.raises(StorageFailed, match="ahead of its commit"):
         await store.publish(session, None, commit(part(0, 1, None, size=300_000)), UNLIMITED, None)
-    await store._writer.run(store._collect)
+    await store.collect()
     assert await query(store, "SELECT COUNT(*) FROM chunks") == [(0,)]
 
 
@@ -380,7 +385,7 @@ async def test_collecting_removes_what_nothing_leads_to(store: Store) -> None:
     await store.publish(session, None, commit(part(0, 1, new)), UNLIMITED, None)
     assert await query(store, "SELECT COUNT(*) FROM chunks") == [(5,)]
     before = await store.manifest(session)
-    await store._writer.run(store._collect)
+    await store.collect()
     after = await store.manifest(session)
     assert {entry.key for entry in before.components} - {entry.key for entry in after.components} == {4}
     assert after.names == before.names
@@ -394,7 +399,7 @@ async def test_collecting_keeps_pieces_that_are_waiting_for_their_commit(store: 
     """The commit may come the moment after."""
     session = await new_session(store)
     await store.stage(session, 0, b"p" * 20_000)
-    await store._writer.run(store._collect)
+    await store.collect()
     await store.publish(session, None, commit(part(0, 1, None, size=20_000)), UNLIMITED, None)
     assert await bytes_of(store, session, 1) == b"p" * 20_000
 
@@ -424,12 +429,12 @@ async def test_reopening_collects(store: Store, opened: Callable[[], Store]) -> 
 
 async def test_only_the_latest_outputs_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each session; older rows keep code and status."""
-    monkeypatch.setattr("kernelrepl.store.store.KEPT_OUTPUTS", 2)
+    monkeypatch.setattr("kernelrepl.store.collecting.KEPT_OUTPUTS", 2)
     session = await new_session(store)
     for number in range(4):
         execution = await store.start_execution(session, f"r{number}", "test", f"code {number}")
         await store.publish(session, execution, commit(outcome=outcome(number), outputs=f"[{number}]"), UNLIMITED, None)
-    await store._writer.run(store._collect)
+    await store.collect()
     rows = await query(store, "SELECT code, status, outputs FROM executions ORDER BY id")
     assert rows == [("code 0", "ok", None), ("code 1", "ok", None), ("code 2", "ok", "[2]"), ("code 3", "ok", "[3]")]
 
@@ -804,3 +809,50 @@ async def test_a_deleted_session_leaves_nothing_of_what_it_ran(sessions: Session
     await sessions.manager.delete("s", None)  # type: ignore[arg-type]
     assert traces(data_dir) == []
     assert await sessions.value("kept", "other") == "1"
+
+
+# Chunks that are there already
+
+
+def patterned(chunks: str) -> bytes:
+    """One chunk for each letter."""
+    return b"".join(letter.encode() * CHUNK_BYTES for letter in chunks)
+
+
+async def test_a_version_takes_over_chunks_by_place(store: Store) -> None:
+    """Of its own last version and of others; only what is new comes along."""
+    session = await new_session(store)
+    await store.publish(session, None, commit(part(0, 1, patterned("abc") + b"tail")), UNLIMITED, None)
+    await store.publish(session, None, commit(part(0, 2, patterned("xyz"))), UNLIMITED, None)
+    size = 4 * CHUNK_BYTES + 4
+    mixed = part(
+        0, 1, patterned("n"), segments=(size,), runs=((1, 0, 1), (-1, 0, 1), (2, 1, 2), (1, 3, 1))
+    )  # fmt: skip
+    await store.publish(session, None, commit(mixed), UNLIMITED, None)
+    assert await bytes_of(store, session, 1) == patterned("anyz") + b"tail"
+    assert await query(store, "SELECT COUNT(*) FROM chunks") == [(8,)]
+    await store.clear_session(session)
+    assert await query(store, "SELECT COUNT(*) FROM chunks") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("runs", "segments", "data"),
+    [
+        (((9, 0, 1),), (CHUNK_BYTES,), b""),
+        (((1, 3, 1),), (CHUNK_BYTES,), b""),
+        (((1, 2, 2),), (2 * CHUNK_BYTES,), b""),
+        (((1, 0, 4),), (4 * CHUNK_BYTES,), b""),
+        (((7, 0, 1),), (CHUNK_BYTES,), b""),
+        (((1, 0, 1), (-1, 0, 1)), (2 * CHUNK_BYTES,), b"short"),
+    ],
+)
+async def test_chunks_that_a_session_has_not_are_refused(
+    store: Store, runs: tuple[tuple[int, int, int], ...], segments: tuple[int, ...], data: bytes
+) -> None:
+    """Another session's, a place beyond the end, another length, too few bytes: nothing of the commit is stored."""
+    session, other = await new_session(store), await new_session(store, "other")
+    await store.publish(other, None, commit(part(0, 7, patterned("q"))), UNLIMITED, None)
+    await store.publish(session, None, commit(part(0, 1, patterned("abc") + b"tail")), UNLIMITED, None)
+    with pytest.raises(StorageFailed):
+        await store.publish(session, None, commit(part(0, 1, data, segments=segments, runs=runs)), UNLIMITED, None)
+    assert await bytes_of(store, session, 1) == patterned("abc") + b"tail"

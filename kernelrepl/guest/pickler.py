@@ -26,6 +26,7 @@ from cloudpickle.cloudpickle import _should_pickle_by_reference
 
 from kernelrepl.guest import classes, functions, instances, landmarks, recipes
 from kernelrepl.guest.arrays import ArraySupport
+from kernelrepl.guest.chunks import checksums
 from kernelrepl.guest.depth import deeper, is_too_deep
 from kernelrepl.guest.sharing import shareable
 from kernelrepl.guest.words import words_of
@@ -158,6 +159,11 @@ class Stream:
     """What code in it names."""
     reaches: tuple[int, ...] = ()
     """Ids of objects that it holds on to and does not save."""
+
+    @functools.cached_property
+    def sums(self) -> tuple[bytes, ...]:
+        """Checksums of its chunks."""
+        return checksums((self.data, *self.buffers))
 
     @property
     def size_bytes(self) -> int:

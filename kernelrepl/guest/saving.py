@@ -16,11 +16,12 @@ from typing import Any
 
 from kernelrepl.guest import wire
 from kernelrepl.guest.audit import Audits
+from kernelrepl.guest.chunks import Known, checksums, new_views
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.pickler import Surroundings
 from kernelrepl.guest.restore import MAGIC, Loader, Stored
 from kernelrepl.guest.snapshot import Snapshot
-from kernelrepl.guest.state import Component, Delta, Limits, Name
+from kernelrepl.guest.state import Delta, Limits, Name
 from kernelrepl.guest.surroundings import ENVIRONMENT, Environment
 from kernelrepl.guest.words import words_of
 
@@ -175,7 +176,10 @@ class Saving:
             for name, story in start["stories"].items()
             if name != "_" and not name.startswith("*")
         ]
-        stored = [part.roots for part in parts.values() if part.key not in loader.failures]
+        loaded = [part for part in parts.values() if part.key not in loader.failures]
+        for part in loaded:
+            snap.chunks.add(part.key, checksums(part.segments), part.size_bytes)
+        stored = [part.roots for part in loaded]
         snap.rebase(names, stored, self.environment.own_values())
         restored = sorted(name for name in names if not name.startswith("*") and name != "_")
         return {"restored": restored, "not_restored": not_restored}
@@ -270,6 +274,7 @@ class Saving:
         ]
         self._behind = answer["type"] != "committed" or failure is not None
         if answer["type"] != "committed":
+            self.snapshot.chunks = Known()  # whatever the store has not, comes with the next commit
             return {"committed": False, "saved": {"created": [], "changed": [], "deleted": []}, "not_saved": not_saved}
         if self.durable and failure is None:
             self.snapshot.accept(delta)
@@ -298,14 +303,25 @@ class Saving:
         inline: list[wire.Buffer] = [json.dumps(outputs, ensure_ascii=True, default=str).encode() if outputs else b""]
         room = wire.PIECE_BYTES
         for index, part in enumerate(delta.components):
-            entry = _entry(part)
-            buffers = _buffers(part)
-            if part.size_bytes <= min(INLINE_BYTES, room):
-                inline.extend(buffers)
-                room -= part.size_bytes
+            assert part.stream is not None
+            buffers: list[wire.Buffer] = [part.stream.data, *part.stream.buffers]
+            entry = {
+                "roots": part.roots,
+                "references": part.references,
+                "segments": [memoryview(buffer).nbytes for buffer in buffers],
+                "code": part.has_code,
+            }
+            runs = None if part.size_bytes <= wire.ROW_BYTES else self.snapshot.chunks.runs(part.stream.sums)
+            if runs is not None:
+                entry["runs"] = runs
+            views = new_views(buffers, runs)
+            size = sum(view.nbytes for view in views)
+            if size <= min(INLINE_BYTES, room):
+                inline.extend(views)
+                room -= size
             else:
                 entry["staged"] = True
-                self._stage(index, buffers)
+                self._stage(index, views)
             entries.append(entry)
         self.channel.send(
             {
@@ -328,25 +344,20 @@ class Saving:
             inline,
         )
 
-    def _stage(self, index: int, buffers: list[wire.Buffer]) -> None:
-        for segment, buffer in enumerate(buffers):
-            for views in wire.pieces([buffer]):
-                header = {"type": "stage", "commit": self._commits, "component": index, "segment": segment}
-                self.channel.send(header, views)
-
-
-def _entry(part: Component) -> dict[str, Any]:
-    return {
-        "roots": part.roots,
-        "references": part.references,
-        "segments": [memoryview(buffer).nbytes for buffer in _buffers(part)],
-        "code": part.has_code,
-    }
-
-
-def _buffers(part: Component) -> list[wire.Buffer]:
-    assert part.stream is not None
-    return [part.stream.data, *part.stream.buffers]
+    def _stage(self, index: int, views: list[memoryview]) -> None:
+        # The keeper cuts each frame into chunks: only the last one of a frame may be short.
+        header = {"type": "stage", "commit": self._commits, "component": index}
+        frame: list[memoryview] = []
+        size = 0
+        for view in views:
+            for [piece] in wire.pieces([view]):
+                if frame and (size % wire.CHUNK_BYTES or size + piece.nbytes > wire.PIECE_BYTES):
+                    self.channel.send(header, frame)
+                    frame, size = [], 0
+                frame.append(piece)
+                size += piece.nbytes
+        if frame:
+            self.channel.send(header, frame)
 
 
 def _lost(entry: dict[str, str]) -> str:

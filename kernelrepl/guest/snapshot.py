@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kernelrepl.guest.capture import Capture
+from kernelrepl.guest.chunks import Known
 from kernelrepl.guest.detect import ATOMS, Reach, held_by_modules
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.pickler import Surroundings
@@ -46,6 +47,7 @@ class Snapshot:
         """Ids of the objects that may tie roots together, and for each a root that has it."""
         self.part_of: dict[int, int] = {}
         """The component of each saved root, by key."""
+        self.chunks = Known()
         self.unloaded: set[str] = set()
         """Names in the store whose value is not here. Absent from the namespace, yet not deleted."""
         self.pinned: dict[int, Any] = {}
@@ -177,6 +179,11 @@ class Snapshot:
         for root in delta.regrouped:
             for key in before.looks[root].touched if root in before.looks else ():
                 self.holders.pop(key, None)
+        for key in delta.closed:
+            self.chunks.remove(key)
+        for part in delta.components:
+            assert part.stream is not None
+            self.chunks.add(part.key, part.stream.sums, part.size_bytes)
         self.part_of = {root: part.key for part in after.live.values() for root in part.roots}
         for root in delta.regrouped & self.part_of.keys():
             self.holders.update(dict.fromkeys(after.looks[root].touched, root))
@@ -202,6 +209,7 @@ class Snapshot:
         state.live = {key: part for key, part in state.live.items() if part.roots in known}
         for roots in known:
             state.live.setdefault(roots[0], Component(roots, (), b"", 0, False))
+        delta.components, delta.closed = [], []
         for name, stored_name in names.items():
             here = state.names.get(name)
             if here is not None and here.root != stored_name.root:

@@ -226,10 +226,8 @@ class Survey:
 
 
 def fingerprint(members: tuple[int, ...], stream: Stream) -> bytes:
-    digest = xxhash.xxh3_128(repr(members).encode())
-    digest.update(stream.data)
-    for buffer in stream.buffers:
-        digest.update(buffer)
+    digest = xxhash.xxh3_128(repr((members, len(stream.data), len(stream.buffers))).encode())
+    digest.update(b"".join(stream.sums))
     return digest.digest()
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 PROTOCOL = 1
@@ -27,6 +27,11 @@ MAX_HEADER_BYTES = 32 << 20
 MAX_PAYLOAD_BYTES = 64 << 20
 PIECE_BYTES = 8 << 20
 """The most that is put into one frame of a long transfer, and into one transaction of the store."""
+
+CHUNK_BYTES = 256 << 10
+"""Segments of components are cut into chunks of this size; those that the store has already do not travel again."""
+ROW_BYTES = 8 << 10
+"""Components up to this size are kept whole."""
 
 EXIT_BROKEN = 70
 """The exit code of a kernel that ended itself because user code broke what it works with."""
@@ -89,6 +94,40 @@ def pieces(buffers: Sequence[Buffer], limit: int = PIECE_BYTES) -> list[list[mem
             room -= part.nbytes
             view = view[part.nbytes :]
     return groups if groups[-1] else groups[:-1]
+
+
+def chunk_lengths(segments: Iterable[int]) -> list[int]:
+    """The lengths of the chunks into which segments of these lengths are cut, in bytes."""
+    lengths: list[int] = []
+    for size in segments:
+        whole, rest = divmod(size, CHUNK_BYTES)
+        lengths += [CHUNK_BYTES] * whole
+        if rest:
+            lengths.append(rest)
+    return lengths
+
+
+Run = tuple[int, int, int]
+"""Chunks of a component, in order: (key, start, count) of the version that the store has of that key, or, with the
+key -1, so many new ones."""
+
+
+def new_lengths(segments: Iterable[int], runs: Iterable[Run] | None) -> list[int]:
+    """The lengths of the chunks of a component that are new, in order. Raises ValueError if the runs do not fit."""
+    lengths = chunk_lengths(segments)
+    if runs is None:
+        return lengths
+    new: list[int] = []
+    at = 0
+    for key, start, count in runs:
+        if count < 1 or start < 0 or at + count > len(lengths):
+            raise ValueError("runs that do not fit their component")
+        if key < 0:
+            new += lengths[at : at + count]
+        at += count
+    if at != len(lengths):
+        raise ValueError("runs that do not cover their component")
+    return new
 
 
 class Channel:

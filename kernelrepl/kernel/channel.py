@@ -108,7 +108,9 @@ def _parse_commit(header: dict[str, Any], payload: bytes, python: str) -> Commit
     held: set[int] = set()
     for index, entry in enumerate(_bounded(header["components"])):
         segments = tuple(_count(size) for size in entry["segments"])
-        size = _count(sum(segments))
+        _count(sum(segments))
+        runs = None if entry.get("runs") is None else tuple(_run(*run) for run in _bounded(entry["runs"]))
+        size = sum(wire.new_lengths(segments, runs))
         data = None
         if not entry.get("staged"):
             data = payload[at : at + size]
@@ -122,7 +124,7 @@ def _parse_commit(header: dict[str, Any], payload: bytes, python: str) -> Commit
         if not roots or not segments:
             raise ValueError("a component without roots or segments")
         references = tuple(_count(root) for root in entry["references"])
-        components.append(NewComponent(index, roots, references, segments, bool(entry["code"]), data))
+        components.append(NewComponent(index, roots, references, segments, bool(entry["code"]), data, runs))
     outcome = header["outcome"]
     if outcome is not None:
         outcome = {
@@ -160,6 +162,10 @@ def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 1 << 62:
         raise ValueError(f"not a count: {value!r:.40}")
     return value
+
+
+def _run(key: Any, start: Any, count: Any) -> wire.Run:
+    return (-1 if key == -1 else _count(key)), _count(start), _count(count)
 
 
 def _seconds(value: Any) -> float:

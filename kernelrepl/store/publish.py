@@ -10,19 +10,20 @@ from typing import Any
 from blake3 import blake3
 
 from kernelrepl.errors import StorageFailed
+from kernelrepl.guest import wire
+from kernelrepl.guest.wire import CHUNK_BYTES
 from kernelrepl.model import Commit, Limits, NewComponent, Restored
 from kernelrepl.store.database import Database
 
-CHUNK_BYTES = 256 << 10
-INLINE_BYTES = 8 << 10
-"""Smaller components live in their row; the chunk table would cost more than it shares."""
-
+DIGEST_BYTES = 32
 MAX_LIVE_ROWS = 1_000_000
 MAX_LIVE_TEXT = 256 << 20
 """What the names and components of a session may take beside their bytes, in rows and characters."""
 
-Staged = dict[int, tuple[list[bytes], int]]
-"""Of each component whose bytes came ahead, by its index in the commit: digests of the chunks, bytes."""
+Chunks = list[tuple[bytes, int]]
+"""Digest and length of each."""
+Staged = dict[int, Chunks]
+"""Of each component whose bytes came ahead, by its index in the commit: its new chunks."""
 
 
 def chunked(data: memoryview) -> Iterator[memoryview]:
@@ -30,14 +31,14 @@ def chunked(data: memoryview) -> Iterator[memoryview]:
         yield data[start : start + CHUNK_BYTES]
 
 
-def put_chunks(db: Database, data: memoryview) -> list[bytes]:
-    """Store what is not there yet; returns the digests in order. Part of the caller's transaction."""
-    digests = []
-    for chunk in chunked(data):
-        digest = blake3(chunk).digest()
-        db.execute("INSERT OR IGNORE INTO chunks (digest, data) VALUES (?, ?)", [digest, chunk])
-        digests.append(digest)
-    return digests
+def put_chunks(db: Database, pieces: Iterable[memoryview]) -> Chunks:
+    """Store what is not there yet. Part of the caller's transaction."""
+    chunks = []
+    for piece in pieces:
+        digest = blake3(piece).digest()
+        db.execute("INSERT OR IGNORE INTO chunks (digest, data) VALUES (?, ?)", [digest, piece])
+        chunks.append((digest, piece.nbytes))
+    return chunks
 
 
 def write_commit(
@@ -54,6 +55,7 @@ def write_commit(
     Raises StorageFailed if the session would pass its limits, or if the commit contradicts itself.
     """
     _refuse_contradictions(commit)
+    chunks = [None if _is_small(part) else _chunks_of(db, session, part, staged) for part in commit.components]
     row = db.execute(
         "INSERT INTO commits (session, cause, execution, created_at) VALUES (?, ?, ?, ?)",
         [session, commit.cause, execution, now],
@@ -62,9 +64,9 @@ def write_commit(
     _close(
         db, "components", "key", session, commit_id, [*commit.closed, *(part.roots[0] for part in commit.components)]
     )
-    for part in commit.components:
+    for part, its_chunks in zip(commit.components, chunks, strict=True):
         _check_size(part, limits)
-        _insert_component(db, session, commit_id, part, commit, staged)
+        _insert_component(db, session, commit_id, part, commit, its_chunks)
     _close(db, "names", "name", session, commit_id, [*commit.names, *commit.unsaved, *commit.deleted])
 
     def row_of(name: str) -> tuple[int, str, int, str]:
@@ -93,7 +95,7 @@ def _refuse_contradictions(commit: Commit) -> None:
     if not commit.names.keys().isdisjoint(commit.unsaved):
         raise StorageFailed("the kernel sent a commit with a name that is saved and not saved; nothing of it is stored")
     for part in commit.components:
-        if part.data is not None and len(part.data) != sum(part.segments):
+        if part.data is not None and len(part.data) != sum(wire.new_lengths(part.segments, part.runs)):
             raise StorageFailed("the kernel sent a commit with too few bytes; nothing of it is stored")
 
 
@@ -131,41 +133,66 @@ def _check_size(part: NewComponent, limits: Limits) -> None:
         raise StorageFailed(f"a component of {size} bytes is over the limit of {limits.variable_bytes} a variable")
 
 
+def _is_small(part: NewComponent) -> bool:
+    """Whether a component is kept in its row: the table of chunks would cost more than it shares."""
+    return part.data is not None and part.runs is None and sum(part.segments) <= wire.ROW_BYTES
+
+
+def _chunks_of(db: Database, session: int, part: NewComponent, staged: Staged) -> bytes:
+    """The digests of all chunks of a component, those that come with it and those that the session has already."""
+    lengths = wire.new_lengths(part.segments, part.runs)
+    if part.data is None:
+        new = staged.get(part.index, [])
+        if [length for _, length in new] != lengths:
+            raise StorageFailed("a part of the data could not be stored ahead of its commit; is the disk full?")
+    else:
+        view, pieces = memoryview(part.data), []
+        for length in lengths:
+            pieces.append(view[:length])
+            view = view[length:]
+        new = put_chunks(db, pieces)
+    fresh = [digest for digest, _ in new]
+    if part.runs is None:
+        return b"".join(fresh)
+    return _joined(db, session, part, fresh)
+
+
+def _joined(db: Database, session: int, part: NewComponent, fresh: list[bytes]) -> bytes:
+    lengths = wire.chunk_lengths(part.segments)
+    digests: list[bytes] = []
+    used = 0
+    for key, start, count in part.runs or ():
+        if key < 0:
+            digests += fresh[used : used + count]
+            used += count
+            continue
+        row = db.execute(
+            "SELECT digests, segments FROM components WHERE session = ? AND key = ? AND to_commit IS NULL",
+            [session, key],
+        ).fetchone()
+        known = wire.chunk_lengths(json.loads(row[1])) if row is not None and row[0] is not None else []
+        at = len(digests)
+        if known[start : start + count] != lengths[at : at + count]:
+            raise StorageFailed(
+                "the kernel sent a commit with chunks that the session has not; nothing of it is stored"
+            )
+        stored = row[0][start * DIGEST_BYTES : (start + count) * DIGEST_BYTES]
+        digests += [stored[i : i + DIGEST_BYTES] for i in range(0, len(stored), DIGEST_BYTES)]
+    return b"".join(digests)
+
+
 def _insert_component(
-    db: Database, session: int, commit_id: int, part: NewComponent, commit: Commit, staged: Staged
+    db: Database, session: int, commit_id: int, part: NewComponent, commit: Commit, digests: bytes | None
 ) -> None:
-    size = sum(part.segments)
-    inline = part.data if part.data is not None and size <= INLINE_BYTES else None
-    row = db.execute(
+    db.execute(
         "INSERT INTO components (session, key, from_commit, roots, refs, segments, size_bytes, has_code,"
-        " magic, python, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " magic, python, data, digests) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             session, part.roots[0], commit_id, json.dumps(part.roots), json.dumps(part.references),
-            json.dumps(part.segments), size, part.has_code, commit.magic, commit.python, inline,
+            json.dumps(part.segments), sum(part.segments), part.has_code, commit.magic, commit.python,
+            part.data if digests is None else None, digests,
         ],
     )  # fmt: skip
-    if inline is not None:
-        return
-    component = row.lastrowid
-    digests = _staged_digests(part, staged) if part.data is None else _chunk_segments(db, part)
-    for position, digest in enumerate(digests):
-        db.execute("INSERT INTO component_chunks VALUES (?, ?, ?)", [component, position, digest])
-
-
-def _staged_digests(part: NewComponent, staged: Staged) -> list[bytes]:
-    digests, size = staged.get(part.index, ([], 0))
-    if size != sum(part.segments):
-        raise StorageFailed("a part of the data could not be stored ahead of its commit; is the disk full?")
-    return digests
-
-
-def _chunk_segments(db: Database, part: NewComponent) -> list[bytes]:
-    # Segment by segment: an array that did not change gives the same chunks whatever precedes it.
-    view, at, digests = memoryview(part.data or b""), 0, []
-    for size in part.segments:
-        digests.extend(put_chunks(db, view[at : at + size]))
-        at += size
-    return digests
 
 
 def _live_bytes(db: Database, session: int) -> int:
@@ -216,16 +243,3 @@ def count_variables(db: Database, session: int) -> int:
         [session],
     ).fetchone()
     return int(row[0])
-
-
-def digests_in_use(db: Database, keep: Iterable[bytes]) -> int:
-    """Delete chunks that no component uses and that are not in `keep`; returns how many went."""
-    db.execute("CREATE TEMP TABLE IF NOT EXISTS pinned (digest BLOB PRIMARY KEY)")
-    db.execute("DELETE FROM pinned")
-    for digest in keep:
-        db.execute("INSERT OR IGNORE INTO pinned VALUES (?)", [digest])
-    row = db.execute(
-        "DELETE FROM chunks WHERE digest NOT IN (SELECT digest FROM component_chunks)"
-        " AND digest NOT IN (SELECT digest FROM pinned)"
-    )
-    return int(row.rowcount)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kernelrepl.model import Manifest, NotRestored, NotSaved, Restored, Saved, SessionInfo, StoredComponent, Variable
 from kernelrepl.store.database import Database
+from kernelrepl.store.publish import DIGEST_BYTES
 
 _SESSION = (
     "SELECT id, session_id, created_at, last_used_at, state, variable_count, total_executions, execution_count,"
@@ -156,16 +158,25 @@ def _components(db: Database, session: int) -> list[StoredComponent]:
     ]
 
 
-def component_bytes(db: Database, row_id: int) -> list[bytes]:
-    inline = db.execute("SELECT data FROM components WHERE id = ?", [row_id]).fetchone()
-    if inline is not None and inline[0] is not None:
-        return [inline[0]]
-    rows = db.execute(
-        "SELECT c.data FROM component_chunks l JOIN chunks c ON c.digest = l.digest WHERE l.component = ?"
-        " ORDER BY l.position",
-        [row_id],
-    )
-    return [row[0] for row in rows]
+def component_chunks(db: Database, row_id: int) -> tuple[bytes | None, list[bytes]]:
+    """The bytes of a component that is kept whole, or the digests of its chunks in order."""
+    row = db.execute("SELECT data, digests FROM components WHERE id = ?", [row_id]).fetchone()
+    if row is None:
+        return b"", []
+    data, digests = row
+    if digests is None:
+        return data or b"", []
+    return None, [digests[i : i + DIGEST_BYTES] for i in range(0, len(digests), DIGEST_BYTES)]
+
+
+def chunk_bytes(db: Database, digests: Sequence[bytes]) -> list[bytes]:
+    """The bytes of these chunks, in this order; nothing for those that are not there."""
+    found = []
+    for digest in digests:
+        row = db.execute("SELECT data FROM chunks WHERE digest = ?", [digest]).fetchone()
+        if row is not None:
+            found.append(row[0])
+    return found
 
 
 def unreachable_components(db: Database) -> list[int]:

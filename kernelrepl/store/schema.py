@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from kernelrepl.store.database import Database, Migrations
 
 migrations = Migrations("kernelrepl")
@@ -20,6 +22,17 @@ def describe_values_and_remember_expired_sessions(db: Database) -> None:
         "CREATE TABLE tombstones (owner TEXT NOT NULL, session_id TEXT NOT NULL, deleted_at TEXT NOT NULL,"
         " PRIMARY KEY (owner, session_id)) WITHOUT ROWID"
     )
+
+
+@migrations()
+def keep_the_chunks_of_a_component_in_its_row(db: Database) -> None:
+    """Thousands of rows for each version of a large component cost more than what changed in it."""
+    db.execute("ALTER TABLE components ADD COLUMN digests BLOB")
+    rows = db.execute("SELECT component, digest FROM component_chunks ORDER BY component, position")
+    for component, of_it in itertools.groupby(rows.fetchall(), key=lambda row: row[0]):
+        digests = b"".join(digest for _, digest in of_it)
+        db.execute("UPDATE components SET digests = ? WHERE id = ?", [digests, component])
+    db.execute("DROP TABLE component_chunks")
 
 
 _TABLES = (

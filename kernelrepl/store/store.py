@@ -7,10 +7,11 @@ public method returns is a type of `model`. Blobs are stored and handed out as b
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,26 +19,27 @@ from typing import Any
 from kernelrepl.errors import DatabaseTooNew, StorageFailed
 from kernelrepl.model import Commit, Limits, Manifest, Restored, SessionInfo, StoredComponent, Variable
 from kernelrepl.store import reading
+from kernelrepl.store.collecting import drop_superseded, sweep
 from kernelrepl.store.database import Database
 from kernelrepl.store.publish import (
     Staged,
+    chunked,
     count_variables,
-    digests_in_use,
     dump_restored,
     finish_row,
     put_chunks,
     write_commit,
 )
 from kernelrepl.store.schema import migrations
-from kernelrepl.store.worker import Worker, translate
+from kernelrepl.store.worker import Worker
 
 COLLECT_AFTER_BYTES = 32 << 20
 COLLECT_AT_ONCE_BYTES = 1 << 30
-"""So much is not left to the next quiet moment: one execution can commit for ever."""
+"""Not left to the next quiet moment: one execution can commit for ever."""
 UNLIMITED = Limits(None, None)
-KEPT_OUTPUTS = 200
-"""Executions of a session whose outputs are kept; older rows keep their code and status."""
-
+SWEEP_CHUNKS = 64
+"""How many chunks are removed at once: they are overwritten, and a commit may be waiting."""
+READ_CHUNKS = 32
 EMPTY_LOG_TRIES = 3
 LOCAL_OWNER = "local"
 
@@ -97,6 +99,7 @@ class Store:
         with db.atomic():
             db.execute("UPDATE executions SET status = 'crashed' WHERE status = 'started'")
         self._collect(db)
+        sweep(db, self._pinned())
 
     def _now(self) -> str:
         return stamp(self._clock())
@@ -172,7 +175,9 @@ class Store:
             self._collect(db)
             return gone
 
-        return await self._writer.run(job)
+        gone = await self._writer.run(job)
+        await self._sweep()
+        return gone
 
     async def mark_inactive(self, sessions: Mapping[int, str]) -> None:
         """Note that sessions have been left alone since the time given for each. The next use makes it active again."""
@@ -202,9 +207,9 @@ class Store:
                         [now, session],
                     )
                 db.execute("DELETE FROM sessions WHERE id = ?", [session])
-                digests_in_use(db, self._pinned())
 
         await self._writer.run(job)
+        await self._sweep()
         for _ in range(EMPTY_LOG_TRIES):
             if await self._writer.run(_empty_log):
                 return
@@ -295,10 +300,8 @@ class Store:
             if limits.session_bytes is not None and waiting > limits.session_bytes:
                 raise StorageFailed(f"{waiting} bytes came ahead of their commit; {limits.session_bytes} are allowed")
             with db.atomic():
-                digests = put_chunks(db, memoryview(data))
-            known, size = self._staged.setdefault(session, {}).get(component, ([], 0))
-            known.extend(digests)
-            self._staged[session][component] = (known, size + len(data))
+                chunks = put_chunks(db, chunked(memoryview(data)))
+            self._staged.setdefault(session, {}).setdefault(component, []).extend(chunks)
             self._staged_bytes[session] = waiting
             self._count_garbage(db, len(data))
 
@@ -325,7 +328,7 @@ class Store:
 
     async def discard_staged(self, session: int) -> None:
         """Forget pieces of a commit that will not come."""
-        # In the writer's thread, whose these are; the database has no part in it, and may be gone.
+        # In the writer's thread, whose these are; the database may be gone.
         await asyncio.wrap_future(self._writer.submit(lambda db: self._pop_staged(session)))
 
     def _pop_staged(self, session: int) -> Staged:
@@ -337,39 +340,45 @@ class Store:
         self._garbage_bytes += size
         if self._garbage_bytes > COLLECT_AT_ONCE_BYTES:
             self._collect(db)
+            sweep(db, self._pinned())
 
     async def collect_if_due(self) -> None:
         """Remove superseded versions when enough has piled up."""
         if self._garbage_bytes > COLLECT_AFTER_BYTES:
-            await self._writer.run(self._collect)
+            await self.collect()
+
+    async def collect(self) -> None:
+        """Remove superseded versions, and the chunks that only they used."""
+        await self._writer.run(self._collect)
+        await self._sweep()
+
+    async def _sweep(self) -> None:
+        while await self._writer.run(lambda db: sweep(db, self._pinned(), SWEEP_CHUNKS)):
+            pass  # a few at a time, so that nobody waits long
 
     def _pinned(self) -> Iterator[bytes]:
         for components in self._staged.values():
-            for digests, _ in components.values():
-                yield from digests
+            for chunks in components.values():
+                yield from (digest for digest, _ in chunks)
 
     def _collect(self, db: Database) -> None:
         self._garbage_bytes = 0
-        with db.atomic():
-            for key in reading.unreachable_components(db):
-                db.execute("UPDATE components SET to_commit = 0 WHERE id = ?", [key])
-            db.execute("DELETE FROM components WHERE to_commit IS NOT NULL")
-            db.execute("DELETE FROM names WHERE to_commit IS NOT NULL")
-            digests_in_use(db, self._pinned())
-            db.execute(
-                "UPDATE executions SET outputs = NULL WHERE outputs IS NOT NULL AND id <= (SELECT MAX(other.id) - ?"
-                " FROM executions other WHERE other.session = executions.session)",
-                [KEPT_OUTPUTS],
-            )
+        drop_superseded(db)
 
     # Restore
 
     async def manifest(self, session: int) -> Manifest:
         return await self._reader.run(lambda db: reading.manifest(db, session))
 
-    async def component_bytes(self, component: StoredComponent) -> list[bytes]:
+    async def component_bytes(self, component: StoredComponent) -> AsyncIterator[bytes]:
         """The bytes of a component, in pieces, in order."""
-        return await self._reader.run(lambda db: reading.component_bytes(db, component.row))
+        whole, digests = await self._reader.run(lambda db: reading.component_chunks(db, component.row))
+        if whole is not None:
+            yield whole
+        for start in range(0, len(digests), READ_CHUNKS):
+            some = digests[start : start + READ_CHUNKS]
+            for piece in await self._reader.run(functools.partial(reading.chunk_bytes, digests=some)):
+                yield piece
 
     async def block_component(self, session: int, key: int, reason: str) -> None:
         """Note that a component must not be loaded again. Its bytes stay."""
@@ -388,6 +397,3 @@ def _empty_log(db: Database) -> bool:
     """Whether the write-ahead log could be moved into the database and cut to nothing."""
     busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return not busy
-
-
-__all__ = ["LOCAL_OWNER", "Store", "stamp", "translate", "utc_now"]
