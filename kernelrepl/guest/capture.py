@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import xxhash
@@ -33,9 +34,19 @@ class Capture(Survey):
     """One capture. `audit`: no code is known that could have changed anything."""
 
     audit = False
+    refs: References = MappingProxyType({})
     _summaries_s = 0.0
 
-    def run(self) -> Delta:
+    def visit_suspects(self) -> None:
+        """Look at what may have changed, as far as it is still there."""
+        snap = self.snapshot
+        for root in sorted(self.suspects or ()):
+            value = snap.state.objects.get(root)
+            if root in snap.state.looks and root in snap.state.objects:
+                self.visit(root, value)
+
+    def whole(self) -> Delta:
+        """The difference between the namespace and what is committed."""
         snap = self.snapshot
         found = snap.user_names()
         roots = {name: snap.identify(value) for name, value in found.items()}
@@ -48,7 +59,7 @@ class Capture(Survey):
             self.values[root] = value
             self.dump_plain(root, value)
         self._visit_all(found, roots)
-        self.refs: References = self.references()
+        self.refs = self.references()
         failed = self.failed(self.refs)
         unsaved = {
             name: self.explain(name, found[name], root, failed[root]) for name, root in roots.items() if root in failed
@@ -69,12 +80,6 @@ class Capture(Survey):
         if self.suspects is None:
             for name, root in roots.items():
                 self.visit(root, found[name])
-            return
-        bound = set(roots.values())
-        for root in sorted(self.suspects):
-            value = snap.state.objects.get(root)
-            if root in looks and (root in bound or snap.around.is_entity(value)):
-                self.visit(root, value)
 
     def _drop_too_large(self, names: dict[str, int], found: dict[str, Any], unsaved: dict[str, Unsaved]) -> None:
         limit = self.snapshot.limits.variable_bytes
@@ -130,7 +135,7 @@ class Capture(Survey):
             inside = any(
                 part != root and (part not in part_of or looks[part].print != self.look(part).print) for part in reached
             )
-            if all(not name.startswith("*") and (inside or self._changed(name, root)) for name in aliases):
+            if all(not name.startswith("*") and (inside or self.has_changed(name, root)) for name in aliases):
                 sizes[root] = sum(self.look(part).size_bytes for part in reached) / len(aliases)
         return bound[max(sizes, key=lambda root: sizes[root])] if sizes else None
 
@@ -150,7 +155,7 @@ class Capture(Survey):
                 kept[before.key] = before
                 continue
             try:
-                part = self._component(members)
+                part = self.component_of(members)
             except BaseException as error:  # noqa: BLE001 - user reducers
                 broken.update(dict.fromkeys(members, error))
                 continue
@@ -180,7 +185,7 @@ class Capture(Survey):
                 work.extend({holder for holder in holders if holder is not None and holder in alive})
         return loose
 
-    def _component(self, members: tuple[int, ...]) -> Component:
+    def component_of(self, members: tuple[int, ...]) -> Component:
         owners: dict[int, set[int]] = {}
         for root in members:
             for array, owner in self.look(root).views:
@@ -209,7 +214,7 @@ class Capture(Survey):
 
     # The difference
 
-    def _changed(self, name: str, root: int) -> bool:
+    def has_changed(self, name: str, root: int) -> bool:
         before = self.snapshot.state.names.get(name)
         if before is None:
             return True
@@ -225,19 +230,23 @@ class Capture(Survey):
         regrouped: set[int],
     ) -> Delta:
         snap, before = self.snapshot, self.snapshot.state
-        delta = Delta(regrouped=regrouped)
+        delta = Delta(regrouped=regrouped, bound={name: found[name] for name in found if name not in self.own})
         now: dict[str, Name] = {}
         for name, root in names.items():
             known = before.names.get(name)
-            if known is not None and known.root == root and (root not in self.fresh or not self._changed(name, root)):
+            if (
+                known is not None
+                and known.root == root
+                and (root not in self.fresh or not self.has_changed(name, root))
+            ):
                 now[name] = known
                 continue
-            changed = self._changed(name, root)
+            changed = self.has_changed(name, root)
             now[name] = delta.names[name] = Name(
                 root,
                 explain.type_name(found[name]),
-                self._shown_size(found[name], root),
-                "" if name.startswith("*") else self._summary(found[name]),
+                self.shown_size(found[name], root),
+                "" if name.startswith("*") else self.summary(found[name]),
             )
             if name.startswith("*") or name == "_":
                 continue
@@ -247,7 +256,7 @@ class Capture(Survey):
                 delta.changed.append(name)
         for name, entry in unsaved.items():
             if before.unsaved.get(name) != entry:
-                unsaved[name] = delta.unsaved[name] = replace(entry, summary=self._summary(found[name]))
+                unsaved[name] = delta.unsaved[name] = replace(entry, summary=self.summary(found[name]))
                 if before.unsaved.get(name) == unsaved[name]:
                     del delta.unsaved[name]
         gone = (set(before.names) | set(before.unsaved)) - set(now) - set(unsaved) - snap.unloaded
@@ -260,7 +269,7 @@ class Capture(Survey):
                 live[key] = known_part
                 steady.update(part.roots)
             elif known_part is None or not same_roots or known_part.fingerprint != part.fingerprint:
-                delta.components.append(self._with_stream(part))
+                delta.components.append(self.with_stream(part))
         delta.changed = [name for name in delta.changed if names[name] not in steady]
         delta.closed = sorted(set(before.live) - set(live))
         delta.after = self._state(now, unsaved, live)
@@ -282,7 +291,7 @@ class Capture(Survey):
             looks=looks,
         )
 
-    def _summary(self, value: Any) -> str:
+    def summary(self, value: Any) -> str:
         """A few words about a value; none if it takes too long, or all of them together have taken too long."""
         if self._summaries_s > SUMMARIES_S:
             return ""
@@ -317,10 +326,10 @@ class Capture(Survey):
             unstable.update(part.roots)
         return True
 
-    def _with_stream(self, part: Component) -> Component:
+    def with_stream(self, part: Component) -> Component:
         return part if part.stream is not None else replace(part, stream=self._dump_group(part.roots, frozenset()))
 
-    def _shown_size(self, value: Any, root: int) -> int:
+    def shown_size(self, value: Any, root: int) -> int:
         if type(value) in ATOMS:
             return sys.getsizeof(value)
         known = self.snapshot.around.arrays.size_bytes(value)

@@ -6,10 +6,12 @@ Runs in the kernel, main thread only.
 from __future__ import annotations
 
 import contextlib
+import gc
 import re
 import sys
 import types
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from kernelrepl.guest.capture import Capture
@@ -17,6 +19,7 @@ from kernelrepl.guest.chunks import Known
 from kernelrepl.guest.detect import ATOMS, Reach, held_by_modules
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.pickler import Surroundings
+from kernelrepl.guest.quick import quick
 from kernelrepl.guest.state import Component, Delta, Limits, Name, State
 from kernelrepl.guest.survey import Survey
 from kernelrepl.guest.words import HARMLESS
@@ -26,6 +29,9 @@ _MACHINERY = frozenset(
     | {"__builtin__", "__builtins__", "__warningregistry__"}
 )
 _IPYTHON = re.compile(r"_(i{1,3}|_{1,2}|i?\d+|ih|oh|dh|exit_code)\Z")
+
+
+_NOTHING = object()
 
 
 class Snapshot:
@@ -47,6 +53,8 @@ class Snapshot:
         """Ids of the objects that may tie roots together, and for each a root that has it."""
         self.part_of: dict[int, int] = {}
         """The component of each saved root, by key."""
+        self.bound: dict[str, Any] = {}
+        """What each of the user's names was bound to at the last commit."""
         self.chunks = Known()
         self.unloaded: set[str] = set()
         """Names in the store whose value is not here. Absent from the namespace, yet not deleted."""
@@ -82,11 +90,12 @@ class Snapshot:
         self.own_roots[name] = root
         self.next_root = max(self.next_root, root + 1)
 
-    def user_names(self) -> dict[str, Any]:
-        """The names that belong to the user, `_` included."""
+    def user_names(self, among: Iterable[Any] | None = None) -> dict[str, Any]:
+        """The names that belong to the user, `_` included, and their values."""
         found = {}
-        hidden, known = self.hidden, self._by_name
-        for name, value in list(self.around.namespace.items()):
+        hidden, known, namespace = self.hidden, self._by_name, self.around.namespace
+        for name in list(namespace) if among is None else among:
+            value = namespace.get(name)
             if type(name) is not str:
                 continue
             ours = known.get(name)
@@ -110,22 +119,27 @@ class Snapshot:
             self._open = ()
         return reach.roots()
 
+    def changes(self) -> tuple[dict[str, Any], list[str]]:
+        """The user's names that are bound to other values than at the last commit, and those that are gone."""
+        namespace, bound = self.around.namespace, self.bound
+        candidates = [name for name, value in namespace.items() if bound.get(name, _NOTHING) is not value]
+        new = self.user_names(candidates)
+        gone = [name for name in bound if name not in namespace]
+        return new, gone + [name for name in candidates if name in bound and name not in new]
+
     def release(self) -> None:
         """Let go of what no name is bound to any more, so that its finalizers run before the commit, not after it."""
-        namespace, state = self.around.namespace, self.state
-        freed = {
-            entry.root
-            for entries in (state.names, state.unsaved)
-            for name, entry in entries.items()
-            if name not in namespace or namespace[name] is not state.objects.get(entry.root)
-        }
-        if freed:
-            freed -= {self._ids.get(id(value)) for value in namespace.values()}
-        for root in freed:
-            value = state.objects.get(root)
-            if not self.around.is_entity(value) and root not in self.pinned:
-                self._ids.pop(id(value), None)
-                state.objects.pop(root, None)
+        new, gone = self.changes()
+        for name in (*new, *gone):
+            value = self.bound.get(name)
+            if value is not None:
+                self.bound[name] = _NOTHING
+            root = self._ids.get(id(value))
+            if root is None or type(value) in ATOMS or root in self.pinned or self.around.is_entity(value):
+                continue
+            if not any(other is value for other in self.around.namespace.values()):
+                del self._ids[id(value)]
+                self.state.objects.pop(root, None)
 
     def is_harmless(self, words: frozenset[str]) -> bool:
         """Whether code with these words can have changed nothing but what its names are bound to."""
@@ -149,12 +163,19 @@ class Snapshot:
 
     @contextlib.contextmanager
     def _apart(self) -> Iterator[None]:
-        """While something is pickled: no global name may lead into __main__, which is not there after a restore."""
+        """While something is pickled: no global name may lead into __main__, which is not there after a restore.
+
+        Nor is garbage collected: pickling makes many objects and no garbage, and would wake the collector for nothing.
+        """
         main = sys.modules.get("__main__")
         sys.modules["__main__"] = types.ModuleType("__main__")
+        collects = gc.isenabled()
+        gc.disable()
         try:
             yield
         finally:
+            if collects:
+                gc.enable()
             if main is not None:
                 sys.modules["__main__"] = main
 
@@ -170,20 +191,27 @@ class Snapshot:
         with self._apart():
             capture = Capture(self, own, suspects)
             capture.audit = audit
-            return capture.run()
+            if suspects is None:
+                return capture.whole()
+            capture.visit_suspects()
+            return quick(capture) or capture.whole()
 
     def accept(self, delta: Delta) -> None:
         """The delta is committed: it is the state from which the next one is computed."""
-        assert delta.after is not None
-        before, after = self.state, delta.after
-        for root in delta.regrouped:
-            for key in before.looks[root].touched if root in before.looks else ():
-                self.holders.pop(key, None)
         for key in delta.closed:
             self.chunks.remove(key)
         for part in delta.components:
             assert part.stream is not None
             self.chunks.add(part.key, part.stream.sums, part.size_bytes)
+        if delta.quick:
+            self._accept_quick(delta)
+            return
+        assert delta.after is not None
+        before, after = self.state, delta.after
+        self.bound = delta.bound
+        for root in delta.regrouped:
+            for key in before.looks[root].touched if root in before.looks else ():
+                self.holders.pop(key, None)
         self.part_of = {root: part.key for part in after.live.values() for root in part.roots}
         for root in delta.regrouped & self.part_of.keys():
             self.holders.update(dict.fromkeys(after.looks[root].touched, root))
@@ -195,6 +223,22 @@ class Snapshot:
         self._ids = {id(value): root for root, value in after.objects.items()}
         self.unstable.intersection_update(self.part_of)
         self.unloaded.difference_update(after.names, after.unsaved)
+
+    def _accept_quick(self, delta: Delta) -> None:
+        state = self.state
+        state.names.update(delta.names)
+        self.bound.update(delta.bound)
+        for name in delta.deleted:
+            state.names.pop(name, None)
+            self.bound.pop(name, None)
+        for part in delta.components:
+            [root] = part.roots
+            state.live[root] = replace(part, stream=None)
+            state.looks[root] = replace(delta.looks[root], stream=None)
+            self.part_of[root] = root
+        for root in delta.closed:
+            del state.live[root], state.looks[root], self.part_of[root]
+            self._ids.pop(id(state.objects.pop(root)), None)
 
     def rebase(self, names: dict[str, Name], stored: Iterable[tuple[int, ...]], own: dict[str, Any]) -> None:
         """After a load: fingerprint what is here, so that only real changes count from now on.

@@ -97,7 +97,12 @@ class Delta:
     changed: list[str] = field(default_factory=list)
     regrouped: set[int] = field(default_factory=set)
     """Roots that have new looks, or are in other components than before."""
+    bound: dict[str, Any] = field(default_factory=dict)
+    """What each name is bound to; of a quick delta, each that is bound anew."""
     after: State | None = None
+    quick: bool = False
+    """Whether only plain values are in it. Then there is no `after`; what changes is in `names` and in `looks`."""
+    looks: dict[int, Look] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:

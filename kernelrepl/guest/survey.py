@@ -46,6 +46,8 @@ class Captured(Protocol):
 
     def user_names(self) -> dict[str, Any]: ...
 
+    def changes(self) -> tuple[dict[str, Any], list[str]]: ...
+
 
 class Survey:
     """What is known of each root.

@@ -42,11 +42,10 @@ class FaultyChannel(wire.Channel):
 class FaultySaving(Saving):
     """Ends the process between `committed` and the reply."""
 
-    def commit(self, cause: str, *args: Any) -> dict[str, Any]:
+    def commit(self, *args: Any) -> dict[str, Any]:
         """Commit; the reply goes out when this returns."""
-        outcome = super().commit(cause, *args)
-        if cause == "execution":
-            reach("before_reply")
+        outcome = super().commit(*args)
+        reach("before_reply")
         return outcome
 
 
@@ -55,11 +54,9 @@ class LateSaving(Saving):
 
     _owed: Callable[[], Any] | None = None
 
-    def commit(self, cause: str, *args: Any) -> dict[str, Any]:
+    def commit(self, *args: Any) -> dict[str, Any]:
         """Claim that it is committed, and remember to do it."""
-        if cause != "execution":
-            return super().commit(cause, *args)
-        self._owed = lambda: Saving.commit(self, cause, *args)
+        self._owed = lambda: Saving.commit(self, *args)
         return {"committed": True, "saved": {"created": [], "changed": [], "deleted": []}, "not_saved": []}
 
     def begin_cell(self, *args: Any) -> None:
