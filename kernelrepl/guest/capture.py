@@ -59,6 +59,7 @@ class Capture(Survey):
             self.values[root] = value
             self.dump_plain(root, value)
         self._visit_all(found, roots)
+        self.look_closer()
         self.refs = self.references()
         failed = self.failed(self.refs)
         unsaved = {
@@ -207,8 +208,9 @@ class Capture(Survey):
         own = frozenset(id(value) for value in values)
         limit = snap.limits.variable_bytes
         room = None if limit is None else limit * len(members)  # views bring all of the memory that they share
+        plain = all(self.look(root).plain for root in members)
         with snap.interrupts.deadline(snap.limits.deadline_s * len(members)):
-            stream, memo = dump(values, snap.around, snap.identify, own, shared, room)
+            stream, memo = dump(values, snap.around, snap.identify, own, shared, room, plain)
         self.kept.append(memo)
         return stream
 
@@ -327,7 +329,12 @@ class Capture(Survey):
         return True
 
     def with_stream(self, part: Component) -> Component:
-        return part if part.stream is not None else replace(part, stream=self._dump_group(part.roots, frozenset()))
+        if part.stream is not None:
+            return part
+        if len(part.roots) == 1:
+            root = part.roots[0]
+            return replace(part, stream=self._dump(root, self.value(root))[0])
+        return replace(part, stream=self._dump_group(part.roots, frozenset()))
 
     def shown_size(self, value: Any, root: int) -> int:
         if type(value) in ATOMS:

@@ -159,6 +159,8 @@ class Stream:
     """What code in it names."""
     reaches: tuple[int, ...] = ()
     """Ids of objects that it holds on to and does not save."""
+    plain: bool = True
+    """Whether there is no landmark in it."""
 
     @functools.cached_property
     def sums(self) -> tuple[bytes, ...]:
@@ -319,11 +321,23 @@ _REDUCERS: dict[type, Reducer] = {
 }
 
 
-def _holds_landmark(memo: dict[int, tuple[int, Any]], around: Surroundings) -> bool:
+def holds_landmark(memo: dict[int, tuple[int, Any]], around: Surroundings) -> bool:
     """Whether a stream holds a dict or list that must not come back as a copy."""
     if id(around.namespace) in memo:
         return True
     return around.landmarks.among(memo)
+
+
+def start(
+    around: Surroundings,
+    identify: Callable[[Any], int],
+    members: frozenset[int],
+    shared: frozenset[int] = frozenset(),
+    limit_bytes: int | None = None,
+    kind: type[ComponentPickler] = ComponentPickler,
+) -> ComponentPickler:
+    """A pickler for one component; see `dump`."""
+    return kind(_Sink(limit_bytes), around, identify, members, shared)
 
 
 def dump(
@@ -333,32 +347,37 @@ def dump(
     members: frozenset[int],
     shared: frozenset[int] = frozenset(),
     limit_bytes: int | None = None,
+    plain: bool = False,
 ) -> tuple[Stream, Any]:
     """Pickle `values` as one component.
+
+    plain: nothing in it is a landmark, and what it shares with others need not be found out.
 
     Returns the stream and an opaque keeper of the temporary objects that were pickled: as long as it
     lives, no id in `shareable` can be taken by another object. Raises TooLarge, or whatever the
     user's reducers raise.
     """
 
-    def start(kind: type[ComponentPickler]) -> ComponentPickler:
-        return kind(_Sink(limit_bytes), around, identify, members, shared)
+    def begin(kind: type[ComponentPickler]) -> ComponentPickler:
+        return start(around, identify, members, shared, limit_bytes, kind)
 
-    pickler = start(ComponentPickler)
+    pickler = begin(ComponentPickler)
     failed: Exception | None = None
     try:
         pickler.dump(values)
     except Exception as error:  # noqa: BLE001 - raised again if another attempt has no better chance
         failed = error
     deep = failed is not None and is_too_deep(failed)
-    memo = pickler.memo.copy()
-    if deep or _holds_landmark(memo, around):
-        pickler = start(LandmarkAwarePickler if _holds_landmark(memo, around) else ComponentPickler)
+    memo = {} if plain and failed is None else pickler.memo.copy()
+    special = holds_landmark(memo, around)
+    if deep or special:
+        pickler = begin(LandmarkAwarePickler if special else ComponentPickler)
         with deeper() if deep else contextlib.nullcontext():
             pickler.dump(values)
         memo = pickler.memo.copy()
     elif failed is not None:
         raise failed
+    memo.pop(id(values), None)  # ours, and gone in a moment
     stream = Stream(
         data=b"".join(pickler.sink.parts),
         buffers=pickler.buffers,
@@ -368,5 +387,6 @@ def dump(
         has_code=pickler.has_code,
         words=frozenset(pickler.words),
         reaches=tuple(pickler.reaches),
+        plain=not special,
     )
     return stream, memo

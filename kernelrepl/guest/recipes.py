@@ -38,7 +38,7 @@ class Session(Protocol):
     def buffer(self, index: int) -> Any:
         """An out-of-band buffer of the component that is being loaded."""
 
-    def load_nested(self, stream: bytes) -> Any: ...
+    def load_nested(self, stream: Any) -> Any: ...
 
 
 _current: Session | None = None
@@ -146,6 +146,16 @@ def buffer(index: int) -> Any:
 
 def nested(stream: bytes) -> Any:
     return _session().load_nested(stream)
+
+
+def segments(kind: type, first: int, count: int) -> Any:
+    """A long list or dict, from so many buffers of its component."""
+    session = _session()
+    whole = kind()
+    add = whole.extend if kind is list else whole.update
+    for index in range(first, first + count):
+        add(session.load_nested(session.buffer(index)))
+    return whole
 
 
 # Functions whose globals are not the namespace

@@ -153,6 +153,7 @@ class Snapshot:
             return False
         with self._apart():
             survey = Survey(self, {}, {root})
+            survey.exact = True
             survey.visit(root, value)
             return survey.is_changed(root)
 

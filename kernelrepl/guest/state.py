@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kernelrepl.guest.pickler import Stream
+from kernelrepl.guest.segments import Segment
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Look:
     vague: bool = False
     """Whether using it may change anything at all."""
     has_code: bool = False
+    plain: bool = True
+    """Whether there is no landmark in it."""
+    segments: tuple[Segment, ...] = ()
+    """Of a long container that was pickled in segments."""
     error: BaseException | None = None
     stream: Stream | None = None
     """During the pass that made it."""

@@ -18,6 +18,7 @@ from kernelrepl.guest.components import closure
 from kernelrepl.guest.detect import ATOMS, reach
 from kernelrepl.guest.interrupts import DeadlinePassed, Interrupts
 from kernelrepl.guest.pickler import Stream, Surroundings, TooLarge, dump
+from kernelrepl.guest.segments import Segment, dump_segments, is_long
 from kernelrepl.guest.state import Limits, Look, State, Unsaved
 
 _EXPLAIN_S = 1.0
@@ -64,6 +65,8 @@ class Survey:
         self.values: dict[int, Any] = {}
         """The values of these."""
         self.kept: list[Any] = []
+        self.exact = False
+        """Whether nothing is taken over of the last look at a long container."""
 
     def look(self, root: int) -> Look:
         """The latest look at a root."""
@@ -107,38 +110,34 @@ class Survey:
 
     def _dump_root(self, root: int, value: Any) -> list[Any]:
         """Look at a root; returns the entities that it refers to."""
-        stream = self._stream_of(root, value)
+        stream, segments, in_segments = self._stream_of(root, value)
         if stream is None:
             return []
         entities = stream.references
-        touched = dict.fromkeys(id(thing) for thing in stream.shareable)
+        touched = dict.fromkeys(in_segments or (id(thing) for thing in stream.shareable))
         touched.update(dict.fromkeys(id(owner) for _, owner in stream.array_roots))
         self.fresh[root] = Look(
             fingerprint((), stream),
             stream.size_bytes,
-            tuple(touched),
+            in_segments if in_segments and not stream.array_roots else tuple(touched),
             tuple((id(array), id(owner)) for array, owner in stream.array_roots),
             tuple(sorted(self.snapshot.identify(entity) for entity in entities)),
             stream.words,
             stream.reaches,
             has_code=stream.has_code,
+            plain=stream.plain,
+            segments=segments,
             stream=stream,
         )
         return entities
 
-    def _stream_of(self, root: int, value: Any) -> Stream | None:
+    def _stream_of(self, root: int, value: Any) -> tuple[Stream | None, tuple[Segment, ...], tuple[int, ...]]:
         snap = self.snapshot
         seconds = _SECOND_TRY_S if id(value) in snap.slow else snap.limits.deadline_s
         for attempt in (1, 2):
             try:
                 with snap.interrupts.deadline(seconds):
-                    stream, memo = dump(
-                        [value],
-                        snap.around,
-                        snap.identify,
-                        frozenset({id(value)}),
-                        limit_bytes=snap.limits.variable_bytes,
-                    )
+                    found = self._dump(root, value)
             except BaseException as error:  # noqa: BLE001
                 # User reducers may raise anything. A container that another thread changes gets a second try.
                 if attempt == 1 and isinstance(error, RuntimeError) and "changed" in str(error):
@@ -147,11 +146,44 @@ class Survey:
                     snap.slow[id(value)] = value
                 words, ids, vague = reach(value, snap.around.namespace)
                 self.fresh[root] = Look(words=words, reaches=ids, vague=vague, error=error)
-                return None
-            self.kept.append(memo)
+                return None, (), ()
             snap.slow.pop(id(value), None)
-            return stream
-        return None
+            return found
+        return None, (), ()
+
+    def _dump(self, root: int, value: Any) -> tuple[Stream, tuple[Segment, ...], tuple[int, ...]]:
+        snap = self.snapshot
+        limit = snap.limits.variable_bytes
+        known = snap.state.looks.get(root)
+        # One that was pickled whole shares objects within itself, or with others.
+        if is_long(value) and (known is None or known.segments or self.exact):
+            before = () if known is None or self.exact else known.segments
+            found = dump_segments(value, snap.around, snap.identify, before, snap.holders.get, limit)
+            if found is None and before:
+                found = dump_segments(value, snap.around, snap.identify, (), snap.holders.get, limit)
+            if found is not None:
+                stream, segments, touched, kept = found
+                self.kept.append(kept)
+                return stream, segments, touched
+        stream, memo = dump([value], snap.around, snap.identify, frozenset({id(value)}), limit_bytes=limit)
+        self.kept.append(memo)
+        return stream, (), ()
+
+    def look_closer(self) -> None:
+        """Ask again what long containers touch, if something else touches what nobody had before.
+
+        An object in them may have been replaced by one that looks the same.
+        """
+        known = {root: look for root, look in self.fresh.items() if look.segments and not self.exact}
+        known = {root: look for root, look in known.items() if root in self.snapshot.state.looks}
+        holders = self.snapshot.holders
+        others = [look.touched for root, look in self.fresh.items() if root not in known and self.is_changed(root)]
+        if not known or all(key in holders for touched in others for key in touched):
+            return
+        self.exact = True
+        for root in known:
+            del self.fresh[root]
+            self.visit(root, self.values[root])
 
     def references(self) -> dict[int, tuple[int, ...]]:
         """Of each root that refers to others, to which."""

@@ -1,0 +1,116 @@
+"""Long lists and dicts are pickled in segments, each as if it were alone.
+
+So a change in one of a hundred thousand records writes a thousand of them again, and only for those has to be found out
+what they may share with others, which costs more than pickling them. Runs in the kernel.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import xxhash
+
+from kernelrepl.guest import recipes
+from kernelrepl.guest.pickler import ComponentPickler, Stream, Surroundings, holds_landmark, start
+from kernelrepl.guest.sharing import shareable
+
+SEGMENT_ITEMS = 1000
+SEGMENTED_FROM = 4 * SEGMENT_ITEMS
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What is known of one: the checksum of its bytes, and the ids of the mutable objects in it."""
+
+    checksum: bytes
+    touched: tuple[int, ...]
+
+
+class _Segments:
+    """Stands for the container in the stream of its component."""
+
+    def __init__(self, kind: type, first: int, count: int) -> None:
+        self._arguments = kind, first, count
+
+    def __reduce__(self) -> Any:
+        return recipes.segments, self._arguments
+
+
+def is_long(value: Any) -> bool:
+    return type(value) in (list, dict) and len(value) >= SEGMENTED_FROM
+
+
+def dump_segments(
+    value: Any,
+    around: Surroundings,
+    identify: Callable[[Any], int],
+    before: tuple[Segment, ...],
+    holders: Callable[[int], int | None],
+    limit_bytes: int | None,
+) -> tuple[Stream, tuple[Segment, ...], tuple[int, ...], list[Any]] | None:
+    """Pickle a long list or dict.
+
+    before: its segments at the last look; of those with the same bytes it is not asked again what they touch.
+    holders: a number for whatever held an object then, the same for all of its segments. Returns the stream, the
+    segments, all that they touch, and what must live as long as that is used; None if segments share an object, so that
+    they cannot be pickled each alone. Raises what `dump` raises.
+    """
+    pickler = start(around, identify, frozenset({id(value)}), limit_bytes=limit_bytes)
+    segments: list[Segment] = []
+    streams: list[bytes] = []
+    kept: list[Any] = []
+    new: list[tuple[int, ...]] = []
+    for index, part in enumerate(_parts(value)):
+        pickler.clear_memo()
+        pickler.sink.parts = []
+        pickler.dump(part)
+        streams.append(b"".join(pickler.sink.parts))
+        checksum = xxhash.xxh3_128_digest(streams[-1])
+        if index < len(before) and before[index].checksum == checksum:
+            segments.append(before[index])
+            continue
+        memo = pickler.memo.copy()
+        if holds_landmark(memo, around):
+            return None
+        memo.pop(id(part), None)
+        touched = tuple(id(thing) for thing in shareable(memo, pickler))
+        kept.append(memo)
+        known = frozenset(before[index].touched) if index < len(before) else frozenset()
+        if before and any(key not in known and holders(key) is not None for key in touched):
+            return None  # another segment, or another root: whoever asked finds out
+        segments.append(Segment(checksum, touched))
+        new.append(touched)
+    if sum(map(len, new)) != len(set().union(*new)) or any(id(value) in touched for touched in new):
+        return None
+    all_touched = (id(value), *itertools.chain.from_iterable(segment.touched for segment in segments))
+    return _stream(value, pickler, streams), tuple(segments), all_touched, kept
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    if type(value) is list:
+        for at in range(0, len(value), SEGMENT_ITEMS):
+            yield value[at : at + SEGMENT_ITEMS]
+        return
+    items = iter(value.items())
+    while part := dict(itertools.islice(items, SEGMENT_ITEMS)):
+        yield part
+
+
+def _stream(value: Any, pickler: ComponentPickler, streams: list[bytes]) -> Stream:
+    first = len(pickler.buffers)
+    pickler.clear_memo()
+    pickler.sink.parts = []
+    pickler.dump([_Segments(type(value), first, len(streams))])
+    return Stream(
+        data=b"".join(pickler.sink.parts),
+        buffers=[*pickler.buffers, *(memoryview(stream) for stream in streams)],
+        references=list(pickler.references.values()),
+        shareable=[],
+        array_roots=pickler.array_roots,
+        has_code=pickler.has_code,
+        words=frozenset(pickler.words),
+        reaches=tuple(pickler.reaches),
+    )

@@ -1,0 +1,71 @@
+"""Long lists and dicts: stored in segments, restored as they were, aliases included."""
+
+from __future__ import annotations
+
+import pytest
+
+from kernelrepl.model import Limits
+from tests.conftest import Sessions
+
+pytestmark = pytest.mark.anyio
+
+RECORDS = "records = [{'a': i, 'tags': [i]} for i in range(10_000)]"
+
+
+async def stored_chunks(sessions: Sessions) -> set[bytes]:
+    """Digests of all chunks."""
+    return {digest for (digest,) in await sessions.rows("SELECT digest FROM chunks")}
+
+
+async def test_one_changed_record_stores_one_segment(sessions: Sessions) -> None:
+    """And both versions are right."""
+    await sessions.run(RECORDS)
+    before = await stored_chunks(sessions)
+    execution = await sessions.run("records[5]['a'] = -1")
+    assert execution.saved.changed == ("records",)
+    assert len(await stored_chunks(sessions) - before) <= 2
+    await sessions.run("records.append({'a': 0, 'tags': []})")
+    assert len(await stored_chunks(sessions) - before) <= 5
+    await sessions.kill()
+    assert await sessions.value("records[5]['a'], records[6]['a'], len(records)") == "(-1, 6, 10001)"
+
+
+@pytest.mark.parametrize(
+    ("before", "code", "expression", "expected"),
+    [
+        (RECORDS, "r = records[5]", "r is records[5]", "True"),
+        (RECORDS, "for r in records: pass", "r is records[-1]", "True"),
+        (RECORDS + "\nr = records[5]", "r['a'] = -1", "(r is records[5], records[5]['a'])", "(True, -1)"),
+        (RECORDS + "\nr = records[5]", "del r; records[5]['a'] = -1", "records[5]['a']", "-1"),
+        (RECORDS, "records[5] = records[9000]", "records[5] is records[9000]", "True"),
+        (RECORDS, "records[5] = dict(records[5]); r = records[5]", "r is records[5]", "True"),
+        (RECORDS, "records[5]['tags'] = list(records[5]['tags']); t = records[5]['tags']", "t is records[5]['tags']",
+         "True"),
+        (RECORDS, "records.append(records)", "records[-1] is records", "True"),
+        (RECORDS, "records.reverse()", "[r['a'] for r in records] == list(range(9999, -1, -1))", "True"),
+        (RECORDS, "del records[::2]", "len(records), records[0]['a']", "(5000, 1)"),
+        (RECORDS, "records.clear()", "records", "[]"),
+        (RECORDS + "\nother = list(records)", "other[3]['a'] = -1", "(other[3] is records[3], records[3]['a'])",
+         "(True, -1)"),
+        ("d = {i: [i] for i in range(10_000)}", "d[77].append(1); d['new'] = d[78]", "(d[77], d['new'] is d[78])",
+         "([77, 1], True)"),
+        ("d = {i: [i] for i in range(10_000)}", "del d[0]; d[0] = []", "list(d)[-1], list(d)[0]", "(0, 1)"),
+        ("import numpy as np\nx = np.zeros(100_000); a = [x[i:] for i in range(5000)]", "x[4999] = 7",
+         "(a[0][4999], a[4999][0], np.shares_memory(a[0], x))", "(np.float64(7.0), np.float64(7.0), True)"),
+        ("import numpy as np\na = [np.full(9000, i) for i in range(4000)]", "a[3][5] = -1", "(a[3][5], a[3999][0])",
+         "(np.int64(-1), np.int64(3999))"),
+        ("class P: pass\na = [P() for _ in range(5000)]", "a[7].x = a[8]", "a[7].x is a[8]", "True"),
+        ("g = [globals()] * 5000", "y = 5", "g[4999]['y'], g[0] is globals()", "(5, True)"),
+    ],
+)  # fmt: skip
+async def test_what_is_in_segments_comes_back_as_it_was(
+    sessions: Sessions, before: str, code: str, expression: str, expected: str
+) -> None:
+    """Sharing between segments and with other names as well."""
+    for cell in (before, "len('read')", code):
+        execution = await sessions.run(cell, limits=Limits(None, None))
+        assert execution.status == "ok", execution.output.error
+        assert execution.not_saved == ()
+    await sessions.kill()
+    assert await sessions.value(expression) == expected
+    assert sessions.manager.missed_changes() == 0
