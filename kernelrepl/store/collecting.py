@@ -16,6 +16,11 @@ def drop_superseded(db: Database) -> None:
     """Delete the rows of versions that are none of a session's present state. Their chunks are left to `sweep`."""
     with db.atomic():
         for key in reading.unreachable_components(db):
+            db.execute(
+                "UPDATE sessions SET size_bytes = size_bytes - (SELECT size_bytes FROM components WHERE id = ?1)"
+                " WHERE id = (SELECT session FROM components WHERE id = ?1)",
+                [key],
+            )
             db.execute("UPDATE components SET to_commit = 0 WHERE id = ?", [key])
         db.execute("DELETE FROM components WHERE to_commit IS NOT NULL")
         db.execute("DELETE FROM names WHERE to_commit IS NOT NULL")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -20,6 +21,8 @@ MAX_LIVE_ROWS = 1_000_000
 MAX_LIVE_TEXT = 256 << 20
 """What the names and components of a session may take beside their bytes, in rows and characters."""
 
+Weight = tuple[int, int]
+"""Rows and characters."""
 Chunks = list[tuple[bytes, int]]
 """Digest and length of each."""
 Staged = dict[int, Chunks]
@@ -49,9 +52,11 @@ def write_commit(
     staged: Staged,
     limits: Limits,
     now: str,
+    most: dict[int, Weight],
 ) -> int:
     """Insert a commit and everything it changes; returns its id. Part of the caller's transaction.
 
+    Its cost follows the commit, not the session. most: what each session has at most, in rows and characters.
     Raises StorageFailed if the session would pass its limits, or if the commit contradicts itself.
     """
     _refuse_contradictions(commit)
@@ -61,13 +66,12 @@ def write_commit(
         [session, commit.cause, execution, now],
     )
     commit_id = int(row.lastrowid or 0)
-    _close(
-        db, "components", "key", session, commit_id, [*commit.closed, *(part.roots[0] for part in commit.components)]
-    )
+    keys = [*commit.closed, *(part.roots[0] for part in commit.components)]
+    freed = sum(_close(db, "components", "key", "size_bytes", session, commit_id, keys))
     for part, its_chunks in zip(commit.components, chunks, strict=True):
         _check_size(part, limits)
         _insert_component(db, session, commit_id, part, commit, its_chunks)
-    _close(db, "names", "name", session, commit_id, [*commit.names, *commit.unsaved, *commit.deleted])
+    gone = _close(db, "names", "name", "name", session, commit_id, [*commit.names, *commit.unsaved, *commit.deleted])
 
     def row_of(name: str) -> tuple[int, str, int, str]:
         return session, name, commit_id, commit.summaries.get(name, "")
@@ -76,14 +80,16 @@ def write_commit(
         db.execute(_INSERT_NAME, [*row_of(name), root, kind, size, None, None, execution, now])
     for name, (kind, path, reason) in commit.unsaved.items():
         db.execute(_INSERT_NAME, [*row_of(name), None, kind, 0, path, reason, execution, now])
-    total = _live_bytes(db, session) if commit.components or commit.closed else None
-    if total is not None and limits.session_bytes is not None and total > limits.session_bytes and commit.components:
+    added = sum(sum(part.segments) for part in commit.components)
+    row = db.execute("SELECT size_bytes FROM sessions WHERE id = ?", [session]).fetchone()
+    total = int(row[0]) - freed + added
+    if limits.session_bytes is not None and total > limits.session_bytes and commit.components:
         raise StorageFailed(
             f"the session would take {total} bytes, over its limit of {limits.session_bytes}; delete variables"
         )
-    if commit.names or commit.unsaved or commit.components:
-        _refuse_excess(db, session)
-    _touch_session(db, session, commit, total, now)
+    _refuse_excess(db, session, commit, most)
+    variables = sum(map(is_variable, (*commit.names, *commit.unsaved))) - sum(map(is_variable, gone))
+    _touch_session(db, session, commit, total, variables, now)
     return commit_id
 
 
@@ -99,8 +105,24 @@ def _refuse_contradictions(commit: Commit) -> None:
             raise StorageFailed("the kernel sent a commit with too few bytes; nothing of it is stored")
 
 
-def _refuse_excess(db: Database, session: int) -> None:
+def _refuse_excess(db: Database, session: int, commit: Commit, most: dict[int, Weight]) -> None:
     """A session without bytes can have any number of rows."""
+    known = most.get(session)
+    if known is not None:
+        texts = sum(map(len, (*commit.names, *commit.unsaved, *commit.summaries.values())))
+        texts += sum(map(len, itertools.chain.from_iterable(commit.unsaved.values())))
+        texts += sum(len(kind) for _, kind, _ in commit.names.values())
+        lists = 20 * sum(len(part.roots) + len(part.references) + len(part.segments) for part in commit.components)
+        rows = len(commit.names) + len(commit.unsaved) + len(commit.components)
+        known = most[session] = (known[0] + rows, known[1] + texts + lists)
+    if known is None or known[0] > MAX_LIVE_ROWS or known[1] > MAX_LIVE_TEXT:
+        rows, texts = most[session] = _weight(db, session)
+        if rows > MAX_LIVE_ROWS or texts > MAX_LIVE_TEXT:
+            raise StorageFailed(f"the session would have {rows} names and parts, too many; delete variables")
+
+
+def _weight(db: Database, session: int) -> Weight:
+    """How many live rows a session has, and how many characters are in them."""
     names, texts = db.execute(
         "SELECT COUNT(*), COALESCE(SUM(LENGTH(name) + LENGTH(type) + LENGTH(summary) + LENGTH(COALESCE(path, ''))"
         " + LENGTH(COALESCE(reason, ''))), 0) FROM names WHERE session = ? AND to_commit IS NULL",
@@ -111,8 +133,7 @@ def _refuse_excess(db: Database, session: int) -> None:
         " WHERE session = ? AND to_commit IS NULL",
         [session],
     ).fetchone()
-    if names + parts > MAX_LIVE_ROWS or texts + lists > MAX_LIVE_TEXT:
-        raise StorageFailed(f"the session would have {names} names in {parts} parts, too many; delete variables")
+    return names + parts, texts + lists
 
 
 _INSERT_NAME = (
@@ -121,10 +142,17 @@ _INSERT_NAME = (
 )
 
 
-def _close(db: Database, table: str, column: str, session: int, commit_id: int, values: Sequence[Any]) -> None:
-    statement = f"UPDATE {table} SET to_commit = ? WHERE session = ? AND {column} = ? AND to_commit IS NULL"
+def _close(
+    db: Database, table: str, column: str, wanted: str, session: int, commit_id: int, values: Sequence[Any]
+) -> list[Any]:
+    """End the present versions of these; returns what is wanted of each that there was."""
+    statement = (
+        f"UPDATE {table} SET to_commit = ? WHERE session = ? AND {column} = ? AND to_commit IS NULL RETURNING {wanted}"
+    )
+    found = []
     for value in values:
-        db.execute(statement, [commit_id, session, value])
+        found += [row[0] for row in db.execute(statement, [commit_id, session, value]).fetchall()]
+    return found
 
 
 def _check_size(part: NewComponent, limits: Limits) -> None:
@@ -195,23 +223,15 @@ def _insert_component(
     )  # fmt: skip
 
 
-def _live_bytes(db: Database, session: int) -> int:
-    row = db.execute(
-        "SELECT COALESCE(SUM(size_bytes), 0) FROM components WHERE session = ? AND to_commit IS NULL", [session]
-    ).fetchone()
-    return int(row[0])
-
-
-def _touch_session(db: Database, session: int, commit: Commit, size: int | None, now: str) -> None:
-    changes: dict[str, Any] = {"last_used_at": now, "state": "active"}
-    if commit.names or commit.unsaved or commit.deleted:
-        changes["variable_count"] = count_variables(db, session)
-    if size is not None:
-        changes["size_bytes"] = size
+def _touch_session(db: Database, session: int, commit: Commit, size: int, variables: int, now: str) -> None:
+    changes: dict[str, Any] = {"last_used_at": now, "state": "active", "size_bytes": size}
     if commit.outcome is not None:
         changes["execution_count"] = int(commit.outcome["execution_count"])
     columns = ", ".join(f"{column} = ?" for column in changes)
-    db.execute(f"UPDATE sessions SET {columns} WHERE id = ?", [*changes.values(), session])
+    db.execute(
+        f"UPDATE sessions SET {columns}, variable_count = variable_count + ? WHERE id = ?",
+        [*changes.values(), variables, session],
+    )
 
 
 def dump_restored(value: Restored | None) -> str | None:
@@ -235,6 +255,11 @@ def finish_row(
             json.dumps(asdict(commit.saved)), json.dumps(not_saved), dump_restored(restored), commit_id, execution,
         ],
     )  # fmt: skip
+
+
+def is_variable(name: str) -> bool:
+    """Whether a name is one that lists show."""
+    return name != "_" and not name.startswith("*")
 
 
 def count_variables(db: Database, session: int) -> int:

@@ -23,6 +23,7 @@ from kernelrepl.store.collecting import drop_superseded, sweep
 from kernelrepl.store.database import Database
 from kernelrepl.store.publish import (
     Staged,
+    Weight,
     chunked,
     count_variables,
     dump_restored,
@@ -64,6 +65,7 @@ class Store:
         self._staged: dict[int, Staged] = {}
         self._staged_bytes: dict[int, int] = {}
         self._garbage_bytes = 0
+        self._most: dict[int, Weight] = {}
 
     # Life
 
@@ -319,7 +321,7 @@ class Store:
         def job(db: Database) -> None:
             staged = self._pop_staged(session)
             with db.atomic():
-                commit_id = write_commit(db, session, execution, commit, staged, limits, now)
+                commit_id = write_commit(db, session, execution, commit, staged, limits, now, self._most)
                 if execution is not None and commit.outcome is not None:
                     finish_row(db, execution, commit_id, commit, restored, now)
             self._count_garbage(db, sum(len(part.data) for part in commit.components if part.data is not None))
@@ -348,7 +350,6 @@ class Store:
             await self.collect()
 
     async def collect(self) -> None:
-        """Remove superseded versions, and the chunks that only they used."""
         await self._writer.run(self._collect)
         await self._sweep()
 
