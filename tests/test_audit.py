@@ -73,6 +73,10 @@ k = Keeper(a)
         ("import numpy as np\na = np.zeros(3); v = a[1:]", "v[0] = 7", "a.tolist()", "[0.0, 7.0, 0.0]"),
         ("def deco(f):\n    def inner(): inner.n += 1\n    inner.n = 0\n    return inner\n@deco\ndef f(): pass", "f()",
          "f.n", "1"),
+        ("import numpy as np\na = np.zeros(2); it = a.flat", "it[0] = 7", "a.tolist()", "[7.0, 0.0]"),
+        ("a = bytearray(b'xy'); view = memoryview(a)", "view[0] = 65", "a", "bytearray(b'Ay')"),
+        ("a = [1]\nasync def f(x): x.append(2)\nc = f(a)", "await c", "a", "[1, 2]"),
+        ("a = []\ndef note(*_): a.append(1)\nget_ipython().events.register('pre_run_cell', note)", "1", "a", "[1]"),
     ],
 )  # fmt: skip
 async def test_a_change_by_way_of_other_names_is_in_the_commit_of_the_cell(

@@ -17,6 +17,10 @@ from kernelrepl.guest.words import names_everything, words_of
 
 ATOMS = (int, float, complex, bool, str, bytes, type(None))
 _MOST_OBJECTS = 2000
+_COLLECTED = 1 << 14
+"""Py_TPFLAGS_HAVE_GC: objects of the type tell the garbage collector what they hold."""
+_HOLD_NOTHING = frozenset({"builtins", "_thread", "_hashlib", "_blake2", "_io", "_socket", "_struct", "datetime"})
+"""Modules whose types that do not tell are known to hold no other objects."""
 
 
 def reach(value: Any, namespace: dict[str, Any]) -> tuple[frozenset[str], tuple[int, ...], bool]:
@@ -38,12 +42,22 @@ def reach(value: Any, namespace: dict[str, Any]) -> tuple[frozenset[str], tuple[
             elif isinstance(one, types.CodeType):
                 words.update(words_of(one))
             elif not isinstance(one, types.ModuleType) and one is not namespace:
+                if _keeps_silent(type(one)):
+                    return frozenset(words), (), True
                 found += gc.get_referents(one)
         level = [one for one in found if id(one) not in seen and not isinstance(one, ATOMS)]
         seen.update((id(one), one) for one in level)
         if len(seen) > _MOST_OBJECTS:
             return frozenset(words), (), True
     return frozenset(words), tuple(seen), False
+
+
+def _keeps_silent(kind: type) -> bool:
+    """Whether objects of a type may hold others and nobody can know: an iterator over an array is one."""
+    if kind.__flags__ & _COLLECTED or kind.__module__ in _HOLD_NOTHING:
+        return False
+    numpy = sys.modules.get("numpy")
+    return numpy is None or not issubclass(kind, (numpy.generic, numpy.dtype))
 
 
 class Reach:

@@ -57,6 +57,7 @@ class Saving:
         self.in_cell = False
         self._mentioned: set[str] = set()
         self._own_threads: int | None = None
+        self._own_hooks: int | None = None
         self._tasks_before: set[asyncio.Task[Any]] = set()
         self._left_running: set[asyncio.Task[Any]] = set()
         self._behind = False
@@ -68,6 +69,7 @@ class Saving:
         """Tell the keeper that this request runs from here on. Does not wait: what is sent survives our death."""
         self.in_cell = True
         self.audits.cancel()
+        self._is_hooked()
         if self._own_threads is None:
             self._own_threads = threading.active_count()  # before any user code: all of them are the kernel's
         self._tasks_before = asyncio.all_tasks()
@@ -84,7 +86,16 @@ class Saving:
         mentioned, self._mentioned = frozenset(self._mentioned), set()
         tasks = self._left_running | (asyncio.all_tasks() - self._tasks_before)
         self._left_running = {task for task in tasks if not task.done()}
-        return None if tasks or self._behind or self._has_threads() else mentioned
+        return None if tasks or self._behind or self._has_threads() or self._is_hooked() else mentioned
+
+    def _is_hooked(self) -> bool:
+        """Whether IPython calls code of the session around every cell."""
+        shell = self.shell
+        hooks = sum(map(len, shell.events.callbacks.values()))
+        hooks += len(shell.ast_transformers) + len(shell.input_transformers_post)
+        if self._own_hooks is None:
+            self._own_hooks = hooks
+        return hooks != self._own_hooks
 
     def _has_threads(self) -> bool:
         return self._own_threads is not None and threading.active_count() > self._own_threads
@@ -231,12 +242,18 @@ class Saving:
         self.in_cell = False
         words = self._since_last()
         harmless = words is not None and self.snapshot.is_harmless(words)
-        suspects = None if words is None else self.snapshot.suspects(words)
+        suspects = self._suspects(words)
         delta, failure = self._capture(suspects)
         saved = self._commit("execution", request, outcome, outputs, delta, failure)
         self.audits.after(suspects, harmless=harmless)
         self._audit_if_wanted()
         return saved
+
+    def _suspects(self, words: frozenset[str] | None) -> set[int] | None:
+        try:
+            return None if words is None else self.snapshot.suspects(words)
+        except Exception:  # noqa: BLE001 - what cannot be analysed may have changed anything
+            return None
 
     def commit_audit(self, roots: set[int], *, missed: bool) -> None:
         """Store what an audit has found. `missed`: nothing but a cell can have changed it."""

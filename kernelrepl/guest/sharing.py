@@ -28,8 +28,16 @@ _NEVER_ALIASED: tuple[type, ...] = (
     pickle.PickleBuffer, type(Ellipsis), type(NotImplemented),
 )  # fmt: skip
 """Types whose identity nobody can observe through a change: they never unite two components."""
-_OURS_ONLY = 4
-"""The references to an object that only its pickler knows: memo, copy of the memo, variable, argument."""
+
+
+def _count_ours() -> int:
+    """The references to an object that only its pickler knows, the way `shareable` counts them."""
+    memo = [object()]
+    copied = {0: (0, memo[0])}
+    return min(sys.getrefcount(value) for _, (_, value) in copied.items())
+
+
+_OURS_ONLY = _count_ours()
 
 
 def shareable(memo: dict[int, tuple[int, Any]], pickler: ComponentPickler) -> Iterator[Any]:
