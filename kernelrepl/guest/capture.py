@@ -31,9 +31,10 @@ References = Mapping[int, tuple[int, ...]]
 
 
 class Capture(Survey):
-    """One capture. `audit`: no code is known that could have changed anything."""
+    """One capture. `audit`: no code is known that could have changed anything. `harmless`: it bound names, no more."""
 
     audit = False
+    harmless = False
     refs: References = MappingProxyType({})
     _summaries_s = 0.0
 

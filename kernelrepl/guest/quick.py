@@ -37,7 +37,8 @@ def quick(capture: Capture) -> Delta | None:
         if capture.look(root).error is not None:
             return None
         _bind(capture, delta, name, root)
-    for name, value in capture.own.items():
+    own = {} if capture.harmless else capture.own
+    for name, value in own.items():
         known_root = snap.own_roots.get(name)
         if known_root is None or name not in state.names:
             return None

@@ -18,6 +18,7 @@ from kernelrepl.guest import wire
 from kernelrepl.guest.audit import Audits
 from kernelrepl.guest.chunks import Known, checksums, new_views
 from kernelrepl.guest.interrupts import Interrupts
+from kernelrepl.guest.options import Options
 from kernelrepl.guest.pickler import Surroundings
 from kernelrepl.guest.restore import MAGIC, Loader, Stored
 from kernelrepl.guest.snapshot import Snapshot
@@ -45,7 +46,7 @@ class Saving:
         self.main_module = main_module
         self.interrupts = interrupts
         self.durable = bool(start["durable"])
-        self.environment = Environment(start["workspace"])
+        self.environment = Environment(start["workspace"], Options(shell))
         limits = start["limits"]
         self.snapshot = Snapshot(
             Surroundings(shell.user_ns, main_module, shell),
@@ -191,7 +192,7 @@ class Saving:
         for part in loaded:
             snap.chunks.add(part.key, checksums(part.segments), part.size_bytes)
         stored = [part.roots for part in loaded]
-        snap.rebase(names, stored, self.environment.own_values())
+        snap.rebase(names, stored, self.environment.own_values)
         restored = sorted(name for name in names if not name.startswith("*") and name != "_")
         return {"restored": restored, "not_restored": not_restored}
 
@@ -243,7 +244,7 @@ class Saving:
         words = self._since_last()
         harmless = words is not None and self.snapshot.is_harmless(words)
         suspects = self._suspects(words)
-        delta, failure = self._capture(suspects)
+        delta, failure = self._capture(suspects, harmless=harmless)
         saved = self._commit("execution", request, outcome, outputs, delta, failure)
         self.audits.after(suspects, harmless=harmless)
         self._audit_if_wanted()
@@ -263,11 +264,11 @@ class Saving:
         found = [*delta.created, *delta.changed, *delta.deleted] if missed else []
         self._commit("audit", "", None, [], delta, failure, missed=len(found))
 
-    def _capture(self, suspects: set[int] | None, *, audit: bool = False) -> tuple[Delta, str | None]:
+    def _capture(self, suspects: set[int] | None, **kind: bool) -> tuple[Delta, str | None]:
         if not self.durable:
             return Delta(), None
         try:
-            return self.snapshot.capture(self.environment.own_values(), suspects, audit=audit), None
+            return self.snapshot.capture(self.environment.own_values, suspects, **kind), None
         except BaseException as error:  # noqa: BLE001 - a reply that tells is better than no reply
             return Delta(), f"internal error while saving: {type(error).__name__}: {error}"[:500]
 

@@ -10,7 +10,7 @@ import gc
 import re
 import sys
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -152,7 +152,7 @@ class Snapshot:
         if type(value) in ATOMS or root in self.unstable or root not in self.state.looks:
             return False
         with self._apart():
-            survey = Survey(self, {}, {root})
+            survey = Survey(self, dict, {root})
             survey.exact = True
             survey.visit(root, value)
             return survey.is_changed(root)
@@ -180,18 +180,25 @@ class Snapshot:
             if main is not None:
                 sys.modules["__main__"] = main
 
-    def capture(self, own: dict[str, Any], suspects: set[int] | None = None, *, audit: bool = False) -> Delta:
+    def capture(
+        self,
+        own: Callable[[], dict[str, Any]],
+        suspects: set[int] | None = None,
+        *,
+        audit: bool = False,
+        harmless: bool = False,
+    ) -> Delta:
         """Compare the namespace with what is committed.
 
         own: the session's own values (working directory, random state …) under names that no variable can
-        have. suspects: the roots that may have changed; None looks at all. audit: no code ran. Nothing is
-        remembered until `accept` gets the delta back.
+        have. suspects: the roots that may have changed; None looks at all. audit: no code ran. harmless: code
+        ran that can only have bound names. Nothing is remembered until `accept` gets the delta back.
         """
         self.release()
         self.around = self.around.renewed()
         with self._apart():
             capture = Capture(self, own, suspects)
-            capture.audit = audit
+            capture.audit, capture.harmless = audit, harmless
             if suspects is None:
                 return capture.whole()
             capture.visit_suspects()
@@ -241,7 +248,9 @@ class Snapshot:
             del state.live[root], state.looks[root], self.part_of[root]
             self._ids.pop(id(state.objects.pop(root)), None)
 
-    def rebase(self, names: dict[str, Name], stored: Iterable[tuple[int, ...]], own: dict[str, Any]) -> None:
+    def rebase(
+        self, names: dict[str, Name], stored: Iterable[tuple[int, ...]], own: Callable[[], dict[str, Any]]
+    ) -> None:
         """After a load: fingerprint what is here, so that only real changes count from now on.
 
         stored: the roots of each component that was loaded. A component that falls into other parts than it

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kernelrepl.guest.options import Options
+
 ENVIRONMENT = "*environment"
 RANDOM = "*random"
 NUMPY_RANDOM = "*numpy.random"
@@ -21,7 +23,8 @@ _NOT_KEPT = frozenset({"PWD", "OLDPWD", "SHLVL", "COLUMNS", "LINES", "MPLBACKEND
 class Environment:
     """Compares with what the kernel started with: only the difference belongs to the session."""
 
-    def __init__(self, workspace: str) -> None:
+    def __init__(self, workspace: str, options: Options) -> None:
+        self._options = options
         self._workspace = Path(workspace)
         self._path = list(sys.path)
         self._variables = dict(os.environ)
@@ -30,6 +33,7 @@ class Environment:
         values: dict[str, Any] = {
             ENVIRONMENT: {"cwd": self._cwd(), "path": self._path_now(), "variables": self._variables_now()},
             RANDOM: random.getstate(),
+            **self._options.own_values(),
         }
         mtrand = sys.modules.get("numpy.random")
         if mtrand is not None and hasattr(mtrand, "get_state"):
@@ -60,7 +64,7 @@ class Environment:
                 numpy_random.set_state(values[NUMPY_RANDOM])
             except Exception as error:  # noqa: BLE001 - numpy may be gone or of another version
                 failed.append(("the random state of numpy", str(error)))
-        return failed
+        return failed + self._options.apply(values)
 
     def _cwd(self) -> str:
         try:

@@ -7,8 +7,9 @@ kernel, main thread only.
 
 from __future__ import annotations
 
+import functools
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import xxhash
@@ -56,9 +57,9 @@ class Survey:
     suspects: the roots that may have changed since the last survey; None for all of them.
     """
 
-    def __init__(self, snapshot: Captured, own: dict[str, Any], suspects: set[int] | None) -> None:
+    def __init__(self, snapshot: Captured, own: Callable[[], dict[str, Any]], suspects: set[int] | None) -> None:
         self.snapshot = snapshot
-        self.own = own
+        self._own = own
         self.suspects = suspects
         self.fresh: dict[int, Look] = {}
         """Looks of this pass."""
@@ -67,6 +68,11 @@ class Survey:
         self.kept: list[Any] = []
         self.exact = False
         """Whether nothing is taken over of the last look at a long container."""
+
+    @functools.cached_property
+    def own(self) -> dict[str, Any]:
+        """The session's own values, by names that no variable can have."""
+        return self._own()
 
     def look(self, root: int) -> Look:
         """The latest look at a root."""
