@@ -1,0 +1,1 @@
+"""What `tests.benchmarks.checkpoint` is made of."""
