@@ -34,6 +34,8 @@ class N(C):
     def __reduce__(self): return noisy, (type(self), os.urandom(4)), vars(self)
 def noisy(kind, noise): return kind.__new__(kind)
 a, b = [1], {'k': []}
+def h(): a.append(len(a))
+e = {'k': lambda: b['k'].append(1)}
 """
 LIBRARIES = ("", "", "import numpy as np", "import numpy as np", "import numpy as np, pandas as pd")
 
@@ -184,16 +186,9 @@ del {o}.own
 {m}['o'][0].append({n})
 """
 CALL = r"""
-{f}()
-{f}()
-{x} = {f}()
 {j}({y})
-{j}({n})
 {x} = {j}({y})
-{d}['k']()
-{l}[0]()
 {l}[-1]({n})
-next({i})
 {x} = next({i}, None)
 {l}.extend(itertools.islice({i}, 2))
 def {x}(): {l}.append({n})\n{x}()
@@ -215,6 +210,21 @@ def deco(fn):\n    calls = []\n    @functools.wraps(fn)\n    def inner(*args):\n
 {x} = functools.partial({f})
 {x} = C.bump
 """  # noqa: E501 - one statement a line
+ACT = r"""
+{f}()
+{f}()
+{f}()
+{x} = {f}()
+{j}({n})
+{d}['k']()
+{l}[0]()
+{l}[0].bump()
+{o}.bump()
+{c}.bump()
+{x} = {c}()
+next({i})
+"""
+"""What may change values without naming them. Some cells are only that."""
 ODD = r"""
 eval('{l}.append({n})')
 exec('{l}.append({n})')
@@ -265,9 +275,10 @@ class {x}:\n    def __del__(self): {l}.append({n})\n{x} = {x}()
 WITH_OPEN = os.environ.get("KERNELREPL_OPEN") == "1"
 KINDS = tuple(
     [line.replace(r"\n", "\n") for line in lines.strip().splitlines()]
-    for lines in (MAKE, ALIAS, MUTATE, CALL, ODD, OPEN)
+    for lines in (MAKE, ALIAS, MUTATE, CALL, ACT, ODD, OPEN)
 )
-WEIGHTS = tuple(itertools.chain(*map(itertools.repeat, KINDS, (3, 5, 5, 4, 3, 3 * WITH_OPEN))))
+WEIGHTS = tuple(itertools.chain(*map(itertools.repeat, KINDS, (3, 5, 5, 4, 2, 3, 3 * WITH_OPEN))))
+ACTS = KINDS[4]
 
 Choose = Callable[[Sequence[Any]], Any]
 
@@ -279,8 +290,9 @@ def program(choose: Choose, most_cells: int = 12) -> list[str]:
     reference.run(cells[0])
     for _ in range(choose(range(3, most_cells + 1))):
         statements = []
-        for _ in range(choose(range(1, 5))):
-            statements.append(statement(choose, reference.space))
+        acts = choose(range(3)) == 0
+        for _ in range(1 if acts else choose(range(1, 5))):
+            statements.append(statement(choose, reference.space, ACTS if acts else choose(WEIGHTS)))
             if reference.run(statements[-1]):
                 statements.append("v = 'never'")
                 break
@@ -288,7 +300,7 @@ def program(choose: Choose, most_cells: int = 12) -> list[str]:
     return cells
 
 
-def statement(choose: Choose, space: Mapping[str, Any]) -> str:
+def statement(choose: Choose, space: Mapping[str, Any], texts: Sequence[str]) -> str:
     """One statement for which there is a value of every kind that it names."""
     fits = {kind: [] for kind in "ldtsocrmfjiuy"}  # type: dict[str, list[str]]
     for name in (*POOL, *"CDLN"):
@@ -298,7 +310,7 @@ def statement(choose: Choose, space: Mapping[str, Any]) -> str:
     fits |= {"q": fits["l"], "z": fits["y"], "p": fits["r"], "x": list(POOL), "w": list(POOL), "n": list("34567")}
     usable = [
         text
-        for text in choose(WEIGHTS)
+        for text in texts
         if all(fits[hole] for hole in holes(text))
         and all(f"{lib}." not in text or lib in space for lib in ("np", "pd"))
     ]

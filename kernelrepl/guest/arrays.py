@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 OUT_OF_BAND_BYTES = 64 << 10
 """Arrays from this size on leave the stream: they are hashed and stored without a copy."""
+_OF_EXTENSIONS = ("_memoryviewslice", "memoryview_cwrapper")
+"""How compiled extensions look at memory of their own: no code of a session gets hold of it but through the array."""
 _HOOKS = ("__reduce__", "__reduce_ex__", "__setstate__")
 """A class that has its own of these knows better how it is saved."""
 
@@ -160,6 +162,8 @@ def _memory_order(array: Any) -> tuple[int, ...] | None:
 
 
 def _is_writeable_memory(source: Any) -> bool:
+    if type(source).__name__ in _OF_EXTENSIONS:
+        return False
     try:
         with memoryview(source) as view:
             return not view.readonly and view.contiguous

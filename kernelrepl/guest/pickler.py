@@ -24,7 +24,7 @@ from typing import Any, cast
 import cloudpickle
 from cloudpickle.cloudpickle import _should_pickle_by_reference
 
-from kernelrepl.guest import classes, functions, instances, landmarks, recipes
+from kernelrepl.guest import classes, functions, instances, landmarks, library, recipes
 from kernelrepl.guest.arrays import ArraySupport
 from kernelrepl.guest.chunks import checksums
 from kernelrepl.guest.depth import deeper, is_too_deep
@@ -110,7 +110,7 @@ class Surroundings:
             return ComponentPickler.reduce_class
         if kind in _REDUCERS:
             return _REDUCERS[kind]
-        if (reduce := self.arrays.reducer(kind)) is not None:
+        if (reduce := self.arrays.reducer(kind) or library.reducer(kind)) is not None:
             return cast(Reducer, reduce)
         if kind is type(self.shell):
             return _reduce_shell

@@ -158,6 +158,17 @@ def segments(kind: type, first: int, count: int) -> Any:
     return whole
 
 
+def made(kind: type) -> Any:
+    """An object without a state of its own."""
+    return kind()
+
+
+def sentinels(obj: Any, state: dict[str, Any]) -> None:
+    """Attributes of a part of an argument parser, which knows one text by its identity."""
+    suppress = importlib.import_module("argparse").SUPPRESS
+    obj.__dict__.update({key: suppress if value == suppress else value for key, value in state.items()})
+
+
 # Functions whose globals are not the namespace
 
 

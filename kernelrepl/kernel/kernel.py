@@ -119,6 +119,8 @@ class Kernel:
         try:
             self.process.adopt(header["pid"])
         except OSError as error:
+            with contextlib.suppress(wire.WireError):  # it may have said why before it ended
+                _raise_refusal((await self._channel.recv())[0])
             raise wire.ChannelClosed(f"the kernel ended before it was confined: {error.strerror}") from error
 
     async def _introduce(self, manifest: Manifest, limits: Limits, durable: bool, key: str) -> None:
