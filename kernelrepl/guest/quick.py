@@ -34,7 +34,9 @@ def quick(capture: Capture) -> Delta | None:
         root = snap.identify(value)
         left.discard(root)
         capture.visit(root, value)
-        if capture.look(root).error is not None:
+        look = capture.look(root)
+        most = snap.limits.variable_bytes
+        if look.error is not None or (most is not None and look.size_bytes > most):
             return None
         _bind(capture, delta, name, root)
     own = {} if capture.harmless else capture.own
