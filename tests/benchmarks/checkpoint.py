@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import statistics
 import sys
 import time
@@ -109,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.quick:
         scale = QUICK_SCALE
         options = replace(options, repeats=chosen.repeats or 3, restores=1, budget_s=1, mixed_budget_s=2)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that whoever ends this leaves no keeper and no files
     directory = chosen.directory.absolute()
     before = machine()
     disk = measure_disk(directory, DISK_TIMES)
@@ -127,13 +129,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         states.append(report.as_json(state, sides, load()))
         for side in sides.values():
             found |= side.versions
+        if chosen.json is not None:  # after each state, so that a run that is ended has left what it measured
+            content = {
+                "machine": before, "versions": versions(found), "disk": disk.as_json(), "quick": chosen.quick,
+                "states": states,
+            }  # fmt: skip
+            chosen.json.write_text(json.dumps(content, indent=2))
     print(f"\n{versions(found)}; load at the end {load()}")
-    if chosen.json is not None:
-        content = {
-            "machine": before, "versions": versions(found), "disk": disk.as_json(), "quick": chosen.quick,
-            "states": states,
-        }  # fmt: skip
-        chosen.json.write_text(json.dumps(content, indent=2))
     return 0
 
 
