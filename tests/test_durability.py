@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from pathlib import Path
 
+import psutil
 import pytest
 
 from kernelrepl.confinement import Grants
@@ -189,3 +190,18 @@ async def test_what_did_not_change_is_not_stored_again_after_a_restore(sessions:
     after = await sessions.rows("SELECT id FROM components WHERE to_commit IS NULL")
     assert execution.saved.changed == ("n",)
     assert len(set(after) - set(before)) == 1
+
+
+async def test_a_kernel_that_has_ended_leaves_no_socket_open(sessions: Sessions) -> None:
+    """After some hundred kernels the keeper would have none left, and wait for ever."""
+    keeper = psutil.Process()
+
+    async def start_and_end(times: int) -> int:
+        for _ in range(times):
+            await sessions.run("1")
+            await sessions.kill()
+        await sessions.run("1")
+        return int(keeper.num_fds())
+
+    before = await start_and_end(2)
+    assert await start_and_end(6) <= before + 1  # a timer or a log may be open at the moment

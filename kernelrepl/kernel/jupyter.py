@@ -71,6 +71,7 @@ class JupyterClient:
         self._shell = self._connect(context, zmq.DEALER, directory / "s-1")
         self._iopub = self._connect(context, zmq.SUB, directory / "s-2")
         self._iopub.setsockopt(zmq.SUBSCRIBE, b"")
+        self._monitors: list[zmq.asyncio.Socket] = []
         self._pumps = [
             asyncio.create_task(self._pump(self._shell, self._replied, self._take_reply)),
             asyncio.create_task(self._pump(self._iopub, self._published, self._take_output)),
@@ -139,6 +140,7 @@ class JupyterClient:
     async def _watch_shell(self) -> None:
         """A reply of over MAX_FRAME_BYTES never comes: nothing but the end of the kernel ends its execution."""
         monitor = self._shell.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._monitors.append(monitor)
         await monitor.recv_multipart()
         await asyncio.sleep(_LOST_REPLY_S)
         if self._replies:
@@ -147,6 +149,7 @@ class JupyterClient:
     async def _watch_iopub(self, address: str) -> None:
         """An output of over MAX_FRAME_BYTES is left out, and those after it are not."""
         monitor = self._iopub.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self._monitors.append(monitor)
         lost = False
         while True:
             event = (await monitor.recv_multipart())[0]
@@ -194,5 +197,7 @@ class JupyterClient:
         for socket in (self._shell, self._iopub):
             socket.disable_monitor()
             socket.close()
+        for monitor in self._monitors:
+            monitor.close(0)  # disabling leaves it open
         for reply in self._replies.values():
             reply.cancel()
