@@ -77,6 +77,25 @@ k = Keeper(a)
         ("a = bytearray(b'xy'); view = memoryview(a)", "view[0] = 65", "a", "bytearray(b'Ay')"),
         ("a = [1]\nasync def f(x): x.append(2)\nc = f(a)", "await c", "a", "[1, 2]"),
         ("a = []\ndef note(*_): a.append(1)\nget_ipython().events.register('pre_run_cell', note)", "1", "a", "[1]"),
+        ("import functools\na = [1]\nf = functools.partial(eval, 'a.append(2)', None)", "f()", "a", "[1, 2]"),
+        ("a = [1]; m = map(eval, ['a.append(2)'])", "next(m)", "a", "[1, 2]"),
+        ("a = [1]; d = {'f': eval, 't': 'a.append(2)'}", "d['f'](d['t'])", "a", "[1, 2]"),
+        ("import operator\na = [1]; operator.box = a", "import operator\noperator.box.append(2)", "a", "[1, 2]"),
+        ("import math\na = [1]\ndef f(): a.append(2)\nmath.hook = f", "import math\nmath.hook()", "a", "[1, 2]"),
+        ("import math\na = [1]\ndef f(): a.append(2)\nsetattr(math, 'hook', f)", "import math\nmath.hook()", "a",
+         "[1, 2]"),
+        ("import builtins\na = [1]\ndef p(*_): a.append(2)\nbuiltins.print = p", "print(3)", "a", "[1, 2]"),
+        ("import warnings\na = [1]\ndef f(*_, **__): a.append(2)\nwarnings.showwarning = f", "warnings.warn('x')", "a",
+         "[1, 2]"),
+        ("import codecs\na = [1]\ndef f(error): a.append(2); return '', error.end\ncodecs.register_error('mine', f)",
+         "b'\\xff'.decode('utf8', 'mine')", "a", "[1, 2]"),
+        ("import weakref\nclass C: pass\na = [1]; x = C(); weakref.finalize(x, a.append, 2)", "del x", "a", "[1, 2]"),
+        ("import signal, os\na = [1]\nsignal.signal(signal.SIGUSR1, lambda *_: a.append(2))",
+         "import os\nos.kill(os.getpid(), 10)", "a", "[1, 2]"),
+        ("import gc\na = []\ngc.callbacks.append(lambda *_: a or a.append(1))", "import gc\ngc.collect()", "a", "[1]"),
+        ("a = [1]\nget_ipython().set_custom_exc((KeyError,), lambda *_, **__: a.append(2))", "{}[1]", "a", "[1, 2]"),
+        ("import threading, time\na = [1]\ndef f(): time.sleep(0.5); a.append(2)\nthreading.Thread(target=f).start()",
+         "import time\ntime.sleep(1)", "a", "[1, 2]"),
     ],
 )  # fmt: skip
 async def test_a_change_by_way_of_other_names_is_in_the_commit_of_the_cell(
@@ -87,7 +106,7 @@ async def test_a_change_by_way_of_other_names_is_in_the_commit_of_the_cell(
     execution = await sessions.run(before)
     assert execution.status == "ok", execution.output.error
     execution = await sessions.run(code)
-    assert execution.status == "ok", execution.output.error
+    assert execution.status == ("error" if "custom_exc" in before else "ok"), execution.output.error
     await sessions.kill()
     assert await sessions.value(expression) == expected
     assert await missed(sessions) == 0
@@ -129,3 +148,26 @@ async def test_a_session_is_audited_before_it_is_put_to_sleep(sessions: Sessions
     await sessions.manager._sessions["s"].hibernate()
     assert await sessions.value("a") == "[0]"
     assert await missed(sessions) == 1
+
+
+async def test_binding_a_name_to_a_value_of_another_is_told_as_a_change(sessions: Sessions) -> None:
+    """The value is saved already, the name is not."""
+    await sessions.run("a, b = [1], [2]")
+    execution = await sessions.run("b = a")
+    assert execution.saved.changed == ("b",)
+    await sessions.run("c = open('f', 'w')")
+    execution = await sessions.run("c = a")
+    assert [*execution.saved.created, *execution.saved.changed] == ["c"]
+
+
+async def test_an_audit_that_a_cell_breaks_off_begins_again(sessions: Sessions) -> None:
+    """What it had found by then is not forgotten."""
+    await sessions.run(HIDDEN)
+    await sessions.run("big = {n: [n] for n in range(300_000)}")
+    await sessions.run("k.poke()")
+    for _ in range(5):
+        await asyncio.sleep(0.27)  # about when an audit begins
+        await sessions.run("1")
+    await until_audited(sessions, 1)
+    await sessions.kill()
+    assert await sessions.value("a") == "[0]"

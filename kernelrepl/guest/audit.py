@@ -26,6 +26,8 @@ class Audited(Protocol):
 
     snapshot: Snapshot
     in_cell: bool
+    behind: bool
+    """The last commit failed: there are changes that the store has not."""
 
     def stirs(self) -> bool: ...
 
@@ -49,11 +51,12 @@ class Audits:
     def after(self, suspects: set[int] | None, *, harmless: bool) -> None:
         """Code ran and `suspects` have been looked at, or all of them. Harmless code can have changed nothing else."""
         stirs = self._saving.stirs()
+        self._left |= self._found  # an audit was broken off
         if suspects is None:
             self._left.clear()
         elif not harmless:
             self._left = set(self._saving.snapshot.part_of) - suspects
-        self._begin(excused=stirs, due=stirs or bool(self._left), delay=QUIET_S)
+        self._begin(excused=stirs, due=stirs or bool(self._left) or self._saving.behind, delay=QUIET_S)
 
     def disturb(self) -> None:
         """Something other than a cell ran code: look at all of it."""

@@ -270,7 +270,8 @@ class Capture(Survey):
             same_roots = known_part is not None and known_part.roots == part.roots
             if known_part is not None and same_roots and self._is_same(known_part, part):
                 live[key] = known_part
-                steady.update(part.roots)
+                if part is not known_part:
+                    steady.update(part.roots)  # it only looks different
             elif known_part is None or not same_roots or known_part.fingerprint != part.fingerprint:
                 delta.components.append(self.with_stream(part))
         delta.changed = [name for name in delta.changed if names[name] not in steady]

@@ -29,7 +29,7 @@ from kernelrepl.guest.arrays import ArraySupport
 from kernelrepl.guest.chunks import checksums
 from kernelrepl.guest.depth import deeper, is_too_deep
 from kernelrepl.guest.sharing import shareable
-from kernelrepl.guest.words import words_of
+from kernelrepl.guest.words import EVERYTHING, words_of
 
 PICKLE_PROTOCOL = 5
 _HEAP_TYPE = 1 << 9
@@ -227,9 +227,15 @@ class ComponentPickler(cloudpickle.Pickler):
             self.inline_functions.add(id(obj))
             return functions.reduce_own(obj)
         if _should_pickle_by_reference(obj):
-            return NotImplemented
+            return self.note_name(obj)
         self.inline_functions.add(id(obj))
         return functions.reduce_foreign(obj)
+
+    def note_name(self, obj: Any) -> Any:
+        """A function that is saved by its name; there are some by which anything can be reached."""
+        if obj.__name__ in EVERYTHING:
+            self.words.add(obj.__name__)
+        return NotImplemented
 
     def reduce_class(self, obj: type) -> Any:
         if not self.around.is_own_class(obj):
@@ -312,6 +318,7 @@ _REDUCERS: dict[type, Reducer] = {
     **instances.REDUCERS,
     types.FunctionType: ComponentPickler.reduce_function,
     types.CodeType: ComponentPickler.reduce_code,
+    types.BuiltinFunctionType: ComponentPickler.note_name,
     types.CellType: lambda pickler, obj: functions.reduce_cell(obj),
     functions.LRU_CACHE: lambda pickler, obj: functions.reduce_lru_cache(obj),
     functools.cached_property: lambda pickler, obj: functions.reduce_cached_property(obj),

@@ -50,7 +50,7 @@ def quick(capture: Capture) -> Delta | None:
             _bind(capture, delta, name, known_root)
     limit = snap.limits.session_bytes
     if left:
-        here = set(map(id, snap.around.namespace.values()))
+        here = set(map(id, list(snap.around.namespace.values())))
         delta.closed = sorted(root for root in left if id(state.objects[root]) not in here)
     delta.deleted = sorted(name for name in gone if name in state.names)
     if limit is not None:

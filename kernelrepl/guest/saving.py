@@ -17,6 +17,7 @@ from typing import Any
 from kernelrepl.guest import wire
 from kernelrepl.guest.audit import Audits
 from kernelrepl.guest.chunks import Known, checksums, new_views
+from kernelrepl.guest.hooks import Hooks
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.options import Options
 from kernelrepl.guest.pickler import Surroundings
@@ -24,7 +25,7 @@ from kernelrepl.guest.restore import MAGIC, Loader, Stored
 from kernelrepl.guest.snapshot import Snapshot
 from kernelrepl.guest.state import Delta, Limits, Name
 from kernelrepl.guest.surroundings import ENVIRONMENT, Environment
-from kernelrepl.guest.words import words_of
+from kernelrepl.guest.words import stores_attributes, words_of
 
 INLINE_BYTES = 1 << 20
 """Components up to this size travel in the commit frame itself."""
@@ -57,11 +58,13 @@ class Saving:
         self.stories: dict[str, str] = {}
         self.in_cell = False
         self._mentioned: set[str] = set()
+        self._stores = False
         self._own_threads: int | None = None
-        self._own_hooks: int | None = None
+        self._hooks = Hooks(shell, self.snapshot.is_own)
+        self._had_threads = False
         self._tasks_before: set[asyncio.Task[Any]] = set()
         self._left_running: set[asyncio.Task[Any]] = set()
-        self._behind = False
+        self.behind = False
         self._commits = 0
         self._audit_wanted = False
         self.audits = Audits(self, lambda: self.channel.send({"type": "audited"}))
@@ -70,9 +73,10 @@ class Saving:
         """Tell the keeper that this request runs from here on. Does not wait: what is sent survives our death."""
         self.in_cell = True
         self.audits.cancel()
-        self._is_hooked()
+        self._hooks.begin()
         if self._own_threads is None:
             self._own_threads = threading.active_count()  # before any user code: all of them are the kernel's
+        self._had_threads = self._has_threads()
         self._tasks_before = asyncio.all_tasks()
         self.snapshot.begin()
         self.channel.send({"type": "begin", "request": request})
@@ -80,23 +84,18 @@ class Saving:
     def mention(self, code: types.CodeType) -> None:
         """Note the names in code that is about to run."""
         self._mentioned.update(words_of(code))
+        self._stores = self._stores or stores_attributes(code)
         self.snapshot.around.imported.update(name for name in _names(code) if "." in name)
 
     def _since_last(self) -> frozenset[str] | None:
         """The names through which state may have changed; None if it may have changed by other ways."""
         mentioned, self._mentioned = frozenset(self._mentioned), set()
+        stores, self._stores = self._stores, False
+        self._hooks.note(mentioned, stores)
         tasks = self._left_running | (asyncio.all_tasks() - self._tasks_before)
         self._left_running = {task for task in tasks if not task.done()}
-        return None if tasks or self._behind or self._has_threads() or self._is_hooked() else mentioned
-
-    def _is_hooked(self) -> bool:
-        """Whether IPython calls code of the session around every cell."""
-        shell = self.shell
-        hooks = sum(map(len, shell.events.callbacks.values()))
-        hooks += len(shell.ast_transformers) + len(shell.input_transformers_post)
-        if self._own_hooks is None:
-            self._own_hooks = hooks
-        return hooks != self._own_hooks
+        threads = self._had_threads or self._has_threads()
+        return None if tasks or threads or self.behind or self._hooks.active() else mentioned
 
     def _has_threads(self) -> bool:
         return self._own_threads is not None and threading.active_count() > self._own_threads
@@ -258,10 +257,12 @@ class Saving:
 
     def commit_audit(self, roots: set[int], *, missed: bool) -> None:
         """Store what an audit has found. `missed`: nothing but a cell can have changed it."""
-        delta, failure = self._capture(self.snapshot.tied(roots), audit=True)
+        behind = self.behind  # what the last commit could not store, comes with this one
+        delta, failure = self._capture(None if behind else self.snapshot.tied(roots), audit=not behind)
         if delta.empty and failure is None:
+            self.behind = False
             return
-        found = [*delta.created, *delta.changed, *delta.deleted] if missed else []
+        found = [*delta.created, *delta.changed, *delta.deleted] if missed and not behind else []
         self._commit("audit", "", None, [], delta, failure, missed=len(found))
 
     def _capture(self, suspects: set[int] | None, **kind: bool) -> tuple[Delta, str | None]:
@@ -290,15 +291,14 @@ class Saving:
             for name, entry in delta.unsaved.items()
             if name != "_"
         ]
-        self._behind = answer["type"] != "committed" or failure is not None
+        self.behind = answer["type"] != "committed" or failure is not None
         if answer["type"] != "committed":
             self.snapshot.chunks = Known()  # whatever the store has not, comes with the next commit
-            return {"committed": False, "saved": {"created": [], "changed": [], "deleted": []}, "not_saved": not_saved}
+            return {"committed": False, "saved": Delta().saved, "not_saved": not_saved}
         if self.durable and failure is None:
             self.snapshot.accept(delta)
             self.stories = {name: story for name, story in self.stories.items() if self._is_lost(name)}
-        saved = {"created": delta.created, "changed": delta.changed, "deleted": delta.deleted}
-        return {"committed": True, "saved": saved, "not_saved": not_saved}
+        return {"committed": True, "saved": delta.saved, "not_saved": not_saved}
 
     def _answer(self) -> dict[str, Any]:
         while True:
@@ -357,7 +357,7 @@ class Saving:
                 "magic": MAGIC,
                 "failure": failure,
                 "missed": missed,
-                "saved": {"created": delta.created, "changed": delta.changed, "deleted": delta.deleted},
+                "saved": delta.saved,
             },
             inline,
         )

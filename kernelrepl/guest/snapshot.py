@@ -119,10 +119,20 @@ class Snapshot:
             self._open = ()
         return reach.roots()
 
+    def is_own(self, value: Any) -> bool:
+        """Whether it is of the session: a function or class of it, an instance of one, or a value it has saved."""
+        if isinstance(value, types.FunctionType):
+            return self.around.is_own_function(value)
+        kind = value if isinstance(value, type) else type(value)
+        if kind.__module__ == "__main__" and self.around.is_own_class(kind):
+            return True
+        root = self._ids.get(id(value), self.holders.get(id(value)))
+        return root is not None and not isinstance(value, (*ATOMS, types.ModuleType))
+
     def changes(self) -> tuple[dict[str, Any], list[str]]:
         """The user's names that are bound to other values than at the last commit, and those that are gone."""
         namespace, bound = self.around.namespace, self.bound
-        candidates = [name for name, value in namespace.items() if bound.get(name, _NOTHING) is not value]
+        candidates = [name for name, value in list(namespace.items()) if bound.get(name, _NOTHING) is not value]
         new = self.user_names(candidates)
         gone = [name for name in bound if name not in namespace]
         return new, gone + [name for name in candidates if name in bound and name not in new]
@@ -137,7 +147,7 @@ class Snapshot:
             root = self._ids.get(id(value))
             if root is None or type(value) in ATOMS or root in self.pinned or self.around.is_entity(value):
                 continue
-            if not any(other is value for other in self.around.namespace.values()):
+            if not any(other is value for other in list(self.around.namespace.values())):
                 del self._ids[id(value)]
                 self.state.objects.pop(root, None)
 

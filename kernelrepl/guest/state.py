@@ -110,6 +110,11 @@ class Delta:
     looks: dict[int, Look] = field(default_factory=dict)
 
     @property
+    def saved(self) -> dict[str, list[str]]:
+        """Names, as a reply tells them."""
+        return {"created": self.created, "changed": self.changed, "deleted": self.deleted}
+
+    @property
     def empty(self) -> bool:
         return not (self.names or self.unsaved or self.deleted or self.components or self.closed)
 

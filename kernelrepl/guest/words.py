@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import re
 import types
 from collections.abc import Iterable, Iterator
@@ -42,6 +43,13 @@ def words_of(code: types.CodeType) -> Iterator[str]:
                 yield "globals"
         elif isinstance(constant, tuple | frozenset):
             work.extend(constant)
+
+
+def stores_attributes(code: types.CodeType) -> bool:
+    """Whether code, or code in it, assigns to attributes or deletes them."""
+    if any(step.opname in ("STORE_ATTR", "DELETE_ATTR") for step in dis.get_instructions(code)):
+        return True
+    return any(isinstance(constant, types.CodeType) and stores_attributes(constant) for constant in code.co_consts)
 
 
 def names_everything(words: Iterable[str]) -> bool:

@@ -1,0 +1,85 @@
+"""Whether code of the session is called, or values of it are reached, by way of what it never names.
+
+Signal handlers, finalizers, callbacks of IPython and of the collector, functions put in the place of a library's,
+values kept as attributes of a module. While there is one of them, every cell may have changed anything. Runs in the
+kernel.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+import types
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+_STORES = frozenset({"setattr", "__setattr__", "__dict__", "patch", "register", "register_error", "modules", "reload"})
+"""Words by which code puts something onto a module without assigning to an attribute."""
+
+
+class Hooks:
+    """Compares with what there was before the session's first code."""
+
+    def __init__(self, shell: Any, is_own: Callable[[Any], bool]) -> None:
+        """is_own: whether an object is one of the session's functions, classes or values."""
+        self._shell = shell
+        self._is_own = is_own
+        self._given: tuple[Any, ...] | None = None
+        self._marked: set[str] = set()
+        """Modules onto which code of the session has put something of its own."""
+        self._fresh: set[str] = set()
+        """Those of the cell that has just run: its values are known to `is_own` only when they are saved."""
+        self._registered = False
+
+    def begin(self) -> None:
+        """Before code runs."""
+        if self._given is None:
+            self._given = self._counted()
+
+    def note(self, words: Iterable[str], stores: bool) -> None:
+        """Code with these words ran; stores: it assigned to attributes."""
+        known = set(words)
+        if "register_error" in known:
+            self._registered = True  # no table of these can be asked for
+        if stores or known & _STORES:
+            named = [self._module(word) for word in known]
+            self._fresh.update(name for name in named if name is not None)
+
+    def active(self) -> bool:
+        """Whether there is any now."""
+        self._marked = {name for name in self._marked if self._holds_own(name)} | self._fresh
+        self._fresh = set()
+        return bool(
+            self._registered
+            or self._marked
+            or self._counted() != self._given
+            or any(self._is_own(entry) for entry in _finalizers())
+        )
+
+    def _module(self, word: str) -> str | None:
+        value = self._shell.user_ns.get(word, sys.modules.get(word))
+        return value.__dict__.get("__name__") if isinstance(value, types.ModuleType) else None
+
+    def _holds_own(self, name: str) -> bool:
+        module = sys.modules.get(name)
+        if module is None or name == "__main__":
+            return False
+        return any(self._is_own(value) for value in list(vars(module).values()))
+
+    def _counted(self) -> tuple[Any, ...]:
+        shell = self._shell
+        handlers = tuple(signal.getsignal(number) for number in _SIGNALS)
+        callbacks = sum(map(len, shell.events.callbacks.values())), len(gc.callbacks)
+        transformers = len(shell.ast_transformers), len(shell.input_transformers_post), len(shell.custom_exceptions)
+        return handlers, callbacks, transformers, sys.gettrace(), sys.getprofile()
+
+
+_SIGNALS = sorted(signal.valid_signals())
+
+
+def _finalizers() -> Iterator[Any]:
+    """What finalizers will call, and with what."""
+    for info in list(weakref.finalize._registry.values()):  # type: ignore[attr-defined]
+        yield from (info.func, getattr(info.func, "__self__", None), *(info.args or ()))
