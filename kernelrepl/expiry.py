@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 from kernelrepl.errors import StorageFailed
 from kernelrepl.manager import Manager
+from kernelrepl.means import Emit
 from kernelrepl.model import SessionInfo
 from kernelrepl.policy import Retention, Standing, judge
-from kernelrepl.session import Emit
 from kernelrepl.store import Store
 
 EVERY_S = 3600.0

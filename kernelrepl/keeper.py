@@ -31,8 +31,8 @@ from kernelrepl.expiry import Expiry
 from kernelrepl.kernel import spawn
 from kernelrepl.kernel.launch import Launcher
 from kernelrepl.manager import Manager, Origin
+from kernelrepl.means import Means
 from kernelrepl.sandbox import describe, probe
-from kernelrepl.session import Means
 from kernelrepl.store import Store
 
 EXIT_GRACE_S = 10.0

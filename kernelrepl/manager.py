@@ -15,10 +15,11 @@ from kernelrepl.confinement import Confinement, Fixed, Grants
 from kernelrepl.errors import NothingRunning, StorageFailed, UnknownSession
 from kernelrepl.job import Job
 from kernelrepl.lifecycle import State
+from kernelrepl.means import Means
 from kernelrepl.model import Execution, SessionInfo, Variable
 from kernelrepl.recorder import NullRecorder, StoreRecorder
 from kernelrepl.sandbox import Access
-from kernelrepl.session import Means, Session
+from kernelrepl.session import Session
 from kernelrepl.store.reading import ExecutionRow
 
 

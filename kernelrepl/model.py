@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 Status = Literal["ok", "error", "timeout", "interrupted", "running", "crashed"]
 
@@ -137,6 +137,12 @@ class SessionInfo:
     workspace: str
 
 
+class HasFileno(Protocol):
+    """A file, by its descriptor."""
+
+    def fileno(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class StoredComponent:
     """A component as the store holds it; `segments` are the lengths of its parts in bytes."""
@@ -150,6 +156,12 @@ class StoredComponent:
     magic: str
     python: str
     blocked: str | None
+    inert: bool
+    """Whether it is data alone, which may be loaded at any time."""
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(self.segments)
 
 
 @dataclass(frozen=True)
@@ -172,6 +184,7 @@ class NewComponent:
     segments: tuple[int, ...]
     has_code: bool
     data: bytes | None
+    inert: bool
     runs: tuple[tuple[int, int, int], ...] | None = None
     """Where its chunks come from, in order: (key, start, count) for chunks of a component that the session has in the
     store, (-1, 0, count) for new ones; None if all are new."""

@@ -6,7 +6,27 @@ from dataclasses import replace
 
 from kernelrepl import endings
 from kernelrepl.job import Job, outcome_status, output_of, unsaved_of
-from kernelrepl.model import Execution, Failure, Resources, Saved, Status
+from kernelrepl.model import Execution, Failure, NotRestored, Resources, Restored, Saved, Status
+
+
+def noted(result: Execution, before: str | None, after: str | None) -> Execution:
+    """A result with these notes beside its own."""
+    notes = dict.fromkeys(note for note in (before, result.note, after) if note)
+    return replace(result, note="; ".join(notes) or None)
+
+
+def without(restored: Restored | None, lost: tuple[NotRestored, ...]) -> Restored | None:
+    """What has been restored, as far as these names were not lost after all."""
+    if not lost:
+        return restored
+    before = restored or Restored((), ())
+    gone = {entry.name for entry in lost}
+    return Restored(tuple(name for name in before.names if name not in gone), (*before.not_restored, *lost))
+
+
+def deadly(error: Exception) -> str:
+    """Why a component is not loaded any more."""
+    return f"the kernel died while loading it ({error}); it is skipped since then, its bytes are kept"
 
 
 def committed(job: Job, session_id: str | None, sandbox: str, resources: Resources | None) -> Execution:

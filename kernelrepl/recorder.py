@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from kernelrepl.errors import StorageFailed
 from kernelrepl.job import Job, outcome_status
 from kernelrepl.kernel import Kernel
-from kernelrepl.model import Commit, Limits, Manifest, Status, StoredComponent
+from kernelrepl.model import Commit, HasFileno, Limits, Manifest, Status, StoredComponent
 from kernelrepl.store import Store
 
 
@@ -22,7 +22,7 @@ class Recorder(Protocol):
     async def finish(self, job: Job, status: Status) -> None: ...
     async def stage(self, component: int, data: bytes) -> None: ...
     async def discard_staged(self) -> None: ...
-    def load(self, part: StoredComponent) -> AsyncIterator[bytes]: ...
+    async def load(self, part: StoredComponent, file: HasFileno, offsets: Sequence[int]) -> bool: ...
     async def block(self, key: int, reason: str) -> None: ...
     async def clear(self) -> None: ...
     async def note_versions(self, kernel: Kernel) -> None: ...
@@ -65,9 +65,8 @@ class StoreRecorder:
     async def discard_staged(self) -> None:
         await self._store.discard_staged(self._key)
 
-    async def load(self, part: StoredComponent) -> AsyncIterator[bytes]:
-        async for piece in self._store.component_bytes(part):
-            yield piece
+    async def load(self, part: StoredComponent, file: HasFileno, offsets: Sequence[int]) -> bool:
+        return await self._store.copy_component(part, file, offsets)
 
     async def block(self, key: int, reason: str) -> None:
         await self._store.block_component(self._key, key, reason)
@@ -100,10 +99,8 @@ class NullRecorder:
     async def discard_staged(self) -> None:
         return None
 
-    async def load(self, part: StoredComponent) -> AsyncIterator[bytes]:
-        empty: tuple[bytes, ...] = ()
-        for piece in empty:
-            yield piece
+    async def load(self, part: StoredComponent, file: HasFileno, offsets: Sequence[int]) -> bool:
+        return False
 
     async def block(self, key: int, reason: str) -> None:
         return None

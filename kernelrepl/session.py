@@ -8,40 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
-
-import zmq.asyncio
 
 from kernelrepl import outcomes, trees
 from kernelrepl.errors import KernelStartFailed, SessionDeleted, StorageFailed
 from kernelrepl.job import Job
 from kernelrepl.kernel import Kernel, KernelDied, Launch
 from kernelrepl.kernel.kernel import Handlers
-from kernelrepl.kernel.launch import Launcher
 from kernelrepl.kernel.meter import Verdict
 from kernelrepl.lifecycle import Event, State, advance
-from kernelrepl.model import Commit, Execution, Limits, Restored, Status
+from kernelrepl.means import Means
+from kernelrepl.model import Commit, Execution, Limits, NotRestored, Restored, Status
 from kernelrepl.overseer import FULL_FILE_BYTES, Overseer
 from kernelrepl.recorder import Recorder
-from kernelrepl.store import Store
 
 STARTS_PER_CALL = 16
 """How often a kernel that dies while loading is started again, each time without what killed it."""
 INTERRUPT_GRACE_S = 5.0
 BEGIN_TIMEOUT_S = 60.0
-Emit = Callable[..., None]
-
-
-@dataclass(frozen=True)
-class Means:
-    """What every session of a keeper works with."""
-
-    launcher: Launcher
-    context: zmq.asyncio.Context
-    store: Store
-    emit: Emit
 
 
 class Session:
@@ -71,6 +57,8 @@ class Session:
         self._recorder = recorder
         self._means = means
         self._kernel: Kernel | None = None
+        self._suspect: int | None = None  # the component that the last kernel was loading when it died
+        self._lost: tuple[NotRestored, ...] = ()  # what could not be loaded, and no result has told yet
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watches: list[asyncio.Task[None]] = []
@@ -141,10 +129,8 @@ class Session:
                 await self._drop_kernel()
                 continue
             self._means.emit("executed", session=self.session_id)
-            result = self._result(job)
-            notes = dict.fromkeys(note for note in (self.greeting, result.note, self._overseer.full) if note)
-            self.greeting = None
-            return replace(result, note="; ".join(notes) or None)
+            greeting, self.greeting = self.greeting, None
+            return outcomes.noted(self._result(job), greeting, self._overseer.full)
         raise KernelStartFailed(f"the kernel ended {STARTS_PER_CALL} times before it could run the code")
 
     async def _run_in(self, kernel: Kernel, job: Job) -> None:
@@ -186,10 +172,7 @@ class Session:
                     replace(self.running(job), status="interrupted", note="it had not started; nothing ran")
                 )
             return
-        if force:
-            await self._kill_for(job)
-        else:
-            await self._stop_job(job)
+        await (self._kill_for(job) if force else self._stop_job(job))
 
     async def _stop_job(self, job: Job) -> None:
         """Interrupt; a timeout that user code ignores ends the kernel in the end."""
@@ -219,6 +202,8 @@ class Session:
 
     async def _crashed(self, job: Job, error: KernelDied) -> Execution:
         self._means.emit("kernel_died", session=self.session_id, exit_code=error.exit_code)
+        if job.stopped_by is None:
+            await self._note_loading_death(error)
         await self._drop_kernel()
         if job.commit is not None and job.commit_error is None:
             # The commit was stored; only the reply is missing.
@@ -257,30 +242,39 @@ class Session:
         if self._kernel is not None and self._kernel.process.alive():
             return self._kernel
         if self._kernel is not None:
+            await self._note_loading_death(KernelDied(self._kernel.process.exit_code, self._kernel.loading))
             await self._drop_kernel()
-        suspect: int | None = None
         for _ in range(STARTS_PER_CALL):
             try:
                 kernel, restored = await self._start()
             except KernelDied as error:
                 if error.loading is None:
                     raise KernelStartFailed(str(error)) from error
-                if error.loading == suspect:  # once may be anybody's kill -9, twice is the component
-                    await self._recorder.block(
-                        error.loading,
-                        f"the kernel died while loading it ({error}); it is skipped since then, its bytes are kept",
-                    )
-                suspect = error.loading
+                await self._note_loading_death(error)
                 continue
+            if self._suspect is not None and not kernel.has_to_load(self._suspect):
+                self._suspect = None
             if restored.names or restored.not_restored:
                 job.restored = restored
             return kernel
         raise KernelStartFailed(f"it died {STARTS_PER_CALL} times while it restored the session")
 
+    async def _note_loading_death(self, error: KernelDied) -> None:
+        """Skip what killed the kernel when it was loaded: once may be anybody's kill -9, twice is the component."""
+        if error.loading is not None and error.loading == self._suspect:
+            await self._recorder.block(error.loading, outcomes.deadly(error))
+        self._suspect = error.loading
+
     async def _start(self) -> tuple[Kernel, Restored]:
         self._advance(Event.START)
         handlers = Handlers(
-            self._on_begin, self._recorder.stage, self._on_commit, self._on_output, self._recorder.load, self._on_flood
+            self._on_begin,
+            self._recorder.stage,
+            self._on_commit,
+            self._on_output,
+            self._recorder.load,
+            self._on_loaded,
+            self._on_flood,
         )
         kernel: Kernel | None = None
         try:
@@ -319,7 +313,7 @@ class Session:
             watch.cancel()
         await kernel.stop()
         self.unsaved.clear()
-        self.behind = False
+        self.behind, self._lost = False, ()
         await self._recorder.discard_staged()
         if self.state in (State.IDLE, State.BUSY, State.STOPPING):
             self._advance(Event.DIED)
@@ -332,6 +326,7 @@ class Session:
         job = self.current if self.current is not None and self.current.msg_id == commit.request else None
         if job is not None:
             job.commit = commit
+            job.restored, self._lost = outcomes.without(job.restored, self._lost), ()
         self.behind = True
         try:
             await self._recorder.publish(job, commit)
@@ -348,6 +343,12 @@ class Session:
         job = self.current
         if job is not None and job.msg_id == parent and kind != "status":
             job.live.add(kind, content)
+
+    def _on_loaded(self, key: int | None, lost: tuple[NotRestored, ...]) -> None:
+        """The kernel has loaded what waited until it was needed."""
+        if key == self._suspect:
+            self._suspect = None
+        self._lost += lost
 
     def _refuse_deleted(self) -> None:
         if self.state is State.DELETED:

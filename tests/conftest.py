@@ -22,9 +22,10 @@ from kernelrepl import rendezvous
 from kernelrepl.confinement import Confinement, Grants, base_environment
 from kernelrepl.kernel import spawn
 from kernelrepl.manager import Manager, Origin
+from kernelrepl.means import Means
 from kernelrepl.model import Execution, Limits, Resources
 from kernelrepl.sandbox import Tier, probe
-from kernelrepl.session import Job, Means, Session
+from kernelrepl.session import Job, Session
 from kernelrepl.store import Store
 
 RUN_TIMEOUT_S = 60.0

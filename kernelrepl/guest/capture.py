@@ -19,8 +19,9 @@ import xxhash
 from kernelrepl.guest import explain
 from kernelrepl.guest.components import closure, group
 from kernelrepl.guest.detect import ATOMS
-from kernelrepl.guest.pickler import Stream, dump
+from kernelrepl.guest.pickler import dump
 from kernelrepl.guest.state import Component, Delta, Look, Name, State, Unsaved
+from kernelrepl.guest.stream import Stream
 from kernelrepl.guest.summary import summarize
 from kernelrepl.guest.survey import Survey, fingerprint, megabytes, too_large
 
@@ -202,6 +203,15 @@ class Capture(Survey):
             return Component(members, refs, digest, look.size_bytes, look.has_code, look.stream)
         stream = self._dump_group(members, shared)
         return Component(members, refs, fingerprint(members, stream), stream.size_bytes, stream.has_code, stream)
+
+    def stored(self, members: tuple[int, ...]) -> Component:
+        """A component that is in the store and has been looked at; one that fell apart counts as not stored."""
+        touched = {root: self.look(root).touched for root in members}
+        if group(touched, {root: self.refs.get(root, ()) for root in touched}) == [members] and not any(
+            self.look(root).error for root in members
+        ):
+            return replace(self.component_of(members), stream=None)
+        return Component(members, (), b"", 0, False)
 
     def _dump_group(self, members: tuple[int, ...], shared: frozenset[int]) -> Stream:
         snap = self.snapshot

@@ -93,6 +93,10 @@ class Reach:
             if word in self._namespace:
                 self._add_value(self._namespace[word])
 
+    def words(self) -> frozenset[str]:
+        """Every word of code that can be reached."""
+        return frozenset(self._words)
+
     def add_ids(self, ids: Iterable[int]) -> None:
         for key in ids:
             root = self._holders.get(key)

@@ -132,11 +132,20 @@ class GuestKernel(IPythonKernel):
         return reply()
 
     async def _comm(self, handler: Any, stream: Any, ident: Any, message: Any) -> None:
+        self.saving.restoring.need_all()
         result = handler(stream, ident, message)
         if result is not None:
             await result
         if not self.saving.in_cell:
             self.saving.audits.disturb()
+
+    def do_complete(self, code: str, cursor_pos: int) -> Any:
+        self.saving.restoring.need_all()
+        return super().do_complete(code, cursor_pos)
+
+    def do_inspect(self, *args: Any, **kwargs: Any) -> Any:
+        self.saving.restoring.need_all()
+        return super().do_inspect(*args, **kwargs)
 
     async def do_execute(self, code: str, silent: bool, *args: Any, **kwargs: Any) -> dict[str, Any]:
         parent = self.get_parent("shell")
@@ -146,6 +155,8 @@ class GuestKernel(IPythonKernel):
         self._forget_display()
         self.interrupts.expect_cell()
         self.saving.begin_cell(request)
+        if kwargs.get("user_expressions"):
+            self.saving.restoring.need_all()
         try:
             with self.interrupts.cell():
                 reply: dict[str, Any] = await super().do_execute(code, silent, *args, **kwargs)
@@ -206,10 +217,9 @@ class GuestKernel(IPythonKernel):
 
     def _forget_inputs(self) -> None:
         """`_i1`, `_i2` …: nobody uses them, each one would be looked at after every cell."""
-        namespace = self.shell.user_ns
-        for name in [f"_i{self.shell.execution_count - 1}"]:
-            namespace.pop(name, None)
-            self.shell.user_ns_hidden.pop(name, None)
+        name = f"_i{self.shell.execution_count - 1}"
+        self.shell.user_ns.pop(name, None)
+        self.shell.user_ns_hidden.pop(name, None)
 
     def finish_metadata(self, parent: Any, metadata: dict[str, Any], reply_content: dict[str, Any]) -> dict[str, Any]:
         metadata = super().finish_metadata(parent, metadata, reply_content)
@@ -344,7 +354,7 @@ def serve(channel: wire.Channel, sockets: list[int]) -> None:
     """Serve one session over the channel and the four listening sockets: shell, output, stdin, control."""
     interrupts = Interrupts()
     interrupts.install()
-    start, components = introduce(channel)
+    start = introduce(channel)
     recorder = Recorder()
     app = build_app(start, recorder, sockets)
     kernel = app.kernel
@@ -354,7 +364,7 @@ def serve(channel: wire.Channel, sockets: list[int]) -> None:
     kernel.interrupts = interrupts
     os.chdir(start["workspace"])
     kernel.saving = Saving(channel, kernel.shell, app.user_module, interrupts, start)
-    report = kernel.saving.restore(start, components)
+    report = kernel.saving.restoring.restore(start)
     kernel.shell.mending = Mending(kernel.shell.user_ns, kernel.shell.user_ns_hidden, kernel.streams)
     flush_cell(kernel.streams, recorder, {})
     recorder.take()  # what loading the session printed is no output of its first cell
@@ -377,6 +387,7 @@ def _run(app: GuestApp, channel: wire.Channel, report: dict[str, Any]) -> None:
         signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
         asyncio.get_running_loop().add_reader(channel.fileno(), app.kernel.saving.serve_keeper)
         channel.send({"type": "ready", **report})
+        app.kernel.saving.restoring.rest()
 
     loop.add_callback(ready)
     run = app.start

@@ -10,7 +10,6 @@ Runs in the kernel. It only reads; what it calls of the user's code is `__reduce
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import io
 import itertools
@@ -26,9 +25,10 @@ from cloudpickle.cloudpickle import _should_pickle_by_reference
 
 from kernelrepl.guest import classes, functions, instances, landmarks, library, recipes
 from kernelrepl.guest.arrays import ArraySupport
-from kernelrepl.guest.chunks import checksums
 from kernelrepl.guest.depth import deeper, is_too_deep
+from kernelrepl.guest.inert import is_inert
 from kernelrepl.guest.sharing import shareable
+from kernelrepl.guest.stream import SetAside, Stream
 from kernelrepl.guest.words import EVERYTHING, words_of
 
 PICKLE_PROTOCOL = 5
@@ -142,36 +142,6 @@ class Surroundings:
         return isinstance(value, type) and self.is_own_class(value)
 
 
-@dataclasses.dataclass
-class Stream:
-    """One pickled component: the stream, its out-of-band buffers and what it touches."""
-
-    data: bytes
-    buffers: list[memoryview]
-    references: list[Any]
-    """Entities that the stream refers to instead of containing them."""
-    shareable: list[Any]
-    """Mutable objects in it; the same object in two streams means an alias."""
-    array_roots: list[tuple[Any, Any]]
-    """(array, the array that owns its memory) for each array met."""
-    has_code: bool
-    words: frozenset[str] = frozenset()
-    """What code in it names."""
-    reaches: tuple[int, ...] = ()
-    """Ids of objects that it holds on to and does not save."""
-    plain: bool = True
-    """Whether there is no landmark in it."""
-
-    @functools.cached_property
-    def sums(self) -> tuple[bytes, ...]:
-        """Checksums of its chunks."""
-        return checksums((self.data, *self.buffers))
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self.data) + sum(buffer.nbytes for buffer in self.buffers)
-
-
 class ComponentPickler(cloudpickle.Pickler):
     """Pickles the members of one component.
 
@@ -196,6 +166,7 @@ class ComponentPickler(cloudpickle.Pickler):
         self.inline_functions: set[int] = set()
         self.array_roots: list[tuple[Any, Any]] = []
         self.has_code = False
+        self.inert = True
         self.words: set[str] = set()
         self.reaches: list[int] = []
         self.buffers: list[memoryview] = []
@@ -206,14 +177,30 @@ class ComponentPickler(cloudpickle.Pickler):
         """Temporary arrays that stand for the array whose memory they use."""
         super().__init__(sink, protocol=PICKLE_PROTOCOL)
 
-    def set_aside(self, buffer: Any) -> _SetAside:
+    def set_aside(self, buffer: Any) -> SetAside:
         """Keep a large buffer out of the stream; the stream says only which one it is."""
         view = memoryview(buffer).cast("B")
         self.sink.count(view.nbytes)
         self.buffers.append(view)
-        return _SetAside(len(self.buffers) - 1)
+        return SetAside(len(self.buffers) - 1)
+
+    def stream(self, data: bytes, buffers: list[memoryview], shareable: list[Any], plain: bool = True) -> Stream:
+        """What has been pickled."""
+        return Stream(
+            data=data,
+            buffers=buffers,
+            references=list(self.references.values()),
+            shareable=shareable,
+            array_roots=self.array_roots,
+            has_code=self.has_code,
+            words=frozenset(self.words),
+            reaches=tuple(self.reaches),
+            plain=plain,
+            inert=self.inert and plain and not (self.references or self.has_code or self.words or self.reaches),
+        )
 
     def reducer_override(self, obj: Any) -> Any:
+        self.inert = self.inert and is_inert(obj)
         known = self.around.landmarks.find(obj)
         if known is not None and type(obj) is not types.ModuleType:
             return recipes.attribute, known
@@ -269,17 +256,8 @@ class ComponentPickler(cloudpickle.Pickler):
         self.references.update(inner.references)
         self.has_code = self.has_code or inner.has_code
         self.words |= inner.words
+        self.inert = self.inert and inner.inert
         return b"".join(inner.sink.parts)
-
-
-class _SetAside:
-    """Stands for a buffer that travels beside the stream."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-
-    def __reduce__(self) -> Any:
-        return recipes.buffer, (self.index,)
 
 
 class LandmarkAwarePickler(ComponentPickler):
@@ -385,15 +363,5 @@ def dump(
     elif failed is not None:
         raise failed
     memo.pop(id(values), None)  # ours, and gone in a moment
-    stream = Stream(
-        data=b"".join(pickler.sink.parts),
-        buffers=pickler.buffers,
-        references=list(pickler.references.values()),
-        shareable=list(shareable(memo, pickler)),
-        array_roots=pickler.array_roots,
-        has_code=pickler.has_code,
-        words=frozenset(pickler.words),
-        reaches=tuple(pickler.reaches),
-        plain=not special,
-    )
-    return stream, memo
+    found = list(shareable(memo, pickler))
+    return pickler.stream(b"".join(pickler.sink.parts), pickler.buffers, found, not special), memo

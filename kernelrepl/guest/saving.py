@@ -1,4 +1,4 @@
-"""The kernel's side of durability: restore at the start, one commit after every execution.
+"""The kernel's side of durability: one commit after every execution.
 
 Runs in the kernel, main thread only.
 """
@@ -6,8 +6,6 @@ Runs in the kernel, main thread only.
 from __future__ import annotations
 
 import asyncio
-import builtins
-import dis
 import json
 import threading
 import types
@@ -16,15 +14,16 @@ from typing import Any
 
 from kernelrepl.guest import wire
 from kernelrepl.guest.audit import Audits
-from kernelrepl.guest.chunks import Known, checksums, new_views
+from kernelrepl.guest.chunks import Known, new_views
 from kernelrepl.guest.hooks import Hooks
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.options import Options
 from kernelrepl.guest.pickler import Surroundings
-from kernelrepl.guest.restore import MAGIC, Loader, Stored
+from kernelrepl.guest.restore import MAGIC
+from kernelrepl.guest.restoring import Restoring
 from kernelrepl.guest.snapshot import Snapshot
-from kernelrepl.guest.state import Delta, Limits, Name
-from kernelrepl.guest.surroundings import ENVIRONMENT, Environment
+from kernelrepl.guest.state import Delta, Limits
+from kernelrepl.guest.surroundings import Environment
 from kernelrepl.guest.words import stores_attributes, words_of
 
 INLINE_BYTES = 1 << 20
@@ -55,7 +54,6 @@ class Saving:
             interrupts,
             Limits(limits["variable_bytes"], limits["session_bytes"], limits["deadline_s"]),
         )
-        self.stories: dict[str, str] = {}
         self.in_cell = False
         self._mentioned: set[str] = set()
         self._stores = False
@@ -66,13 +64,16 @@ class Saving:
         self._left_running: set[asyncio.Task[Any]] = set()
         self.behind = False
         self._commits = 0
-        self._audit_wanted = False
+        self._kept: list[dict[str, Any]] = []
+        """Frames that came while another was waited for."""
+        self.restoring = Restoring(self)
         self.audits = Audits(self, lambda: self.channel.send({"type": "audited"}))
 
     def begin_cell(self, request: str) -> None:
         """Tell the keeper that this request runs from here on. Does not wait: what is sent survives our death."""
         self.in_cell = True
         self.audits.cancel()
+        self.restoring.stir()
         self._hooks.begin()
         if self._own_threads is None:
             self._own_threads = threading.active_count()  # before any user code: all of them are the kernel's
@@ -83,7 +84,9 @@ class Saving:
 
     def mention(self, code: types.CodeType) -> None:
         """Note the names in code that is about to run."""
-        self._mentioned.update(words_of(code))
+        words = frozenset(words_of(code))
+        self._mentioned |= words
+        self.restoring.need(words)
         self._stores = self._stores or stores_attributes(code)
         self.snapshot.around.imported.update(name for name in _names(code) if "." in name)
 
@@ -105,131 +108,32 @@ class Saving:
         return self._has_threads() or any(not task.done() for task in self._left_running)
 
     def serve_keeper(self) -> None:
-        """The keeper has sent something while no commit waits for it: it wants an audit before it stops us."""
-        header, _ = self.channel.recv()
-        self._audit_wanted = self._audit_wanted or header["type"] == "audit"
-        self._audit_if_wanted()
+        """The keeper has sent something while nobody waits for it."""
+        self._kept.append(self.channel.recv()[0])
+        if not self.in_cell:
+            self._serve_kept()
 
-    def _audit_if_wanted(self) -> None:
-        if self._audit_wanted and not self.in_cell:
-            self._audit_wanted = False
-            self.audits.finish()
+    def _serve_kept(self) -> None:
+        """It wants an audit before it stops us, or brings what was asked for."""
+        while self._kept:
+            header = self._kept.pop(0)
+            if header["type"] == "audit":
+                self.audits.finish()
+            elif header["type"] == "data":
+                self.restoring.take(header)
+        self.restoring.rest()
 
-    # What a lost name says
-
-    def story(self, name: str | None) -> str | None:
-        """What to tell about a name that the session had and this kernel has not."""
-        return self.stories[name] if name is not None and self._is_lost(name) else None
-
-    def _is_lost(self, name: str) -> bool:
-        """Whether nobody has bound a lost name again; what IPython has put under it (`open`) does not count."""
-        space, hidden = self.shell.user_ns, self.shell.user_ns_hidden
-        return name in self.stories and (name not in space or (name in hidden and hidden[name] is space[name]))
-
-    def lost_builtin(self, code: types.CodeType) -> str | None:
-        """The story of a lost name that code would silently take for something else of the same name."""
-        if not self.stories:
-            return None
-        for name in _reads(code):
-            if self._is_lost(name) and (hasattr(builtins, name) or name in self.shell.user_ns):
-                return self.stories[name]
-        return None
-
-    # Restore
-
-    def restore(self, start: dict[str, Any], segments: list[list[memoryview]]) -> dict[str, Any]:
-        """Load what the keeper sent. Returns the report for the `ready` frame."""
-        snap, shell = self.snapshot, self.shell
-        shell.execution_count = start["execution_count"] + 1
-        parts = {}
-        for entry, data in zip(start["components"], segments, strict=True):
-            parts[entry["roots"][0]] = Stored(
-                key=entry["roots"][0],
-                roots=tuple(entry["roots"]),
-                references=tuple(entry["references"]),
-                segments=tuple(data),
-                has_code=entry["code"],
-                magic=entry["magic"],
-                python=entry["python"],
-                skip=entry["skip"],
-            )
-        bound: dict[int, list[str]] = {}
-        for name, (root, *_) in start["names"].items():
-            if not name.startswith("*"):
-                bound.setdefault(root, []).append(name)
-        loader = Loader(shell.user_ns, self.main_module, shell, bound)
-        root, *_ = start["names"].get(ENVIRONMENT, (None,))
-        failed: list[tuple[str, str]] = []
-        if root in parts:
-            # First of all: modules are found through the session's own import path.
-            loader.load({root: parts[root]}, self._note_loading)
-            if root in loader.objects:
-                failed = self.environment.apply({ENVIRONMENT: loader.objects[root]})
-        loader.load({key: part for key, part in parts.items() if key != root}, self._note_loading)
-        if parts:
-            self.channel.send({"type": "loaded"})
-        snap.around.imported.update(loader.imported)
-        snap.next_root = max([snap.next_root, *(root + 1 for part in parts.values() for root in part.roots)])
-        for root, value in loader.objects.items():
-            snap.adopt(root, value)
-        names, not_restored, own = self._bind(start["names"], loader)
-        self.stories = dict(start["stories"])
-        for entry in not_restored:
-            self.stories[entry["name"]] = _lost(entry)
-        snap.unloaded = set(self.stories)
-        self._freeze(parts, loader)
-        own.pop(ENVIRONMENT, None)
-        for what, why in failed + self.environment.apply(own):
-            not_restored.append({"name": what, "type": "", "reason": why})
-        # What was never stored is as gone as what failed, and whoever comes back may not have been there.
-        not_restored += [
-            {"name": name, "type": "", "reason": story}
-            for name, story in start["stories"].items()
-            if name != "_" and not name.startswith("*")
-        ]
-        loaded = [part for part in parts.values() if part.key not in loader.failures]
-        for part in loaded:
-            snap.chunks.add(part.key, checksums(part.segments), part.size_bytes)
-        stored = [part.roots for part in loaded]
-        snap.rebase(names, stored, self.environment.own_values)
-        restored = sorted(name for name in names if not name.startswith("*") and name != "_")
-        return {"restored": restored, "not_restored": not_restored}
-
-    def _note_loading(self, part: Stored) -> None:
-        self.channel.send({"type": "loading", "component": part.key})
-
-    def _bind(
-        self, names: dict[str, Any], loader: Loader
-    ) -> tuple[dict[str, Name], list[dict[str, str]], dict[str, Any]]:
-        bound: dict[str, Name] = {}
-        lost: list[dict[str, str]] = []
-        own: dict[str, Any] = {}
-        for name, (root, kind, size) in names.items():
-            if root not in loader.objects:
-                key = loader.holder.get(root, 0)
-                reason = loader.failures.get(key, "its bytes are missing from the store")
-                if not name.startswith("*") and name != "_":
-                    lost.append({"name": name, "type": kind, "reason": reason})
-                continue
-            value = loader.objects[root]
-            bound[name] = Name(root, kind, size)
-            if name.startswith("*"):
-                own[name] = value
-                self.snapshot.adopt_own(name, root)
-                continue
-            self.shell.user_ns[name] = value
-            if name == "_":
-                self.shell.displayhook._ = value
-        return bound, lost, own
-
-    def _freeze(self, parts: dict[int, Stored], loader: Loader) -> None:
-        """Components that could not be loaded stay in the store; what they refer to must stay as well."""
-        snap = self.snapshot
-        for key in loader.failures:
-            snap.frozen_bytes += parts[key].size_bytes
-            for root in parts[key].references:
-                if root in loader.objects:
-                    snap.pinned[root] = loader.objects[root]
+    def receive(self, wanted: str) -> dict[str, Any]:
+        """The next frame of this type; others are kept for later."""
+        for header in self._kept:
+            if header["type"] == wanted:
+                self._kept.remove(header)
+                return header
+        while True:
+            header, _ = self.channel.recv()
+            if header["type"] == wanted:
+                return header
+            self._kept.append(header)
 
     # Commit
 
@@ -246,7 +150,7 @@ class Saving:
         delta, failure = self._capture(suspects, harmless=harmless)
         saved = self._commit("execution", request, outcome, outputs, delta, failure)
         self.audits.after(suspects, harmless=harmless)
-        self._audit_if_wanted()
+        self._serve_kept()
         return saved
 
     def _suspects(self, words: frozenset[str] | None) -> set[int] | None:
@@ -291,21 +195,20 @@ class Saving:
             for name, entry in delta.unsaved.items()
             if name != "_"
         ]
-        self.behind = answer["type"] != "committed" or failure is not None
-        if answer["type"] != "committed":
+        self.behind = answer["reason"] is not None or failure is not None
+        if answer["reason"] is not None:
             self.snapshot.chunks = Known()  # whatever the store has not, comes with the next commit
             return {"committed": False, "saved": Delta().saved, "not_saved": not_saved}
         if self.durable and failure is None:
             self.snapshot.accept(delta)
-            self.stories = {name: story for name, story in self.stories.items() if self._is_lost(name)}
+            self.restoring.forget_found()
         return {"committed": True, "saved": delta.saved, "not_saved": not_saved}
 
     def _answer(self) -> dict[str, Any]:
         while True:
-            header, _ = self.channel.recv()
-            if header["type"] in ("committed", "failed") and header["commit"] == self._commits:
+            header = self.receive("committed")
+            if header["commit"] == self._commits:
                 return header
-            self._audit_wanted = self._audit_wanted or header["type"] == "audit"
 
     def _send(
         self,
@@ -328,6 +231,7 @@ class Saving:
                 "references": part.references,
                 "segments": [memoryview(buffer).nbytes for buffer in buffers],
                 "code": part.has_code,
+                "inert": part.stream.inert,
             }
             runs = None if part.size_bytes <= wire.ROW_BYTES else self.snapshot.chunks.runs(part.stream.sums)
             if runs is not None:
@@ -376,21 +280,6 @@ class Saving:
                 size += piece.nbytes
         if frame:
             self.channel.send(header, frame)
-
-
-def _lost(entry: dict[str, str]) -> str:
-    kind = f" (a {entry['type']})" if entry["type"] else ""
-    return f"name {entry['name']!r}{kind} is stored but could not be restored: {entry['reason']}"
-
-
-def _reads(code: types.CodeType) -> Iterator[str]:
-    """The global names that code reads: not those that it assigns, and not the names of attributes."""
-    for step in dis.get_instructions(code):
-        if step.opname in ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"):
-            yield step.argval
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _reads(constant)
 
 
 def _names(code: types.CodeType) -> Iterator[str]:

@@ -14,8 +14,9 @@ from typing import Any
 import xxhash
 
 from kernelrepl.guest import recipes
-from kernelrepl.guest.pickler import ComponentPickler, Stream, Surroundings, holds_landmark, start
+from kernelrepl.guest.pickler import ComponentPickler, Surroundings, holds_landmark, start
 from kernelrepl.guest.sharing import shareable
+from kernelrepl.guest.stream import Stream
 
 SEGMENT_ITEMS = 1000
 SEGMENTED_FROM = 4 * SEGMENT_ITEMS
@@ -104,13 +105,5 @@ def _stream(value: Any, pickler: ComponentPickler, streams: list[bytes]) -> Stre
     pickler.clear_memo()
     pickler.sink.parts = []
     pickler.dump([_Segments(type(value), first, len(streams))])
-    return Stream(
-        data=b"".join(pickler.sink.parts),
-        buffers=[*pickler.buffers, *(memoryview(stream) for stream in streams)],
-        references=list(pickler.references.values()),
-        shareable=[],
-        array_roots=pickler.array_roots,
-        has_code=pickler.has_code,
-        words=frozenset(pickler.words),
-        reaches=tuple(pickler.reaches),
-    )
+    buffers = [*pickler.buffers, *(memoryview(stream) for stream in streams)]
+    return pickler.stream(b"".join(pickler.sink.parts), buffers, [])

@@ -55,7 +55,7 @@ class GuestShell(ZMQInteractiveShell):
     async def run_code(self, code_obj: Any, result: Any = None, *, async_: bool = False) -> bool:
         kernel = self.kernel
         kernel.saving.mention(code_obj)
-        shadowed = kernel.saving.lost_builtin(code_obj)
+        shadowed = kernel.saving.restoring.lost_builtin(code_obj)
         if shadowed is not None:
             raise NameError(shadowed)
         with kernel.interrupts.user_code():
@@ -86,7 +86,7 @@ class GuestShell(ZMQInteractiveShell):
             return None
         self.mending.mend()
         if isinstance(error, NameError):
-            story = self.kernel.saving.story(getattr(error, "name", None))
+            story = self.kernel.saving.restoring.story(getattr(error, "name", None))
             if story is not None:
                 error.args = (story,)
         if isinstance(error, (KeyboardInterrupt, TimeoutError, *console.REFUSALS)):

@@ -22,7 +22,7 @@ from kernelrepl.guest.pickler import Surroundings
 from kernelrepl.guest.quick import quick
 from kernelrepl.guest.state import Component, Delta, Limits, Name, State
 from kernelrepl.guest.survey import Survey
-from kernelrepl.guest.words import HARMLESS
+from kernelrepl.guest.words import HARMLESS, READERS, words_of_text
 
 _MACHINERY = frozenset(
     {"__name__", "__doc__", "__package__", "__loader__", "__spec__", "__file__", "__session__"}
@@ -118,6 +118,25 @@ class Snapshot:
             reach.add_held((*self._open, *held_by_modules()))
             self._open = ()
         return reach.roots()
+
+    def words_within(self, words: frozenset[str]) -> frozenset[str] | None:
+        """All words of code that code with these words could call; None if it could run code of any words."""
+        try:
+            reach = Reach(self.state, self.holders, self.around.namespace, self.part_of)
+            reach.add_words(words)
+            reach.add_held(held_by_modules())
+            known: frozenset[str] = frozenset()
+            while reach.roots() is not None and not READERS & reach.words():
+                if known == reach.words():
+                    return known
+                known = reach.words()
+                for word in known:
+                    text = self.around.namespace.get(word)
+                    if type(text) is str:
+                        reach.add_words(words_of_text(text))  # code, or a query, it may be
+            return None
+        except Exception:  # noqa: BLE001 - what cannot be analysed may do anything
+            return None
 
     def is_own(self, value: Any) -> bool:
         """Whether it is of the session: a function or class of it, an instance of one, or a value it has saved."""
@@ -246,6 +265,7 @@ class Snapshot:
         state = self.state
         state.names.update(delta.names)
         self.bound.update(delta.bound)
+        self.unloaded.difference_update(delta.names)
         for name in delta.deleted:
             state.names.pop(name, None)
             self.bound.pop(name, None)
@@ -257,6 +277,22 @@ class Snapshot:
         for root in delta.closed:
             del state.live[root], state.looks[root], self.part_of[root]
             self._ids.pop(id(state.objects.pop(root)), None)
+
+    def admit(self, roots: tuple[int, ...], names: dict[str, Name]) -> None:
+        """A component of mere data has been loaded after the others: remember it as it is in the store."""
+        state = self.state
+        with self._apart():
+            capture = Capture(self, dict, set(roots))
+            for root in roots:
+                capture.visit(root, state.objects[root])
+            state.looks.update((root, replace(look, stream=None)) for root, look in capture.fresh.items())
+            state.live[roots[0]] = capture.stored(roots)
+        for root in roots:
+            self.part_of[root] = roots[0]
+            self.holders.update(dict.fromkeys(state.looks[root].touched, root))
+        state.names.update(names)
+        self.bound.update((name, state.objects[known.root]) for name, known in names.items())
+        self.unloaded.difference_update(names)
 
     def rebase(
         self, names: dict[str, Name], stored: Iterable[tuple[int, ...]], own: Callable[[], dict[str, Any]]

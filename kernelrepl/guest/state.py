@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from kernelrepl.guest.pickler import Stream
 from kernelrepl.guest.segments import Segment
+from kernelrepl.guest.stream import Stream
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from kernelrepl.guest import explain
 from kernelrepl.guest.components import closure
 from kernelrepl.guest.detect import ATOMS, reach
 from kernelrepl.guest.interrupts import DeadlinePassed, Interrupts
-from kernelrepl.guest.pickler import Stream, Surroundings, TooLarge, dump
+from kernelrepl.guest.pickler import Surroundings, TooLarge, dump
 from kernelrepl.guest.segments import Segment, dump_segments, is_long
 from kernelrepl.guest.state import Limits, Look, State, Unsaved
+from kernelrepl.guest.stream import Stream
 
 _EXPLAIN_S = 1.0
 _SECOND_TRY_S = 1.0
@@ -111,7 +112,7 @@ class Survey:
         if isinstance(value, str | bytes) and limit is not None and len(value) > limit:
             self.fresh[root] = Look(error=TooLarge(limit))
             return
-        stream = Stream(pickle.dumps([value], protocol=5), [], [], [], [], False)
+        stream = Stream(pickle.dumps([value], protocol=5), [], [], [], [], False, inert=True)
         self.fresh[root] = Look(fingerprint((), stream), stream.size_bytes, stream=stream)
 
     def _dump_root(self, root: int, value: Any) -> list[Any]:

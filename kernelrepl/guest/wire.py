@@ -8,19 +8,25 @@ A frame is a fixed prefix, a JSON header and raw bytes:
     header   UTF-8 JSON object with a "type"
     payload  raw bytes, described by the header
 
+A frame from the keeper may bring a file with it: its header says `"file": true`, and its descriptor comes with the
+first byte. In an area, which is such a file, lie the segments of components.
+
 The channel is one inherited unix stream socket. The kernel is not trusted by the keeper, so lengths
 are bounded before anything is read.
 """
 
 from __future__ import annotations
 
+import array
 import json
+import mmap
+import os
 import socket
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAGIC = b"KRC1"
 PREFIX = struct.Struct("!4sIQ")
 MAX_HEADER_BYTES = 32 << 20
@@ -37,6 +43,7 @@ EXIT_BROKEN = 70
 """The exit code of a kernel that ended itself because user code broke what it works with."""
 
 _IOV_MAX = 512
+_FILE_SPACE = socket.CMSG_SPACE(struct.calcsize("i"))
 
 Buffer = bytes | bytearray | memoryview
 
@@ -107,6 +114,28 @@ def chunk_lengths(segments: Iterable[int]) -> list[int]:
     return lengths
 
 
+AREA_ALIGNMENT = 64
+
+
+def area_offsets(segments: Iterable[int], start: int = 0) -> tuple[list[int], int]:
+    """Where each segment of these lengths begins in an area from `start` on, and where the last one ends, in bytes."""
+    offsets = []
+    for size in segments:
+        start += -start % AREA_ALIGNMENT
+        offsets.append(start)
+        start += size
+    return offsets, start
+
+
+def chunk_places(segments: Sequence[int], offsets: Sequence[int]) -> list[tuple[int, int]]:
+    """Offset and length of each chunk, of segments of these lengths that lie at these offsets."""
+    return [
+        (start + at, min(CHUNK_BYTES, size - at))
+        for size, start in zip(segments, offsets, strict=True)
+        for at in range(0, size, CHUNK_BYTES)
+    ]
+
+
 Run = tuple[int, int, int]
 """Chunks of a component, in order: (key, start, count) of the version that the store has of that key, or, with the
 key -1, so many new ones."""
@@ -135,6 +164,7 @@ class Channel:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._files: list[int] = []
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -157,19 +187,36 @@ class Channel:
             raise ChannelClosed("the keeper closed the channel") from error
 
     def recv(self) -> tuple[dict[str, Any], bytearray]:
-        """Receive one frame. Raises ChannelClosed at the end of the stream."""
+        """Receive one frame; the descriptor of its file, if it brings one, is its "file".
+
+        Raises ChannelClosed at the end of the stream.
+        """
         header_bytes, payload_bytes = parse_prefix(bytes(self._read(PREFIX.size)))
-        return parse_header(self._read(header_bytes)), self._read(payload_bytes)
+        header, payload = parse_header(self._read(header_bytes)), self._read(payload_bytes)
+        if header.get("file"):
+            header["file"] = self._files.pop(0)
+        return header, payload
 
     def _read(self, size: int) -> bytearray:
-        data = bytearray(size)
-        view = memoryview(data)
+        received = bytearray(size)
+        view = memoryview(received)
         while view.nbytes:
             try:
-                got = self._sock.recv_into(view)
+                got, ancillary, _, _ = self._sock.recvmsg_into([view], _FILE_SPACE)
             except ConnectionError as error:
                 raise ChannelClosed("the keeper closed the channel") from error
             if not got:
                 raise ChannelClosed("the keeper closed the channel")
+            for level, kind, data in ancillary:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    self._files.extend(array.array("i", data))
             view = view[got:]
-        return data
+        return received
+
+
+def map_area(descriptor: int, size: int) -> memoryview:
+    """The bytes of an area, as private memory; closes the descriptor."""
+    try:
+        return memoryview(mmap.mmap(descriptor, size, mmap.MAP_PRIVATE)) if size else memoryview(b"")
+    finally:
+        os.close(descriptor)

@@ -15,6 +15,11 @@ EVERYTHING = frozenset(
     | {"Out", "_oh", "__", "___", "settrace", "setprofile", "addaudithook", "_current_frames", "cell_contents"}
 )
 """Names by which code can reach what it does not name."""
+READERS = frozenset(
+    {"dir", "query", "evaluate", "re_evaluate", "numexpr", "sql", "execute", "duckdb", "sqldf", "patsy", "dmatrix"}
+    | {"dmatrices", "from_formula", "formula", "smf", "breakpoint", "pdb", "code", "doctest", "timeit", "cProfile"}
+)
+"""Names by which code reads names that only a text has which it got from elsewhere."""
 HARMLESS = frozenset(
     {"abs", "bool", "bytes", "chr", "complex", "dict", "divmod", "float", "format", "hash", "int", "len", "list", "max"}
     | {"min", "ord", "pow", "print", "range", "repr", "round", "set", "sorted", "str", "sum", "tuple", "zip"}
@@ -37,12 +42,17 @@ def words_of(code: types.CodeType) -> Iterator[str]:
         if isinstance(constant, types.CodeType):
             yield from words_of(constant)
         elif isinstance(constant, str):
-            words = _WORD.findall(constant[:_LONGEST_TEXT])
-            yield from words if words == [constant] else (word for word in words if word not in EVERYTHING)
-            if len(constant) > _LONGEST_TEXT:
-                yield "globals"
+            yield from words_of_text(constant)
         elif isinstance(constant, tuple | frozenset):
             work.extend(constant)
+
+
+def words_of_text(text: str) -> Iterator[str]:
+    """Every word of a text, as `words_of`."""
+    words = _WORD.findall(text[:_LONGEST_TEXT])
+    yield from words if words == [text] else (word for word in words if word not in EVERYTHING)
+    if len(text) > _LONGEST_TEXT:
+        yield "globals"
 
 
 def stores_attributes(code: types.CodeType) -> bool:

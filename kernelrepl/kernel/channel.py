@@ -21,23 +21,30 @@ _MAX_DEPTH = 8
 _MAX_CONTAINERS = 2_000_000
 """How many lists and objects a header may hold: each takes many times its length in memory."""
 _FRAMES_A_TURN = 64
+_RETRY_S = 0.005
 
 
 class HostChannel:
     """Frames over an asyncio stream."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: FloodLimits = CHANNEL_LIMITS
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        sock: socket.socket,
+        limits: FloodLimits = CHANNEL_LIMITS,
     ) -> None:
         self._reader = reader
         self._writer = writer
+        self._sock = sock
+        writer.transport.set_write_buffer_limits(0)  # what has been sent is in the socket
         self._meter = Meter(limits)
         self._frames = 0
 
     @classmethod
     async def open(cls, sock: socket.socket, limits: FloodLimits = CHANNEL_LIMITS) -> HostChannel:
         reader, writer = await asyncio.open_unix_connection(sock=sock, limit=_READ_AHEAD_BYTES)
-        return cls(reader, writer, limits)
+        return cls(reader, writer, sock, limits)
 
     async def recv(self) -> tuple[dict[str, Any], bytes]:
         """The next frame.
@@ -66,6 +73,23 @@ class HostChannel:
             await self._writer.drain()
         except ConnectionError as error:
             raise wire.ChannelClosed("the kernel closed the channel") from error
+
+    async def send_file(self, header: dict[str, Any], file: int) -> None:
+        """Send a frame without payload that brings a file with it."""
+        frame = wire.encode({**header, "file": True}, 0)
+        while True:
+            try:
+                await self._writer.drain()
+                if self._writer.transport.get_write_buffer_size():
+                    continue  # another frame has come in between
+                sent = socket.send_fds(self._sock, [frame], [file])
+            except BlockingIOError:
+                await asyncio.sleep(_RETRY_S)
+                continue
+            except OSError as error:
+                raise wire.ChannelClosed("the kernel closed the channel") from error
+            break
+        self._writer.write(frame[sent:])
 
     def close(self) -> None:
         self._writer.close()
@@ -124,7 +148,9 @@ def _parse_commit(header: dict[str, Any], payload: bytes, python: str) -> Commit
         if not roots or not segments:
             raise ValueError("a component without roots or segments")
         references = tuple(_count(root) for root in entry["references"])
-        components.append(NewComponent(index, roots, references, segments, bool(entry["code"]), data, runs))
+        components.append(
+            NewComponent(index, roots, references, segments, bool(entry["code"]), data, bool(entry["inert"]), runs)
+        )
     outcome = header["outcome"]
     if outcome is not None:
         outcome = {

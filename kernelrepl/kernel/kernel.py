@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,15 @@ import zmq.asyncio
 
 from kernelrepl.errors import KernelStartFailed, SandboxUnavailable, StorageFailed
 from kernelrepl.guest import wire
+from kernelrepl.kernel.area import Area
 from kernelrepl.kernel.channel import HostChannel, parse_commit
 from kernelrepl.kernel.jupyter import JupyterClient, Message, OnFlood, OnOutput
 from kernelrepl.kernel.launch import Process
-from kernelrepl.model import Commit, Limits, Manifest, NotRestored, Restored, StoredComponent
+from kernelrepl.model import Commit, HasFileno, Limits, Manifest, NotRestored, Restored, StoredComponent
 
 START_TIMEOUT_S = 60.0
+LATER_BYTES = 1 << 20
+"""Components of mere data from this size on are loaded when they are needed, or when the kernel has nothing to do."""
 AUDIT_TIMEOUT_S = 10.0
 """How long an audit may take before the kernel is stopped without."""
 _log = logging.getLogger("kernelrepl")
@@ -45,7 +48,10 @@ class Handlers:
     commit: Callable[[Commit], Awaitable[None]]
     """Returns when the commit is in the store; raises StorageFailed otherwise."""
     output: OnOutput
-    load: Callable[[StoredComponent], AsyncIterator[bytes]]
+    load: Callable[[StoredComponent, HasFileno, Sequence[int]], Awaitable[bool]]
+    """Write the segments of a component to these offsets of a file; whether all of it was in the store."""
+    loaded: Callable[[int | None, tuple[NotRestored, ...]], None]
+    """A component that waited until it was needed has been loaded, by key, or these names of it are lost."""
     flood: OnFlood
     """The kernel sends too much: what runs is to be interrupted, or the kernel to be ended."""
 
@@ -61,7 +67,11 @@ class Kernel:
         self._channel: HostChannel | None = None
         self._client: JupyterClient | None = None
         self._serving: asyncio.Task[None] | None = None
-        self._loading: int | None = None
+        self.loading: int | None = None
+        """The component that is being loaded."""
+        self._later: dict[int, StoredComponent] = {}
+        """Components that the kernel has not asked for yet."""
+        self._deliveries: set[asyncio.Task[None]] = set()
         self._audited = asyncio.Event()
         self._pid = process.pid
         self._end = asyncio.ensure_future(process.ended.wait())
@@ -93,14 +103,14 @@ class Kernel:
                 await self._unless_dead(self._client.wait_for_output())
         except wire.WireError as error:
             await self.process.kill()
-            if isinstance(error, wire.ChannelClosed) and self._loading is not None:
-                raise KernelDied(self.process.exit_code, self._loading) from error
+            if isinstance(error, wire.ChannelClosed) and self.loading is not None:
+                raise KernelDied(self.process.exit_code, self.loading) from error
             why = f"{describe_exit(self.process.exit_code)}: {self.process.python}"
             raise KernelStartFailed(why, self.process.log()) from error
         except TimeoutError as error:
             await self.process.kill()
-            if self._loading is not None:
-                raise KernelDied(self.process.exit_code, self._loading) from error
+            if self.loading is not None:
+                raise KernelDied(self.process.exit_code, self.loading) from error
             raise KernelStartFailed(f"it was not ready after {START_TIMEOUT_S:g} s", self.process.log()) from error
         self._serving = asyncio.create_task(self._serve())
         return report
@@ -132,7 +142,11 @@ class Kernel:
         self.python = str(hello.get("python"))[:40]
         packages = hello.get("packages")
         self.packages = {str(k)[:80]: str(v)[:80] for k, v in packages.items()} if isinstance(packages, dict) else {}
-        await self._channel.send(
+        early, later = _by_urgency(manifest)
+        self._later = {part.key: part for part in later}
+        place = Area(early)
+        entries = await self._fill(place)
+        await self._send_area(
             {
                 "type": "start",
                 "connection": {"key": key},
@@ -147,13 +161,46 @@ class Kernel:
                 "names": manifest.names,
                 "stories": manifest.stories,
                 "execution_count": manifest.execution_count,
-                "components": [_component_entry(part) for part in manifest.components],
-            }
+                "components": entries,
+                "later": [_component_entry(part) for part in later],
+            },
+            place,
         )
-        for part in manifest.components:
-            if sum(part.segments):
-                async for piece in self._handlers.load(part):
-                    await self._channel.send({"type": "data", "component": part.key}, [piece])
+
+    async def _fill(self, place: Area) -> list[dict[str, Any]]:
+        """Copy components into an area. Returns what the kernel is told of each."""
+        entries = []
+        for part, offsets in place.parts:
+            entry = _component_entry(part) | {"offsets": offsets}
+            if part.blocked is None and not await self._handlers.load(part, place, offsets):
+                entry["skip"] = "its bytes are missing from the store"
+            entries.append(entry)
+        return entries
+
+    async def _send_area(self, header: dict[str, Any], place: Area) -> None:
+        assert self._channel is not None
+        header["area_bytes"] = place.size_bytes
+        if place.size_bytes:
+            place.seal()
+            await self._channel.send_file(header, place.fileno())
+        else:
+            await self._channel.send(header)
+
+    async def _deliver(self, wanted: list[StoredComponent]) -> None:
+        """Give the kernel components that it has asked for."""
+        with contextlib.suppress(wire.ChannelClosed):
+            place = Area(wanted)
+            await self._send_area({"type": "data", "components": await self._fill(place)}, place)
+
+    def _want(self, header: dict[str, Any]) -> None:
+        keys = header.get("components")
+        known = isinstance(keys, list) and all(type(key) is int and key in self._later for key in keys)
+        if not keys or not known or len(set(keys)) < len(keys):
+            raise wire.WireError("the kernel wants components that are not there")
+        # Each is given once: a kernel cannot make the keeper work, or hold memory, over and over.
+        task = asyncio.create_task(self._deliver([self._later.pop(key) for key in keys]))
+        self._deliveries.add(task)
+        task.add_done_callback(self._deliveries.discard)
 
     async def _until_ready(self, manifest: Manifest) -> Restored:
         assert self._channel is not None
@@ -162,9 +209,9 @@ class Kernel:
             header, _ = await self._channel.recv()
             match header["type"]:
                 case "loading" if isinstance(header.get("component"), int) and header["component"] in known:
-                    self._loading = header["component"]
+                    self.loading = header["component"]
                 case "loaded":
-                    self._loading = None
+                    self.loading = None
                 case "ready":
                     return _restored(header)
                 case other:
@@ -185,6 +232,13 @@ class Kernel:
                         await self._commit(header, payload)
                     case "audited":
                         self._audited.set()
+                    case "want":
+                        self._want(header)
+                    case "loading" if type(header.get("component")) is int:
+                        self.loading = header["component"]
+                    case "loaded":
+                        self._handlers.loaded(self.loading, _not_restored(header))
+                        self.loading = None
                     case other:
                         raise wire.WireError(f"unexpected frame {other!r:.40}")
         except wire.ChannelClosed:
@@ -203,15 +257,19 @@ class Kernel:
     async def _commit(self, header: dict[str, Any], payload: bytes) -> None:
         assert self._channel is not None
         commit = parse_commit(header, payload, self.python)
-        answer: dict[str, Any] = {"type": "committed", "commit": header.get("commit")}
+        answer: dict[str, Any] = {"type": "committed", "commit": header.get("commit"), "reason": None}
         try:
             await self._handlers.commit(commit)
         except StorageFailed as error:
-            answer = {"type": "failed", "commit": header.get("commit"), "reason": str(error)[:500]}
+            answer["reason"] = str(error)[:500]
         except Exception as error:  # noqa: BLE001 - without an answer the kernel would wait for ever
             _log.exception("a commit failed")
-            answer = {"type": "failed", "commit": header.get("commit"), "reason": f"internal error: {error!r:.200}"}
+            answer["reason"] = f"internal error: {error!r:.200}"
         await self._channel.send(answer)
+
+    def has_to_load(self, key: int) -> bool:
+        """Whether a component waits until it is needed."""
+        return key in self._later
 
     async def execute(self, msg_id: str, code: str) -> Message:
         """Run code and return the message of its reply. Raises KernelDied."""
@@ -228,7 +286,7 @@ class Kernel:
             # What the kernel committed before it died is still in the channel: let it be stored first.
             if self._serving is not None:
                 await self._serving
-            raise KernelDied(self.process.exit_code)
+            raise KernelDied(self.process.exit_code, self.loading)
         finally:
             task.cancel()
 
@@ -248,6 +306,9 @@ class Kernel:
     async def stop(self) -> None:
         """End the process and free all it had. Idempotent, and safe after its death."""
         await self.process.kill()
+        for task in list(self._deliveries):
+            task.cancel()
+        await asyncio.gather(*self._deliveries, return_exceptions=True)
         if self._serving is not None:
             await asyncio.gather(self._serving, return_exceptions=True)
         if self._client is not None:
@@ -288,12 +349,28 @@ def _component_entry(part: StoredComponent) -> dict[str, Any]:
 
 def _restored(header: dict[str, Any]) -> Restored:
     try:
-        return Restored(
-            names=tuple(str(name)[:500] for name in header["restored"]),
-            not_restored=tuple(
-                NotRestored(str(e["name"])[:500], str(e["type"])[:200], str(e["reason"])[:2000])
-                for e in header["not_restored"]
-            ),
-        )
+        return Restored(tuple(str(name)[:500] for name in header["restored"]), _not_restored(header))
     except (KeyError, TypeError) as error:
         raise wire.WireError(f"malformed ready frame: {error}") from error
+
+
+def _not_restored(header: dict[str, Any]) -> tuple[NotRestored, ...]:
+    try:
+        return tuple(
+            NotRestored(str(e["name"])[:500], str(e["type"])[:200], str(e["reason"])[:2000])
+            for e in header["not_restored"]
+        )
+    except (KeyError, TypeError) as error:
+        raise wire.WireError(f"malformed {header['type']} frame: {error}") from error
+
+
+def _by_urgency(manifest: Manifest) -> tuple[list[StoredComponent], list[StoredComponent]]:
+    """The components to load at the start, and the large ones that can wait until they are needed."""
+    own = {root for name, (root, *_) in manifest.names.items() if name.startswith("*")}
+    needed = own.union(*(part.references for part in manifest.components))
+    early: list[StoredComponent] = []
+    later: list[StoredComponent] = []
+    for part in manifest.components:
+        waits = part.inert and part.size_bytes >= LATER_BYTES and part.blocked is None
+        (later if waits and needed.isdisjoint(part.roots) else early).append(part)
+    return early, later

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kernelrepl.model import Manifest, NotRestored, NotSaved, Restored, Saved, SessionInfo, StoredComponent, Variable
+from kernelrepl.guest import wire
+from kernelrepl.model import (
+    HasFileno,
+    Manifest,
+    NotRestored,
+    NotSaved,
+    Restored,
+    Saved,
+    SessionInfo,
+    StoredComponent,
+    Variable,
+)
 from kernelrepl.store.database import Database
 from kernelrepl.store.publish import DIGEST_BYTES
 
@@ -17,6 +29,8 @@ _SESSION = (
     " size_bytes, workspace, fixed FROM sessions"
 )
 _CODE_SHOWN_CHARS = 80
+READ_CHUNKS = 32
+"""How many chunks are read at once: somebody else may want to read as well."""
 _WORD = re.compile(r"\w+")
 
 
@@ -138,7 +152,7 @@ def _story(name: str, kind: str, path: str, reason: str, made: str, origin: str 
 
 def _components(db: Database, session: int) -> list[StoredComponent]:
     rows = db.execute(
-        "SELECT id, key, roots, refs, segments, has_code, magic, python, blocked FROM components"
+        "SELECT id, key, roots, refs, segments, has_code, magic, python, blocked, inert FROM components"
         " WHERE session = ? AND to_commit IS NULL ORDER BY size_bytes, key",
         [session],
     )
@@ -153,30 +167,46 @@ def _components(db: Database, session: int) -> list[StoredComponent]:
             row[6],
             row[7],
             row[8],
+            bool(row[9]),
         )
         for row in rows
     ]
 
 
-def component_chunks(db: Database, row_id: int) -> tuple[bytes | None, list[bytes]]:
-    """The bytes of a component that is kept whole, or the digests of its chunks in order."""
-    row = db.execute("SELECT data, digests FROM components WHERE id = ?", [row_id]).fetchone()
+def copy(db: Database, component: StoredComponent, file: HasFileno, offsets: Sequence[int], start: int) -> int | None:
+    """Write some chunks of a component, from the one with this number on, to a file; each segment has its offset there.
+
+    Returns with which chunk to go on, None after the last one, and 0 if something of it is missing.
+    """
+    places = wire.chunk_places(component.segments, offsets)
+    row = db.execute("SELECT data, digests FROM components WHERE id = ?", [component.row]).fetchone()
     if row is None:
-        return b"", []
-    data, digests = row
+        return 0
+    whole, digests = row
     if digests is None:
-        return data or b"", []
-    return None, [digests[i : i + DIGEST_BYTES] for i in range(0, len(digests), DIGEST_BYTES)]
+        if len(whole or b"") != component.size_bytes:
+            return 0
+        for offset, length in places:
+            _write(file, memoryview(whole)[:length], offset)
+            whole = whole[length:]
+        return None
+    if len(digests) != len(places) * DIGEST_BYTES:
+        return 0
+    some = range(start, min(start + READ_CHUNKS, len(places)))
+    for index in some:
+        digest = digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
+        chunk = db.execute("SELECT data FROM chunks WHERE digest = ?", [digest]).fetchone()
+        offset, length = places[index]
+        if chunk is None or len(chunk[0]) != length:
+            return 0
+        _write(file, memoryview(chunk[0]), offset)
+    return None if some.stop == len(places) else some.stop
 
 
-def chunk_bytes(db: Database, digests: Sequence[bytes]) -> list[bytes]:
-    """The bytes of these chunks, in this order; nothing for those that are not there."""
-    found = []
-    for digest in digests:
-        row = db.execute("SELECT data FROM chunks WHERE digest = ?", [digest]).fetchone()
-        if row is not None:
-            found.append(row[0])
-    return found
+def _write(file: HasFileno, data: memoryview, offset: int) -> None:
+    while data.nbytes:
+        written = os.pwrite(file.fileno(), data, offset)
+        data, offset = data[written:], offset + written
 
 
 def unreachable_components(db: Database) -> list[int]:

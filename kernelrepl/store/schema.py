@@ -35,6 +35,11 @@ def keep_the_chunks_of_a_component_in_its_row(db: Database) -> None:
     db.execute("DROP TABLE component_chunks")
 
 
+@migrations()
+def note_what_may_be_loaded_at_any_time(db: Database) -> None:
+    db.execute("ALTER TABLE components ADD COLUMN inert INTEGER NOT NULL DEFAULT 0")
+
+
 _TABLES = (
     """
     CREATE TABLE sessions (

@@ -11,13 +11,13 @@ import functools
 import json
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from kernelrepl.errors import DatabaseTooNew, StorageFailed
-from kernelrepl.model import Commit, Limits, Manifest, Restored, SessionInfo, StoredComponent, Variable
+from kernelrepl.model import Commit, HasFileno, Limits, Manifest, Restored, SessionInfo, StoredComponent, Variable
 from kernelrepl.store import reading
 from kernelrepl.store.collecting import drop_superseded, sweep
 from kernelrepl.store.database import Database
@@ -40,7 +40,6 @@ COLLECT_AT_ONCE_BYTES = 1 << 30
 UNLIMITED = Limits(None, None)
 SWEEP_CHUNKS = 64
 """How many chunks are removed at once: they are overwritten, and a commit may be waiting."""
-READ_CHUNKS = 32
 EMPTY_LOG_TRIES = 3
 LOCAL_OWNER = "local"
 
@@ -371,15 +370,15 @@ class Store:
     async def manifest(self, session: int) -> Manifest:
         return await self._reader.run(lambda db: reading.manifest(db, session))
 
-    async def component_bytes(self, component: StoredComponent) -> AsyncIterator[bytes]:
-        """The bytes of a component, in pieces, in order."""
-        whole, digests = await self._reader.run(lambda db: reading.component_chunks(db, component.row))
-        if whole is not None:
-            yield whole
-        for start in range(0, len(digests), READ_CHUNKS):
-            some = digests[start : start + READ_CHUNKS]
-            for piece in await self._reader.run(functools.partial(reading.chunk_bytes, digests=some)):
-                yield piece
+    async def copy_component(self, component: StoredComponent, file: HasFileno, offsets: Sequence[int]) -> bool:
+        """Write each segment of a component to its offset in a file; whether all of it was there."""
+        done: int | None = 0
+        while done is not None:
+            step = functools.partial(reading.copy, component=component, file=file, offsets=offsets, start=done)
+            done = await self._reader.run(step)
+            if done == 0:
+                return False
+        return True
 
     async def block_component(self, session: int, key: int, reason: str) -> None:
         """Note that a component must not be loaded again. Its bytes stay."""

@@ -21,8 +21,8 @@ from kernelrepl.confinement import base_environment
 from kernelrepl.errors import KernelReplError
 from kernelrepl.kernel import spawn
 from kernelrepl.manager import Manager
+from kernelrepl.means import Means
 from kernelrepl.model import Resources
-from kernelrepl.session import Means
 from kernelrepl.store import Store
 from tests.attacks.as_user import ROOT
 from tests.attacks.attempt import NO_KERNEL, Attempt, Outcome
