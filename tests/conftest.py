@@ -21,9 +21,10 @@ from hypothesis import settings
 from kernelrepl import rendezvous
 from kernelrepl.confinement import Confinement, Grants, base_environment
 from kernelrepl.kernel import spawn
+from kernelrepl.kernel.area import Area
 from kernelrepl.manager import Manager, Origin
 from kernelrepl.means import Means
-from kernelrepl.model import Execution, Limits, Resources
+from kernelrepl.model import Execution, Limits, Resources, StoredComponent
 from kernelrepl.sandbox import Tier, probe
 from kernelrepl.session import Job, Session
 from kernelrepl.store import Store
@@ -134,6 +135,15 @@ def this_tier() -> Tier:
         tier = probe(sys.executable, base_environment(os.environ, Path(directory)), Path(directory))
     assert tier.number, tier.why
     return tier
+
+
+async def stored_bytes(store: Store, component: StoredComponent) -> bytes:
+    """The bytes of a component, as a kernel gets them. Fails the test if some are missing."""
+    place = Area([component])
+    [(_, offsets)] = place.parts
+    assert await store.copy_component(component, place, offsets)
+    sizes = zip(offsets, component.segments, strict=True)
+    return b"".join(os.pread(place.fileno(), size, offset) for offset, size in sizes)
 
 
 class Sessions:

@@ -30,7 +30,7 @@ from kernelrepl.mcp_results import of_execution
 from kernelrepl.model import Commit, Execution, Limits, Output
 from kernelrepl.store import Store
 from kernelrepl.transcript import DROPPED, Transcript, fold, load
-from tests.conftest import RUN_TIMEOUT_S, Sessions
+from tests.conftest import RUN_TIMEOUT_S, Sessions, stored_bytes
 from tests.test_transcript import CONTENTS, JSON, TEXTS
 from tests.test_wire import PAYLOAD, VALID
 
@@ -329,7 +329,7 @@ async def publish_all(store: Store, commits: list[tuple[Any, bytes, Any]]) -> No
 async def all_of(store: Store, session: int) -> tuple[Any, ...]:
     """Everything that can be read of a session."""
     manifest = await store.manifest(session)
-    loaded = [b"".join([piece async for piece in store.component_bytes(part)]) for part in manifest.components]
+    loaded = [await stored_bytes(store, part) for part in manifest.components]
     for part, data in zip(manifest.components, loaded, strict=True):
         assert len(data) == sum(part.segments)
     return manifest.names, manifest.stories, loaded, await store.variables(session)
@@ -344,7 +344,7 @@ async def test_pieces_ahead_of_a_commit_that_never_comes_are_bounded(opened: Sto
     for index in (0, 1):
         with pytest.raises(StorageFailed, match="25000 are allowed"):
             await opened.stage(session, index, b"b" * 20_000, limits)
-    entry = {"roots": [1], "references": [], "segments": [40_000], "code": False, "staged": True}
+    entry = {"roots": [1], "references": [], "segments": [40_000], "code": False, "inert": False, "staged": True}
     commit = parsed({**VALID, "components": [entry], "names": {}}, b"[]")
     assert commit is not None
     with pytest.raises(StorageFailed, match="ahead of its commit"):
@@ -354,7 +354,7 @@ async def test_pieces_ahead_of_a_commit_that_never_comes_are_bounded(opened: Sto
     assert commit is not None
     await opened.publish(session, None, commit, limits, None)
     [part] = (await opened.manifest(session)).components
-    assert b"".join([piece async for piece in opened.component_bytes(part)]) == b"c" * 20_000
+    assert await stored_bytes(opened, part) == b"c" * 20_000
 
 
 @pytest.mark.anyio
@@ -783,8 +783,12 @@ async def test_a_kernel_that_goes_on_flooding_is_killed(sessions: Sessions, monk
         {"type": "stage", "component": 1.5},
         {"type": "commit"},
         {"type": "nonsense"},
+        {"type": "want", "components": [999]},
+        {"type": "want", "components": {}},
+        {"type": "loading", "component": "x"},
+        {"type": "loaded", "not_restored": [1]},
     ],
-    ids=["deep", "stage", "commit", "nonsense"],
+    ids=["deep", "stage", "commit", "nonsense", "want", "want nothing", "loading", "loaded"],
 )
 async def test_a_kernel_that_breaks_the_protocol_is_killed(sessions: Sessions, frame: dict[str, Any]) -> None:
     """And replaced, with what was committed."""

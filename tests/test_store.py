@@ -17,7 +17,7 @@ from kernelrepl.errors import DatabaseTooNew, StorageFailed
 from kernelrepl.guest.wire import CHUNK_BYTES, ROW_BYTES
 from kernelrepl.model import Commit, Limits, NewComponent, NotRestored, NotSaved, Restored, Saved
 from kernelrepl.store import Store
-from tests.conftest import Sessions
+from tests.conftest import Sessions, stored_bytes
 
 pytestmark = pytest.mark.anyio
 
@@ -84,7 +84,7 @@ def part(
 ) -> NewComponent:
     """A component of one root; without data it is one that was staged, of `size` bytes."""
     size = changes.pop("size", len(data or b""))
-    settings = {"roots": (root,), "segments": (size,), "has_code": False, **changes}
+    settings = {"roots": (root,), "segments": (size,), "has_code": False, "inert": False, **changes}
     return NewComponent(index=index, references=references, data=data, **settings)
 
 
@@ -115,7 +115,7 @@ def outcome(count: int = 1, status: str = "ok") -> dict[str, Any]:
 async def bytes_of(store: Store, session: int, root: int) -> bytes:
     """What the store holds of a component."""
     [found] = [entry for entry in (await store.manifest(session)).components if root in entry.roots]
-    return b"".join([piece async for piece in store.component_bytes(found)])
+    return await stored_bytes(store, found)
 
 
 def threads() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import os
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kernelrepl.guest import wire
+from kernelrepl.kernel.area import Area
 from kernelrepl.kernel.channel import HostChannel, parse_commit
-from kernelrepl.model import Commit
+from kernelrepl.model import Commit, StoredComponent
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=20)
 """Lone surrogates included: JSON can carry them."""
@@ -114,6 +116,46 @@ async def test_the_keeper_and_a_kernel_understand_each_other(sockets: tuple[sock
         guest.close()
         with pytest.raises(wire.ChannelClosed):
             await host.recv()
+    finally:
+        host.close()
+
+
+@pytest.mark.anyio
+async def test_files_come_with_their_frames(sockets: tuple[socket.socket, socket.socket]) -> None:
+    """Each with its own, whatever is sent beside them, and when the socket is full."""
+    sockets[0].setblocking(False)
+    host = await HostChannel.open(sockets[0])
+    guest = wire.Channel(sockets[1])
+    component = StoredComponent(1, 1, (1,), (), (70, 3), False, "", "", None, True)
+
+    async def send_file(number: int) -> None:
+        place = Area([component])
+        os.pwrite(place.fileno(), bytes([number]) * 70, 0)
+        os.pwrite(place.fileno(), b"end", 128)
+        place.seal()
+        with pytest.raises(OSError, match="not permitted"):
+            os.truncate(place.fileno(), 5)
+        await host.send_file({"type": "data", "number": number, "area_bytes": place.size_bytes}, place.fileno())
+
+    def receive() -> list[int]:
+        numbers = []
+        for _ in range(40):
+            header, payload = guest.recv()
+            if header["type"] != "data":
+                assert payload == bytes(300_000)
+                continue
+            data = wire.map_area(header["file"], header["area_bytes"])
+            assert bytes(data) == bytes([header["number"]]) * 70 + bytes(58) + b"end"
+            assert data.readonly
+            numbers.append(header["number"])
+        return numbers
+
+    try:
+        others = [host.send({"type": "other"}, [bytes(300_000)]) for _ in range(20)]
+        sending = asyncio.gather(*(send_file(number) for number in range(20)), *others)
+        await asyncio.sleep(0.1)
+        assert sorted(await asyncio.to_thread(receive)) == list(range(20))
+        await sending
     finally:
         host.close()
 
@@ -259,9 +301,9 @@ VALID: dict[str, Any] = {
     "unsaved": {"s": ["socket", "s", "a network connection cannot be saved", ""]},
     "deleted": ["old"],
     "components": [
-        {"roots": [1], "references": [], "segments": [3], "code": False},
-        {"roots": [2, 5], "references": [1], "segments": [1, 2], "code": True},
-        {"roots": [9], "references": [], "segments": [9000000], "code": False, "staged": True},
+        {"roots": [1], "references": [], "segments": [3], "code": False, "inert": True},
+        {"roots": [2, 5], "references": [1], "segments": [1, 2], "code": True, "inert": False},
+        {"roots": [9], "references": [], "segments": [9000000], "code": False, "inert": True, "staged": True},
     ],
     "closed": [4],
     "magic": "a70d0d0a",
@@ -314,6 +356,7 @@ def test_a_commit_is_taken_apart() -> None:
     assert [part.index for part in commit.components] == [0, 1, 2]
     assert [part.roots for part in commit.components] == [(1,), (2, 5), (9,)]
     assert [part.has_code for part in commit.components] == [False, True, False]
+    assert [part.inert for part in commit.components] == [True, False, True]
     assert commit.names == {"x": (1, "int", 28), "f": (2, "function", 300)}
     assert commit.unsaved == {"s": ("socket", "s", "a network connection cannot be saved")}
     assert commit.summaries == {"x": "42", "f": "function f()", "s": ""}

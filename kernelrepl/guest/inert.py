@@ -22,7 +22,7 @@ def is_inert(obj: Any) -> bool:
     kind = type(obj)
     found = _known.get(kind)
     if found is None:
-        if issubclass(kind, _NAMED):
+        if issubclass(kind, _NAMED) or kind.__name__ == "cython_function_or_method":
             return obj in _BUILTINS_SAVED if kind is type and obj.__module__ == "builtins" else _is_of_packages(obj)
         found = _known[kind] = kind in _BUILTINS or (kind.__module__ != "builtins" and _is_of_packages(kind))
     return found

@@ -43,6 +43,7 @@ EXIT_BROKEN = 70
 """The exit code of a kernel that ended itself because user code broke what it works with."""
 
 _IOV_MAX = 512
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _FILE_SPACE = socket.CMSG_SPACE(struct.calcsize("i"))
 
 Buffer = bytes | bytearray | memoryview
@@ -202,7 +203,7 @@ class Channel:
         view = memoryview(received)
         while view.nbytes:
             try:
-                got, ancillary, _, _ = self._sock.recvmsg_into([view], _FILE_SPACE)
+                got, ancillary, _, _ = self._sock.recvmsg_into([view], _FILE_SPACE, _CLOSE_ON_EXEC)
             except ConnectionError as error:
                 raise ChannelClosed("the keeper closed the channel") from error
             if not got:
@@ -215,8 +216,9 @@ class Channel:
 
 
 def map_area(descriptor: int, size: int) -> memoryview:
-    """The bytes of an area, as private memory; closes the descriptor."""
+    """The bytes of an area, for reading; closes the descriptor."""
+    flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
     try:
-        return memoryview(mmap.mmap(descriptor, size, mmap.MAP_PRIVATE)) if size else memoryview(b"")
+        return memoryview(mmap.mmap(descriptor, size, flags, mmap.PROT_READ)) if size else memoryview(b"")
     finally:
         os.close(descriptor)
