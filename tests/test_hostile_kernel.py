@@ -364,7 +364,7 @@ async def test_one_execution_that_commits_for_ever_does_not_fill_the_disk(
     """What is superseded, and pieces of commits that failed, go when too much has come together."""
     monkeypatch.setattr("kernelrepl.store.store.COLLECT_AT_ONCE_BYTES", 100_000)
     session = await opened.create_session("commits", "w", {})
-    entry = {"roots": [1], "references": [], "segments": [20_000], "code": False}
+    entry = {"roots": [1], "references": [], "segments": [20_000], "code": False, "inert": False}
     for number in range(20):
         commit = parsed(
             {**VALID, "components": [entry], "names": {"x": [1, "b", 1, ""]}}, b"[]" + bytes([number]) * 20_000

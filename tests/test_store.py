@@ -144,6 +144,7 @@ async def test_a_fresh_file_gets_its_tables_and_is_ours_alone(store: Store, path
         ("create_tables",),
         ("describe_values_and_remember_expired_sessions",),
         ("keep_the_chunks_of_a_component_in_its_row",),
+        ("note_what_may_be_loaded_at_any_time",),
     ]
     assert path.stat().st_mode & 0o777 == 0o600
 
