@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -64,6 +65,8 @@ class Saving:
         self._left_running: set[asyncio.Task[Any]] = set()
         self.behind = False
         self._commits = 0
+        self.spent_s = 0.0
+        """How long all commits of executions have taken, from the end of the code until the store had them."""
         self._kept: list[dict[str, Any]] = []
         """Frames that came while another was waited for."""
         self.restoring = Restoring(self)
@@ -144,11 +147,13 @@ class Saving:
         could not be stored stays different from the store and is sent again by the next commit.
         """
         self.in_cell = False
+        began = time.perf_counter()
         words = self._since_last()
         harmless = words is not None and self.snapshot.is_harmless(words)
         suspects = self._suspects(words)
         delta, failure = self._capture(suspects, harmless=harmless)
         saved = self._commit("execution", request, outcome, outputs, delta, failure)
+        self.spent_s += time.perf_counter() - began
         self.audits.after(suspects, harmless=harmless)
         self._serve_kept()
         return saved
