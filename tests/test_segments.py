@@ -69,3 +69,21 @@ async def test_what_is_in_segments_comes_back_as_it_was(
     await sessions.kill()
     assert await sessions.value(expression) == expected
     assert sessions.manager.missed_changes() == 0
+
+
+@pytest.mark.parametrize("make", ["pd.DataFrame({'n': range(50_000), 'text': texts})", "pa.table({'text': texts})"])
+async def test_texts_in_memory_of_pyarrow_are_stored_in_chunks(sessions: Sessions, make: str) -> None:
+    """Only those that differ are written again, and a restore has the same texts."""
+    pytest.importorskip("pyarrow")
+    before = "import pandas as pd, pyarrow as pa; texts = [f'text {n:06}' for n in range(50_000)]\n"
+    await sessions.run(before + f"value = {make}")
+    [[chunks]] = await sessions.rows("SELECT COUNT(*) FROM chunks")
+    execution = await sessions.run("seen = value['text'][7]")
+    assert not execution.saved.changed
+    await sessions.run("other = " + make.replace("'text': texts", "'text': [*texts[:40_000], *texts[30_000:40_000]]"))
+    [[more]] = await sessions.rows("SELECT COUNT(*) FROM chunks")
+    assert more - chunks <= 4
+    await sessions.kill()
+    expression = "[str(text) for text in value['text'].to_numpy()] == texts, str(value['text'][49_999])"
+    assert await sessions.value(expression) == "(True, 'text 049999')"
+    assert await sessions.value("len(other['text'].unique())") == "40000"

@@ -32,6 +32,10 @@ class ArraySupport:
         self._array: Any = self._np.ndarray if self._np is not None else ()
         self._frames: tuple[type, ...] = ()
         self.never_aliased: tuple[type, ...] = ()
+        self._buffers: tuple[type, ...] = ()
+        arrow = sys.modules.get("pyarrow")
+        if arrow is not None and hasattr(arrow, "Buffer"):
+            self._buffers = (arrow.Buffer,)
         if self._np is not None:
             self.never_aliased = (self._np.generic, self._np.dtype)
         pandas = sys.modules.get("pandas")
@@ -47,6 +51,8 @@ class ArraySupport:
         """What reduces the arrays or frames of a kind; None for everything else."""
         if self._np is not None and issubclass(kind, self._array):
             return self._reduce_array if kind is self._array else self._reduce_kind_of_array
+        if issubclass(kind, self._buffers):
+            return _reduce_buffer
         return self._reduce_frame if issubclass(kind, self._frames) else None
 
     def size_bytes(self, value: Any) -> int | None:
@@ -141,6 +147,13 @@ class ArraySupport:
                 frame.isetitem(position, nothing)
         state = (cells, attributes)
         return recipes.nested, (pickler.nested(frame),), state, None, None, recipes.frame_state
+
+
+def _reduce_buffer(pickler: ComponentPickler, obj: Any) -> Any:
+    """Memory of pyarrow: what strings of pandas are in."""
+    if obj.size < OUT_OF_BAND_BYTES or not obj.is_cpu:
+        return NotImplemented
+    return recipes.arrow_buffer, (pickler.set_aside(obj),)
 
 
 def _address(array: Any) -> int:

@@ -252,6 +252,12 @@ def permuted_array(data: Any, dtype: Any, shape: tuple[int, ...], axes: tuple[in
     return result
 
 
+def arrow_buffer(data: Any) -> Any:
+    result = importlib.import_module("pyarrow").allocate_buffer(memoryview(data).nbytes)
+    memoryview(result).cast("B")[:] = memoryview(data).cast("B")
+    return result
+
+
 def empty_array(dtype: Any, shape: tuple[int, ...], order: str) -> Any:
     np = sys.modules.get("numpy") or importlib.import_module("numpy")
     return np.empty(shape, dtype, order=order)
