@@ -71,6 +71,38 @@ async def test_what_is_in_segments_comes_back_as_it_was(
     assert sessions.manager.missed_changes() == 0
 
 
+@pytest.mark.parametrize(
+    ("make", "put"),
+    [
+        ("np.array([*texts, None, 5], dtype=object)", "value[20_000] = '7'"),
+        ("np.array([*texts, None, 5], dtype=object).reshape(2, -1).T", "value[20_000, 1] = '7'"),
+        ("pd.Series([*texts, None, 5], dtype=object)", "value.iloc[20_000] = None"),
+        ("pd.Series([*texts, None], dtype=pd.StringDtype('python'))", "value.iloc[20_000] = '7'"),
+        ("pd.Series([*texts, np.nan], dtype=pd.StringDtype('python', na_value=np.nan))", "value.iloc[20_000] = '7'"),
+        ("pd.DataFrame({'n': range(50_000), 't': pd.Series(texts, dtype=object)})", "value.loc[20_000, 't'] = '7'"),
+        ("pd.Series(range(50_000), index=pd.Index(texts, dtype=object))", "value.iloc[20_000] = 7"),
+        ("np.array([*texts, 2 ** 70], dtype=object)", "value[20_000] = ['7']"),
+    ],
+)
+async def test_columns_of_python_texts_are_stored_in_segments(sessions: Sessions, make: str, put: str) -> None:
+    """A text that is replaced writes one of them, unless it is replaced by something that may change."""
+    before = "import numpy as np, pandas as pd\ntexts = [f'text {n:06}' for n in range(50_000)]\n"
+    await sessions.run(
+        before + f"value = {make}\nequal = getattr(pd.testing, f'assert_{{type(value).__name__.lower()}}_equal',"
+        " np.testing.assert_array_equal)"
+    )
+    [[chunks]] = await sessions.rows("SELECT COUNT(*) FROM chunks")
+    for code, changed in (("len(value)", ()), (put, ("value",)), ("value[5:9]", ())):
+        execution = await sessions.run(code)
+        assert execution.status == "ok", execution.output.error
+        assert execution.saved.changed == changed
+    [[more]] = await sessions.rows("SELECT COUNT(*) FROM chunks")
+    assert more - chunks <= (9 if put.endswith("['7']") else 3)
+    await sessions.kill()
+    execution = await sessions.run(f"stored = value; value = {make}\n{put}\nequal(stored, value)")
+    assert execution.status == "ok", execution.output.error
+
+
 @pytest.mark.parametrize("make", ["pd.DataFrame({'n': range(50_000), 'text': texts})", "pa.table({'text': texts})"])
 async def test_texts_in_memory_of_pyarrow_are_stored_in_chunks(sessions: Sessions, make: str) -> None:
     """Only those that differ are written again, and a restore has the same texts."""

@@ -94,6 +94,10 @@ class ArraySupport:
                 return recipes.view, (owner, offset, obj.dtype, obj.shape, obj.strides, writeable)
         order = "F" if obj.flags.f_contiguous and not obj.flags.c_contiguous else "C"
         if obj.dtype.kind == "O":
+            parts = pickler.around.texts.parts(obj, order)
+            if parts is not None:
+                aside = [pickler.set_aside(part) if len(part) >= OUT_OF_BAND_BYTES else part for part in parts]
+                return recipes.texts, (aside, obj.dtype, obj.shape, order, writeable)
             state = (obj.ravel(order=order).tolist(), writeable)
             return recipes.empty_array, (obj.dtype, obj.shape, order), state, None, None, recipes.array_items
         if obj.dtype.hasobject or not obj.dtype.itemsize:

@@ -29,6 +29,7 @@ from kernelrepl.guest.depth import deeper, is_too_deep
 from kernelrepl.guest.inert import is_inert
 from kernelrepl.guest.sharing import shareable
 from kernelrepl.guest.stream import SetAside, Stream
+from kernelrepl.guest.texts import Texts
 from kernelrepl.guest.words import EVERYTHING, words_of
 
 PICKLE_PROTOCOL = 5
@@ -77,6 +78,7 @@ class Surroundings:
         self.imported: set[str] = set()
         """Submodules that import statements of the session named."""
         self.arrays = ArraySupport()
+        self.texts = Texts()
         self.landmarks = landmarks.Landmarks(namespace, before)
         self._by_reference: dict[int, tuple[Any, bool]] = {}
         self.shareable_kinds: dict[type, bool] = {}
@@ -93,7 +95,7 @@ class Surroundings:
     def renewed(self) -> Surroundings:
         """The same session, looked at anew."""
         around = Surroundings(self.namespace, self.main_module, self.shell, self.landmarks)
-        around.imported = self.imported
+        around.imported, around.texts = self.imported, self.texts
         around._words = self._words
         return around
 

@@ -271,6 +271,12 @@ def array_items(target: Any, state: tuple[list[Any], bool]) -> None:
         target.flags.writeable = False
 
 
+def texts(parts: list[Any], dtype: Any, shape: tuple[int, ...], order: str, writeable: bool) -> Any:
+    result = empty_array(dtype, shape, order)
+    array_items(result, ([item for part in parts for item in _session().load_nested(part)], writeable))
+    return result
+
+
 def _column(items: list[Any]) -> Any:
     """An array of objects that holds each item as it is; assigning them would unpack arrays."""
     np = sys.modules.get("numpy") or importlib.import_module("numpy")
