@@ -21,6 +21,7 @@ from kernelrepl.store.history import plan
 from kernelrepl.store.publish import DIGEST_BYTES
 from kernelrepl.store.schema import migrations
 from tests.conftest import RUN_TIMEOUT_S, Sessions
+from tests.mcp_hosts import command
 from tests.test_store import MARKER, UNLIMITED, bytes_of, commit, new_session, part, query, traces
 
 pytestmark = pytest.mark.anyio
@@ -521,3 +522,25 @@ async def test_what_a_session_did_can_be_read_back_and_does_not_count_for_its_li
     assert states[-3]["x"] != states[-2]["x"] == states[-1]["x"]
     await sessions.kill()
     assert await sessions.value("x") == "[1, 2]"
+
+
+def superseded(data_dir: Path) -> int:
+    """How many versions of names are history, as the file says."""
+    with sqlite3.connect(data_dir / "python_sessions.db") as connection:
+        [(count,)] = connection.execute("SELECT COUNT(*) FROM names WHERE to_commit IS NOT NULL").fetchall()
+    connection.close()
+    return int(count)
+
+
+async def test_a_keeper_keeps_what_its_settings_say(environ: dict[str, str], data_dir: Path) -> None:
+    """By default a history; without one what is there goes after the next start, and the session stays."""
+    for number in range(6):
+        await asyncio.to_thread(command, environ, "exec", "-s", "s", f"x = {number}")
+    await asyncio.to_thread(command, environ, "stop")
+    assert superseded(data_dir) >= 5
+    none = {**environ, "KERNELREPL_MAX_HISTORY_BYTES": "0"}
+    assert (await asyncio.to_thread(command, none, "exec", "-s", "s", "x")).stdout.splitlines()[-1] == "5"
+    async with asyncio.timeout(RUN_TIMEOUT_S):
+        while superseded(data_dir) > 2:  # what that cell itself superseded may be there until the next time
+            await asyncio.sleep(0.1)
+    assert (await asyncio.to_thread(command, none, "exec", "-s", "s", "x")).stdout.splitlines()[-1] == "5"

@@ -17,6 +17,7 @@ from kernelrepl.errors import DatabaseTooNew, StorageFailed
 from kernelrepl.guest.wire import CHUNK_BYTES, ROW_BYTES
 from kernelrepl.model import Commit, Limits, NewComponent, NotRestored, NotSaved, Restored, Saved
 from kernelrepl.store import Store
+from kernelrepl.store.worker import PAGE_BYTES
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
@@ -158,6 +159,24 @@ async def test_the_writer_is_durable_and_the_reader_only_reads(store: Store) -> 
     assert await query(store, "PRAGMA integrity_check") == [("ok",)]
     with pytest.raises(StorageFailed, match="make it writable"):
         await store._reader.run(lambda db: db.execute("DELETE FROM sessions"))
+
+
+async def test_a_database_keeps_the_size_of_its_pages(
+    path: Path, opened: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new one has ours; one that was made with others is used as it is."""
+    monkeypatch.setattr("kernelrepl.store.worker.PAGE_BYTES", 8192)
+    store = opened()
+    session = await new_session(store)
+    await store.publish(session, None, commit(part(0, 1, b"x" * 300_000)), UNLIMITED, None)
+    monkeypatch.undo()
+    store = opened()
+    assert await query(store, "PRAGMA page_size") == [(8192,)]
+    assert await bytes_of(store, session, 1) == b"x" * 300_000
+    other = Store(path.with_name("other.db"))
+    other.open()
+    assert await query(other, "PRAGMA page_size") == [(PAGE_BYTES,)]
+    other.close()
 
 
 async def test_everything_is_there_after_reopening(store: Store, opened: Callable[..., Store]) -> None:
