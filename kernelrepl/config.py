@@ -20,7 +20,7 @@ from pydantic_settings import (
 
 from kernelrepl import rendezvous
 from kernelrepl.errors import InvalidSettings
-from kernelrepl.model import Limits, Resources
+from kernelrepl.model import MAX_HISTORY_BYTES, Limits, Resources
 from kernelrepl.policy import Retention
 
 PREFIX = rendezvous.PREFIX
@@ -34,6 +34,13 @@ def _limit(value: Any) -> Any:
     return None if lifted else value
 
 
+def _history(value: Any) -> Any:
+    """Here 0 is a number of bytes as any other: only the word lifts this limit."""
+    if isinstance(value, bool):
+        raise ValueError("a number of bytes or 'unlimited', not a truth value")
+    return None if isinstance(value, str) and value.strip().lower() == "unlimited" else value
+
+
 def _paths(value: Any) -> Any:
     """In the environment one text, as PATH is; in the file a list."""
     return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
@@ -41,6 +48,7 @@ def _paths(value: Any) -> Any:
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(_paths), NoDecode]
 ByteLimit = Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_limit)]
+HistoryLimit = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_history)]
 CountLimit = Annotated[Annotated[int, Field(ge=16)] | None, BeforeValidator(_limit)]
 DayLimit = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_limit)]
 
@@ -78,6 +86,11 @@ class Settings(BaseSettings):
         default=10_000_000, description="the largest variable that is saved, in bytes"
     )
     max_session_bytes: ByteLimit = Field(default=100_000_000, description="the most one session may store, in bytes")
+    max_history_bytes: HistoryLimit = Field(
+        default=MAX_HISTORY_BYTES,
+        description="the most that the earlier states of one session may take, in bytes, the oldest go first; 0 keeps"
+        " none, unlimited keeps all until the session is deleted",
+    )
     max_memory_bytes: ByteLimit = Field(
         default=4_000_000_000, description="the most memory a kernel with all its processes may take, in bytes"
     )

@@ -83,7 +83,7 @@ class Keeper:
         face: Face,
         *,
         launcher: Launcher = spawn,
-        make_store: Callable[[Path], Store] = Store,
+        make_store: Callable[..., Store] = Store,
         exit_grace_s: float = EXIT_GRACE_S,
     ) -> None:
         self.settings = settings
@@ -116,7 +116,9 @@ class Keeper:
             rendezvous.check_sockets_fit(self.runtime_dir)
             rendezvous.make_private(self.runtime_dir, config.PREFIX + "RUNTIME_DIR")
             confinement.clean(self.runtime_dir)
-            store = self._make_store(self.data_dir / "python_sessions.db")
+            store = self._make_store(
+                self.data_dir / "python_sessions.db", max_history_bytes=self.settings.max_history_bytes
+            )
             store.open()
             stack.callback(store.close)
             context = zmq.asyncio.Context()

@@ -8,6 +8,9 @@ from typing import Any, Literal, Protocol
 
 Status = Literal["ok", "error", "timeout", "interrupted", "running", "crashed"]
 
+MAX_HISTORY_BYTES = 100_000_000
+"""What the earlier states of one session may take, if nobody says otherwise."""
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -81,3 +81,37 @@ def test_ratios_are_of_medians_and_of_pairs() -> None:
     assert table([row, Row("alone", [1.0])]).splitlines()[1].split() == (
         ["ours", "3", "4.000", "900.000", "peer", "4.000", "1.00", "2.00"]
     )
+
+
+@pytest.mark.slow
+def test_every_pair_of_sizes_is_measured(tmp_path: Path) -> None:
+    """A tiny run: a row for each pair, in a database that has these sizes, and nothing left behind."""
+    data = tmp_path / "data"
+    data.mkdir()
+    ran = subprocess.run(
+        [
+            *(sys.executable, "-m", "tests.benchmarks.storage", "--megabytes", "16", "-n", "2", "--turns", "1"),
+            *("--pages", "4096", "16384", "--chunks", "64", "1024"),
+            *("--json", str(tmp_path / "out.json"), "--directory", str(data)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=RUN_TIMEOUT_S,
+        cwd=Path(__file__).parent.parent,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stderr == ""
+    pairs = [(page, chunk) for page in (4096, 16384) for chunk in (64, 1024)]
+    lines = [line.split() for line in ran.stdout.splitlines()[-len(pairs) :]]
+    assert [(int(line[0]), int(line[1])) for line in lines] == pairs
+    for found in json.loads((tmp_path / "out.json").read_text())["rows"]:
+        assert {kind: len(values) for kind, values in found["times_ms"].items()} == {
+            "store": 1,
+            "one place": 2,
+            "x += 1": 2,
+            "read": 1,
+            "cold": 1,
+        }
+        assert found["kept_bytes"] > found["chunk_bytes"]
+    assert list(data.iterdir()) == []

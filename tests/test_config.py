@@ -32,6 +32,7 @@ def test_without_anything_the_defaults_are_in_force(tmp_path: Path) -> None:
     assert settings.python == sys.executable
     assert settings.limits() == Limits() == Limits(10_000_000, 100_000_000, 10.0)
     assert (settings.max_output_chars, settings.idle_timeout_s) == (20_000, 900.0)
+    assert settings.max_history_bytes == 100_000_000
 
 
 def test_every_setting_is_described() -> None:
@@ -80,6 +81,28 @@ def test_a_byte_limit_can_be_lifted_in_the_file(value: str, config_file: Path) -
     """The same, as a number or a text."""
     config_file.write_text(f"max_variable_bytes = {value}\nmax_session_bytes = {value}\n")
     assert config.load().limits() == Limits(None, None, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("0", 0), ("7", 7), ("unlimited", None), (" Unlimited ", None), ("100000000", 100_000_000)]
+)
+def test_no_history_is_not_the_same_as_all_of_it(
+    value: str, expected: int | None, monkeypatch: pytest.MonkeyPatch, config_file: Path
+) -> None:
+    """0 is a budget that nothing fits into; only the word lifts this limit."""
+    config_file.write_text(f'max_history_bytes = "{value}"\n')
+    assert config.load().max_history_bytes == expected
+    config_file.write_text("max_history_bytes = 1\n")
+    monkeypatch.setenv("KERNELREPL_MAX_HISTORY_BYTES", value)
+    assert config.load().max_history_bytes == expected
+
+
+@pytest.mark.parametrize("value", ["-1", "1.5", "nan", "false", "true", "[0]", '"none"', '""'])
+def test_a_budget_of_history_that_cannot_be_used_is_named(value: str, config_file: Path) -> None:
+    """Whatever stands there."""
+    config_file.write_text(f"max_history_bytes = {value}\n")
+    with pytest.raises(InvalidSettings, match="max_history_bytes"):
+        config.load()
 
 
 @pytest.mark.parametrize(

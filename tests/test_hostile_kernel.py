@@ -235,10 +235,13 @@ def replaced(header: dict[str, Any], path: tuple[str | int, ...], value: Any) ->
     return header
 
 
+HISTORY_BYTES = 30_000
+
+
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """One store for many commits: what one of them breaks shows in the next."""
-    store = Store(tmp_path_factory.mktemp("store") / "python_sessions.db")
+    store = Store(tmp_path_factory.mktemp("store") / "python_sessions.db", max_history_bytes=HISTORY_BYTES)
     store.open()
     yield store
     store.close()
@@ -317,7 +320,7 @@ async def publish_all(store: Store, commits: list[tuple[Any, bytes, Any]]) -> No
         assert info.size_bytes <= 40_000
         await store.last_execution(hostile)
     assert not [text for text in refusals if "kernelrepl doctor" in text], "refused by accident"
-    await store._writer.run(store._collect)
+    await store.collect()
     await all_of(store, hostile)
     assert await all_of(store, victim) == before
     checks = await store._writer.run(
@@ -362,7 +365,14 @@ async def test_one_execution_that_commits_for_ever_does_not_fill_the_disk(
     opened: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is superseded, and pieces of commits that failed, go when too much has come together."""
-    monkeypatch.setattr("kernelrepl.store.store.COLLECT_AT_ONCE_BYTES", 100_000)
+
+    async def stored() -> int:
+        [(found,)] = await opened._writer.run(lambda db: db.execute("SELECT SUM(LENGTH(data)) FROM chunks").fetchall())
+        return int(found or 0)
+
+    await opened.collect()
+    before, most = await stored(), 0
+    monkeypatch.setattr("kernelrepl.store.collector.COLLECT_AT_ONCE_BYTES", 100_000)
     session = await opened.create_session("commits", "w", {})
     entry = {"roots": [1], "references": [], "segments": [20_000], "code": False, "inert": False}
     for number in range(20):
@@ -371,11 +381,14 @@ async def test_one_execution_that_commits_for_ever_does_not_fill_the_disk(
         )
         assert commit is not None
         await opened.publish(session, None, commit, Limits(), None)
+        most = max(most, await stored() - before)
     for number in range(20):
         await opened.stage(session, 0, bytes([100 + number]) * 20_000)
         await opened.discard_staged(session)
-    [(stored,)] = await opened._writer.run(lambda db: db.execute("SELECT SUM(LENGTH(data)) FROM chunks").fetchall())
-    assert stored <= 200_000
+        most = max(most, await stored() - before)
+    assert most <= 2 * 100_000 + HISTORY_BYTES + 20_000
+    await opened.collect()
+    assert await stored() - before <= HISTORY_BYTES + 20_000
 
 
 @pytest.mark.anyio

@@ -165,7 +165,7 @@ async def test_what_failed_stays_stored_with_all_it_needs(sessions: Sessions) ->
     assert set(not_restored(execution)) == {"fussy"}
     await sessions.run("rest.append(3); other = 'x' * 20_000")
     await sessions.run("other = 1")
-    await sessions.store._writer.run(sessions.store._collect)
+    await sessions.store.collect()
     await sessions.run("sign.touch()")
     await sessions.kill()
     execution = await sessions.run("fussy.part.kind, rest, other")
@@ -220,7 +220,7 @@ async def test_a_lost_name_that_is_made_again_replaces_what_could_not_be_loaded(
     await sessions.run("del thorn")
     await sessions.kill()
     assert await failure(sessions, "thorn") == "name 'thorn' is not defined"
-    await sessions.store._writer.run(sessions.store._collect)
+    await sessions.store.collect()
     rows = await sessions.rows(
         "SELECT 1 FROM components WHERE to_commit IS NULL AND has_code = 0 AND key NOT IN"
         " (SELECT root FROM names WHERE to_commit IS NULL AND root IS NOT NULL)"

@@ -17,6 +17,7 @@ from kernelrepl.errors import DatabaseTooNew, StorageFailed
 from kernelrepl.guest.wire import CHUNK_BYTES, ROW_BYTES
 from kernelrepl.model import Commit, Limits, NewComponent, NotRestored, NotSaved, Restored, Saved
 from kernelrepl.store import Store
+from kernelrepl.store.worker import PAGE_BYTES
 from tests.conftest import Sessions, stored_bytes
 
 pytestmark = pytest.mark.anyio
@@ -43,14 +44,14 @@ def path(data_dir: Path) -> Path:
 
 
 @pytest.fixture
-def opened(path: Path) -> Iterator[Callable[[], Store]]:
-    """Opens the database, again each time it is called; all are closed in the end."""
+def opened(path: Path) -> Iterator[Callable[..., Store]]:
+    """Opens the database, again each time it is called; all are closed in the end. Without history: see its tests."""
     stores: list[Store] = []
 
-    def open_store() -> Store:
+    def open_store(max_history_bytes: int | None = 0) -> Store:
         while stores:
             stores.pop().close()
-        store = Store(path, Clock())
+        store = Store(path, Clock(), max_history_bytes=max_history_bytes)
         store.open()
         stores.append(store)
         return store
@@ -61,7 +62,7 @@ def opened(path: Path) -> Iterator[Callable[[], Store]]:
 
 
 @pytest.fixture
-def store(opened: Callable[[], Store]) -> Store:
+def store(opened: Callable[..., Store]) -> Store:
     return opened()
 
 
@@ -140,11 +141,12 @@ async def test_a_fresh_file_gets_its_tables_and_is_ours_alone(store: Store, path
     assert {name for (name,) in await query(store, "SELECT name FROM sqlite_master WHERE type = 'table'")} >= set(
         TABLES
     )
-    assert await query(store, "SELECT name FROM _sqlite_migrations WHERE migration_set = 'kernelrepl'") == [
+    assert await query(store, "SELECT name FROM _sqlite_migrations WHERE migration_set = 'kernelrepl' ORDER BY id") == [
         ("create_tables",),
         ("describe_values_and_remember_expired_sessions",),
         ("keep_the_chunks_of_a_component_in_its_row",),
         ("note_what_may_be_loaded_at_any_time",),
+        ("keep_earlier_states",),
     ]
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -160,7 +162,25 @@ async def test_the_writer_is_durable_and_the_reader_only_reads(store: Store) -> 
         await store._reader.run(lambda db: db.execute("DELETE FROM sessions"))
 
 
-async def test_everything_is_there_after_reopening(store: Store, opened: Callable[[], Store]) -> None:
+async def test_a_database_keeps_the_size_of_its_pages(
+    path: Path, opened: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new one has ours; one that was made with others is used as it is."""
+    monkeypatch.setattr("kernelrepl.store.worker.PAGE_BYTES", 8192)
+    store = opened()
+    session = await new_session(store)
+    await store.publish(session, None, commit(part(0, 1, b"x" * 300_000)), UNLIMITED, None)
+    monkeypatch.undo()
+    store = opened()
+    assert await query(store, "PRAGMA page_size") == [(8192,)]
+    assert await bytes_of(store, session, 1) == b"x" * 300_000
+    other = Store(path.with_name("other.db"))
+    other.open()
+    assert await query(other, "PRAGMA page_size") == [(PAGE_BYTES,)]
+    other.close()
+
+
+async def test_everything_is_there_after_reopening(store: Store, opened: Callable[..., Store]) -> None:
     """Migrations are not applied twice, and no row is touched."""
     session = await new_session(store)
     execution = await store.start_execution(session, "r1", "test", "x = 1")
@@ -172,7 +192,7 @@ async def test_everything_is_there_after_reopening(store: Store, opened: Callabl
 
 
 async def test_a_database_of_a_newer_version_is_not_touched(
-    store: Store, path: Path, opened: Callable[[], Store]
+    store: Store, path: Path, opened: Callable[..., Store]
 ) -> None:
     """What it means is not known here; the way out is in the message."""
     await query(
@@ -407,7 +427,8 @@ async def test_collecting_keeps_pieces_that_are_waiting_for_their_commit(store: 
 
 async def test_enough_garbage_is_collected_by_itself(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not before."""
-    monkeypatch.setattr("kernelrepl.store.store.COLLECT_AFTER_BYTES", 50_000)
+    monkeypatch.setattr("kernelrepl.store.collector.COLLECT_AFTER_BYTES", 50_000)
+    await store.collect_if_due()  # as each keeper does when it starts
     session = await new_session(store)
     for number in range(2):
         await store.publish(session, None, commit(part(0, 1, bytes([number]) * 20_000)), UNLIMITED, None)
@@ -418,19 +439,20 @@ async def test_enough_garbage_is_collected_by_itself(store: Store, monkeypatch: 
     assert await query(store, "SELECT data FROM chunks") == [(b"x" * 20_000,)]
 
 
-async def test_reopening_collects(store: Store, opened: Callable[[], Store]) -> None:
-    """Pieces of a commit that the last keeper died over included."""
+async def test_after_reopening_a_collection_is_due(store: Store, opened: Callable[..., Store]) -> None:
+    """Pieces of a commit that the last keeper died over are found; opening itself waits for nothing."""
     session = await new_session(store)
     await store.publish(session, None, commit(part(0, 1, b"o" * 20_000)), UNLIMITED, None)
     await store.publish(session, None, commit(part(0, 1, b"n" * 20_000)), UNLIMITED, None)
     await store.stage(session, 0, b"p" * 20_000)
     store = opened()
+    await store.collect_if_due()
     assert await query(store, "SELECT data FROM chunks") == [(b"n" * 20_000,)]
 
 
 async def test_only_the_latest_outputs_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each session; older rows keep code and status."""
-    monkeypatch.setattr("kernelrepl.store.collecting.KEPT_OUTPUTS", 2)
+    monkeypatch.setattr("kernelrepl.store.history.KEPT_OUTPUTS", 2)
     session = await new_session(store)
     for number in range(4):
         execution = await store.start_execution(session, f"r{number}", "test", f"code {number}")
@@ -440,7 +462,7 @@ async def test_only_the_latest_outputs_are_kept(store: Store, monkeypatch: pytes
     assert rows == [("code 0", "ok", None), ("code 1", "ok", None), ("code 2", "ok", "[2]"), ("code 3", "ok", "[3]")]
 
 
-async def test_a_deleted_session_leaves_no_byte(store: Store, data_dir: Path, opened: Callable[[], Store]) -> None:
+async def test_a_deleted_session_leaves_no_byte(store: Store, data_dir: Path, opened: Callable[..., Store]) -> None:
     """Not in a row, not in a freed page, not in the write-ahead log; the other session has lost nothing."""
     other, session = await new_session(store, "other"), await new_session(store, MARKER.decode())
     text = MARKER.decode()
@@ -528,7 +550,7 @@ async def test_an_execution_that_died_is_closed_without_a_commit(store: Store) -
     assert (row.status, row.outputs, row.restored, row.committed) == ("crashed", '["partial"]', Restored(("a",)), False)
 
 
-async def test_an_execution_that_nobody_closed_has_crashed(store: Store, opened: Callable[[], Store]) -> None:
+async def test_an_execution_that_nobody_closed_has_crashed(store: Store, opened: Callable[..., Store]) -> None:
     """Found when the next keeper opens the database."""
     session = await new_session(store)
     done = await store.start_execution(session, "r1", "test", "1")

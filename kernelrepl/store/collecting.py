@@ -1,51 +1,120 @@
-"""Remove what nothing leads to any more. Runs in the writer thread."""
+"""Remove what nothing leads to any more, in steps. Runs in the writer thread; each step is a short transaction.
+
+What goes was found on a snapshot, by a thread of its own. A commit may have come in between, so each step makes sure.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from kernelrepl.store import reading
 from kernelrepl.store.database import Database
-from kernelrepl.store.publish import DIGEST_BYTES
+from kernelrepl.store.history import Plan, split
 
-KEPT_OUTPUTS = 200
-"""Executions of a session whose outputs are kept; older rows keep their code and status."""
+ROWS_AT_ONCE = 500
+BYTES_AT_ONCE = 4 << 20
+"""How much one step removes: it is overwritten, and a commit may be waiting."""
 
 
-def drop_superseded(db: Database) -> None:
-    """Delete the rows of versions that are none of a session's present state. Their chunks are left to `sweep`."""
+def close_unreachable(db: Database, session: int, head: int, rows: Sequence[int]) -> None:
+    """End components that no name led to at the commit `head`, unless there has been a later one.
+
+    They belong to the history from then on, and no more to what the session has.
+    """
     with db.atomic():
-        for key in reading.unreachable_components(db):
+        if db.execute("SELECT MAX(id) FROM commits WHERE session = ?", [session]).fetchone()[0] != head:
+            return
+        for row in rows:
             db.execute(
-                "UPDATE sessions SET size_bytes = size_bytes - (SELECT size_bytes FROM components WHERE id = ?1)"
-                " WHERE id = (SELECT session FROM components WHERE id = ?1)",
-                [key],
+                "UPDATE sessions SET size_bytes = size_bytes - COALESCE((SELECT size_bytes FROM components"
+                " WHERE id = ?1 AND to_commit IS NULL), 0) WHERE id = ?2",
+                [row, session],
             )
-            db.execute("UPDATE components SET to_commit = 0 WHERE id = ?", [key])
-        db.execute("DELETE FROM components WHERE to_commit IS NOT NULL")
-        db.execute("DELETE FROM names WHERE to_commit IS NOT NULL")
+            db.execute("UPDATE components SET to_commit = ? WHERE id = ? AND to_commit IS NULL", [head, row])
+            db.execute("DELETE FROM components WHERE id = ? AND to_commit <= from_commit", [row])
+
+
+def forget_before(db: Database, session: int, oldest: int) -> None:
+    """From now on no commit before this one can be read. Its versions are left to `drop_versions`."""
+    with db.atomic():
         db.execute(
-            "UPDATE executions SET outputs = NULL WHERE outputs IS NOT NULL AND id <= (SELECT MAX(other.id) - ?"
-            " FROM executions other WHERE other.session = executions.session)",
-            [KEPT_OUTPUTS],
+            "UPDATE sessions SET oldest_commit = ?1 WHERE id = ?2 AND oldest_commit < ?1",
+            [oldest, session],
         )
 
 
-def sweep(db: Database, keep: Iterable[bytes], most: int | None = None) -> bool:
-    """Delete chunks that nothing uses, at most so many; whether there are more.
-
-    What is unused is found anew each time, because a commit may have taken it up again.
-    """
-    unused = _unused(db, keep)
+def forget_history(db: Database, session: int) -> None:
+    """From now on only the present state of a session can be read."""
     with db.atomic():
-        for row in unused[:most]:
-            db.execute("DELETE FROM chunks WHERE rowid = ?", [row])
-    return most is not None and len(unused) > most
+        db.execute(
+            "UPDATE sessions SET oldest_commit = COALESCE((SELECT MAX(id) FROM commits WHERE session = ?1), 0)"
+            " WHERE id = ?1",
+            [session],
+        )
 
 
-def _unused(db: Database, keep: Iterable[bytes]) -> list[int]:
-    """Rows of chunks that no component uses and that are not in `keep`."""
-    used = set(keep)
-    for (digests,) in db.execute("SELECT digests FROM components WHERE digests IS NOT NULL"):
-        used.update(digests[i : i + DIGEST_BYTES] for i in range(0, len(digests), DIGEST_BYTES))
-    return [row for row, digest in db.execute("SELECT rowid, digest FROM chunks") if digest not in used]
+def drop_versions(db: Database, session: int) -> bool:
+    """Delete some of the versions that no commit has which can be read; whether there are more."""
+    rows = bytes_ = 0
+    with db.atomic():
+        for table, size in (
+            ("components", "COALESCE(LENGTH(data), 0) + COALESCE(LENGTH(digests), 0)"),
+            ("names", "LENGTH(summary)"),
+        ):
+            found = db.execute(
+                f"SELECT id, {size} FROM {table} WHERE session = ?1"
+                " AND to_commit <= (SELECT oldest_commit FROM sessions WHERE id = ?1) LIMIT ?2",
+                [session, ROWS_AT_ONCE],
+            ).fetchall()
+            for row, weight in found:
+                if rows >= ROWS_AT_ONCE or bytes_ >= BYTES_AT_ONCE:
+                    return True
+                db.execute(f"DELETE FROM {table} WHERE id = ?", [row])
+                rows += 1
+                bytes_ += weight
+    return rows >= ROWS_AT_ONCE
+
+
+def drop_outputs(db: Database, rows: Sequence[int]) -> None:
+    with db.atomic():
+        for row in rows:
+            db.execute("UPDATE executions SET outputs = NULL WHERE id = ?", [row])
+
+
+class Sweep:
+    """Deletes the unused chunks of a plan.
+
+    Chunks are taken up by new rows of components only, and the numbers of these only rise: whoever comes back needs
+    to look at nothing else. A later way to bring back an old version must make new rows, too.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._rows = plan.unused
+        self._last = plan.last_component
+        self._taken: set[bytes] = set()
+
+    def step(self, db: Database, waiting: Iterable[bytes]) -> bool:
+        """Delete some; whether there are more. waiting: chunks whose commit is still to come."""
+        size = looked = 0
+        with db.atomic():
+            self._look_at_new_components(db)
+            spared = self._taken.union(waiting)
+            while self._rows and size < BYTES_AT_ONCE and looked < ROWS_AT_ONCE:
+                row = self._rows.pop()
+                looked += 1
+                found = db.execute("SELECT digest, LENGTH(data) FROM chunks WHERE rowid = ?", [row]).fetchone()
+                if found is not None and found[0] not in spared:
+                    db.execute("DELETE FROM chunks WHERE rowid = ?", [row])
+                    size += found[1]
+        return bool(self._rows)
+
+    def _look_at_new_components(self, db: Database) -> None:
+        rows = db.execute("SELECT id, digests FROM components WHERE id > ? ORDER BY id", [self._last])
+        for row, digests in rows.fetchall():
+            self._last = row
+            self._taken.update(split(digests or b""))
+
+
+def empty_log(db: Database) -> bool:
+    """Whether the write-ahead log could be moved into the database and cut to nothing."""
+    busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy

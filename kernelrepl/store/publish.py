@@ -17,6 +17,8 @@ from kernelrepl.model import Commit, Limits, NewComponent, Restored
 from kernelrepl.store.database import Database
 
 DIGEST_BYTES = 32
+ROW_COST_BYTES = 60
+"""What a row takes beside its texts and blobs: its numbers, its times and its places in the indexes. Measured."""
 MAX_LIVE_ROWS = 1_000_000
 MAX_LIVE_TEXT = 256 << 20
 """What the names and components of a session may take beside their bytes, in rows and characters."""
@@ -53,8 +55,9 @@ def write_commit(
     limits: Limits,
     now: str,
     most: dict[int, Weight],
-) -> int:
-    """Insert a commit and everything it changes; returns its id. Part of the caller's transaction.
+) -> tuple[int, int]:
+    """Insert a commit and everything it changes; returns its id and how many bytes it takes out of the present state
+    without putting others in their place. Part of the caller's transaction.
 
     Its cost follows the commit, not the session. most: what each session has at most, in rows and characters.
     Raises StorageFailed if the session would pass its limits, or if the commit contradicts itself.
@@ -66,8 +69,9 @@ def write_commit(
         [session, commit.cause, execution, now],
     )
     commit_id = int(row.lastrowid or 0)
-    keys = [*commit.closed, *(part.roots[0] for part in commit.components)]
-    freed = sum(_close(db, "components", "key", "size_bytes", session, commit_id, keys))
+    closed = sum(_close(db, "components", "key", "size_bytes", session, commit_id, commit.closed))
+    keys = [part.roots[0] for part in commit.components]
+    freed = closed + sum(_close(db, "components", "key", "size_bytes", session, commit_id, keys))
     for part, its_chunks in zip(commit.components, chunks, strict=True):
         _check_size(part, limits)
         _insert_component(db, session, commit_id, part, commit, its_chunks)
@@ -90,7 +94,14 @@ def write_commit(
     _refuse_excess(db, session, commit, most)
     variables = sum(map(is_variable, (*commit.names, *commit.unsaved))) - sum(map(is_variable, gone))
     _touch_session(db, session, commit, total, variables, now)
-    return commit_id
+    return commit_id, closed
+
+
+def written_bytes(commit: Commit) -> int:
+    """About what a commit adds to the database, beside the pieces that were staged."""
+    data = sum(len(part.data) for part in commit.components if part.data is not None)
+    digests = sum(DIGEST_BYTES * len(wire.chunk_lengths(part.segments)) for part in commit.components)
+    return data + digests + ROW_COST_BYTES * (len(commit.names) + len(commit.unsaved) + len(commit.components))
 
 
 def _refuse_contradictions(commit: Commit) -> None:

@@ -209,21 +209,32 @@ def _write(file: HasFileno, data: memoryview, offset: int) -> None:
         data, offset = data[written:], offset + written
 
 
-def unreachable_components(db: Database) -> list[int]:
+def heads(db: Database) -> list[tuple[int, int]]:
+    """Each session with its last commit."""
+    return [(session, head) for session, head in db.execute("SELECT session, MAX(id) FROM commits GROUP BY session")]
+
+
+def oldest_commit(db: Database, session: int) -> int | None:
+    """The oldest commit of a session that can still be read whole; None if it has none at all."""
+    (found,) = db.execute(
+        "SELECT MIN(id) FROM commits WHERE session = ?1 AND id >= (SELECT oldest_commit FROM sessions WHERE id = ?1)",
+        [session],
+    ).fetchone()
+    return None if found is None else int(found)
+
+
+def unreachable_components(db: Database, session: int) -> list[int]:
     """Rows of live components that no live name leads to: left when a name that could not be loaded was replaced."""
-    dead: list[int] = []
-    for (session,) in db.execute("SELECT id FROM sessions").fetchall():
-        parts = _components(db, session)
-        holder = {root: part for part in parts for root in part.roots}
-        wanted = db.execute(
-            "SELECT root FROM names WHERE session = ? AND to_commit IS NULL AND root IS NOT NULL", [session]
-        ).fetchall()
-        work = [root for (root,) in wanted]
-        seen: set[int] = set()
-        while work:
-            part = holder.get(work.pop())
-            if part is not None and part.row not in seen:
-                seen.add(part.row)
-                work.extend(part.references)
-        dead.extend(part.row for part in parts if part.row not in seen)
-    return dead
+    parts = _components(db, session)
+    holder = {root: part for part in parts for root in part.roots}
+    wanted = db.execute(
+        "SELECT root FROM names WHERE session = ? AND to_commit IS NULL AND root IS NOT NULL", [session]
+    ).fetchall()
+    work = [root for (root,) in wanted]
+    seen: set[int] = set()
+    while work:
+        part = holder.get(work.pop())
+        if part is not None and part.row not in seen:
+            seen.add(part.row)
+            work.extend(part.references)
+    return [part.row for part in parts if part.row not in seen]

@@ -40,6 +40,26 @@ def note_what_may_be_loaded_at_any_time(db: Database) -> None:
     db.execute("ALTER TABLE components ADD COLUMN inert INTEGER NOT NULL DEFAULT 0")
 
 
+@migrations()
+def keep_earlier_states(db: Database) -> None:
+    """Versions are found by session and by age. What is superseded until now has gaps: it is no history."""
+    db.execute("ALTER TABLE sessions ADD COLUMN oldest_commit INTEGER NOT NULL DEFAULT 0")
+    db.execute(
+        "UPDATE sessions SET oldest_commit ="
+        " COALESCE((SELECT MAX(id) FROM commits WHERE commits.session = sessions.id), 0)"
+    )
+    for table in ("components", "names"):
+        db.execute(f"DROP INDEX closed_{table}")
+        db.execute(f"DROP INDEX {table}_of_session")
+        db.execute(f"CREATE INDEX {table}_of_session ON {table} (session, to_commit)")
+
+
+def look_at_tables(db: Database) -> None:
+    """Raises an error of SQLite if one is missing: better now than in the middle of a session."""
+    for table in ("sessions", "executions", "commits", "components", "names", "chunks", "tombstones"):
+        db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchall()
+
+
 _TABLES = (
     """
     CREATE TABLE sessions (

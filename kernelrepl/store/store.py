@@ -7,6 +7,7 @@ public method returns is a type of `model`. Blobs are stored and handed out as b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import os
@@ -17,9 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from kernelrepl.errors import DatabaseTooNew, StorageFailed
-from kernelrepl.model import Commit, HasFileno, Limits, Manifest, Restored, SessionInfo, StoredComponent, Variable
+from kernelrepl.model import (
+    MAX_HISTORY_BYTES,
+    Commit,
+    HasFileno,
+    Limits,
+    Manifest,
+    Restored,
+    SessionInfo,
+    StoredComponent,
+    Variable,
+)
 from kernelrepl.store import reading
-from kernelrepl.store.collecting import drop_superseded, sweep
+from kernelrepl.store.collecting import empty_log
+from kernelrepl.store.collector import Collector
 from kernelrepl.store.database import Database
 from kernelrepl.store.publish import (
     Staged,
@@ -30,16 +42,12 @@ from kernelrepl.store.publish import (
     finish_row,
     put_chunks,
     write_commit,
+    written_bytes,
 )
-from kernelrepl.store.schema import migrations
+from kernelrepl.store.schema import look_at_tables, migrations
 from kernelrepl.store.worker import Worker
 
-COLLECT_AFTER_BYTES = 32 << 20
-COLLECT_AT_ONCE_BYTES = 1 << 30
-"""Not left to the next quiet moment: one execution can commit for ever."""
 UNLIMITED = Limits(None, None)
-SWEEP_CHUNKS = 64
-"""How many chunks are removed at once: they are overwritten, and a commit may be waiting."""
 EMPTY_LOG_TRIES = 3
 LOCAL_OWNER = "local"
 
@@ -54,17 +62,22 @@ def stamp(moment: datetime) -> str:
 
 
 class Store:
-    """Open with `open`, close with `close`."""
+    """Open with `open`, close with `close`.
 
-    def __init__(self, path: Path, clock: Callable[[], datetime] = utc_now) -> None:
+    max_history_bytes: what the earlier states of one session may take; None: any number.
+    """
+
+    def __init__(
+        self, path: Path, clock: Callable[[], datetime] = utc_now, *, max_history_bytes: int | None = MAX_HISTORY_BYTES
+    ) -> None:
         self.path = path
         self._clock = clock
         self._writer = Worker(path, "store writer", read_only=False)
         self._reader = Worker(path, "store reader", read_only=True)
         self._staged: dict[int, Staged] = {}
         self._staged_bytes: dict[int, int] = {}
-        self._garbage_bytes = 0
         self._most: dict[int, Weight] = {}
+        self._collector = Collector(path, self._writer, self._waiting, max_history_bytes)
 
     # Life
 
@@ -78,15 +91,17 @@ class Store:
                 f"{self.path} cannot be opened: {error.strerror}; make it a file that you can read and write"
                 " and make its folder writable, or move it away"
             ) from error
-        self._writer.open()
-        try:
+        with contextlib.ExitStack() as opened:
+            self._writer.open()
+            opened.callback(self._writer.close)
             self._writer.submit(self._migrate).result()
             self._reader.open()
-        except BaseException:
-            self._writer.close()
-            raise
+            opened.callback(self._reader.close)
+            self._collector.open()
+            opened.pop_all()
 
     def close(self) -> None:
+        self._collector.close()
         self._reader.close()
         self._writer.close()
 
@@ -97,10 +112,9 @@ class Store:
             if not ours <= known:
                 raise DatabaseTooNew(str(self.path))
         migrations.apply(db)
+        look_at_tables(db)
         with db.atomic():
             db.execute("UPDATE executions SET status = 'crashed' WHERE status = 'started'")
-        self._collect(db)
-        sweep(db, self._pinned())
 
     def _now(self) -> str:
         return stamp(self._clock())
@@ -155,7 +169,7 @@ class Store:
         await self._writer.run(job)
 
     async def clear_session(self, session: int) -> int:
-        """Forget all variables; history and workspace stay. Returns how many variables went."""
+        """Forget all variables; what was before stays as history. Returns how many variables went."""
         now = self._now()
 
         def job(db: Database) -> int:
@@ -173,11 +187,10 @@ class Store:
                     "UPDATE sessions SET variable_count = 0, size_bytes = 0, last_used_at = ? WHERE id = ?",
                     [now, session],
                 )
-            self._collect(db)
             return gone
 
         gone = await self._writer.run(job)
-        await self._sweep()
+        await self._collector.collect()
         return gone
 
     async def mark_inactive(self, sessions: Mapping[int, str]) -> None:
@@ -209,12 +222,14 @@ class Store:
                     )
                 db.execute("DELETE FROM sessions WHERE id = ?", [session])
 
+        await self._collector.forget(session)  # most of what goes, in steps
         await self._writer.run(job)
-        await self._sweep()
+        await self._collector.tidy()
         for _ in range(EMPTY_LOG_TRIES):
-            if await self._writer.run(_empty_log):
+            if await self._writer.run(empty_log):
                 return
             await self._reader.run(lambda db: None)  # what it was reading is read by now
+            await self._collector.quiet()
         raise StorageFailed(
             f"the session is deleted, but {self.path.name}-wal may still hold bytes of it: another program has the"
             " database open; close that program, and the next deletion or stop of the keeper empties the file"
@@ -304,9 +319,9 @@ class Store:
                 chunks = put_chunks(db, chunked(memoryview(data)))
             self._staged.setdefault(session, {}).setdefault(component, []).extend(chunks)
             self._staged_bytes[session] = waiting
-            self._count_garbage(db, len(data))
 
         await self._writer.run(job)
+        await self._collector.wrote(len(data))
 
     async def publish(
         self, session: int, execution: int | None, commit: Commit, limits: Limits, restored: Restored | None
@@ -317,15 +332,16 @@ class Store:
         """
         now = self._now()
 
-        def job(db: Database) -> None:
+        def job(db: Database) -> int:
             staged = self._pop_staged(session)
             with db.atomic():
-                commit_id = write_commit(db, session, execution, commit, staged, limits, now, self._most)
+                commit_id, closed = write_commit(db, session, execution, commit, staged, limits, now, self._most)
                 if execution is not None and commit.outcome is not None:
                     finish_row(db, execution, commit_id, commit, restored, now)
-            self._count_garbage(db, sum(len(part.data) for part in commit.components if part.data is not None))
+            return closed
 
-        await self._writer.run(job)
+        closed = await self._writer.run(job)
+        await self._collector.wrote(written_bytes(commit) + closed)
 
     async def discard_staged(self, session: int) -> None:
         """Forget pieces of a commit that will not come."""
@@ -336,34 +352,22 @@ class Store:
         self._staged_bytes.pop(session, None)
         return self._staged.pop(session, {})
 
-    def _count_garbage(self, db: Database, size: int) -> None:
-        """What is written now supersedes about as much, now or later."""
-        self._garbage_bytes += size
-        if self._garbage_bytes > COLLECT_AT_ONCE_BYTES:
-            self._collect(db)
-            sweep(db, self._pinned())
-
-    async def collect_if_due(self) -> None:
-        """Remove superseded versions when enough has piled up."""
-        if self._garbage_bytes > COLLECT_AFTER_BYTES:
-            await self.collect()
-
-    async def collect(self) -> None:
-        await self._writer.run(self._collect)
-        await self._sweep()
-
-    async def _sweep(self) -> None:
-        while await self._writer.run(lambda db: sweep(db, self._pinned(), SWEEP_CHUNKS)):
-            pass  # a few at a time, so that nobody waits long
-
-    def _pinned(self) -> Iterator[bytes]:
+    def _waiting(self) -> Iterator[bytes]:
         for components in self._staged.values():
             for chunks in components.values():
                 yield from (digest for digest, _ in chunks)
 
-    def _collect(self, db: Database) -> None:
-        self._garbage_bytes = 0
-        drop_superseded(db)
+    async def collect_if_due(self) -> None:
+        """Remove history over its budget, and what nothing leads to, if enough has piled up. Raises StorageFailed."""
+        await self._collector.collect_if_due()
+
+    async def collect(self) -> None:
+        """Remove history over its budget, and what nothing leads to. Commits go between. Raises StorageFailed."""
+        await self._collector.collect()
+
+    async def oldest_commit(self, session: int) -> int | None:
+        """The oldest commit of a session that can still be read whole, as can all after it; None: it has none."""
+        return await self._reader.run(lambda db: reading.oldest_commit(db, session))
 
     # Restore
 
@@ -391,9 +395,3 @@ class Store:
                 )
 
         await self._writer.run(job)
-
-
-def _empty_log(db: Database) -> bool:
-    """Whether the write-ahead log could be moved into the database and cut to nothing."""
-    busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    return not busy

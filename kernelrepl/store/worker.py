@@ -20,6 +20,8 @@ from kernelrepl.store.database import Database
 
 T = TypeVar("T")
 _BUSY_TIMEOUT_S = 5.0
+PAGE_BYTES = 4096
+"""Of new databases, by measurement. One that is there keeps its own: SQLite cannot change it beside a log."""
 
 
 class Worker:
@@ -107,6 +109,7 @@ class Worker:
         try:
             if not self._read_only:
                 _refuse_foreign(db, self.path)
+                db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
                 db.execute("PRAGMA journal_mode = WAL").fetchall()
                 db.execute("PRAGMA synchronous = FULL")
                 db.execute("PRAGMA foreign_keys = ON")
