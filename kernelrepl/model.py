@@ -161,6 +161,8 @@ class StoredComponent:
     blocked: str | None
     inert: bool
     """Whether it is data alone, which may be loaded at any time."""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """The versions of libraries that it was saved with."""
 
     @property
     def size_bytes(self) -> int:
@@ -209,6 +211,8 @@ class Commit:
     magic: str
     python: str
     saved: Saved
+    packages: str
+    """The versions of the kernel's libraries, JSON."""
     outcome: dict[str, Any] | None
     outputs: str
     """The recorded messages, JSON."""

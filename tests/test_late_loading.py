@@ -168,6 +168,8 @@ async def test_what_cannot_be_loaded_late_is_told_and_costs_nothing_else(
     await sessions.run("rows = ['x' * 10 + str(n) for n in range(100_000)]; small = 7")
     await sessions.kill()
     await sessions.store._writer.run(lambda db: db.execute(damage))
+    older = "UPDATE components SET packages = json_set(packages, '$.numpy', '1.0.0')"
+    await sessions.store._writer.run(lambda db: db.execute(older))
     execution = await sessions.run("small")
     assert execution.output.result == "7"
     execution = await sessions.run("print(small); rows")
@@ -177,6 +179,7 @@ async def test_what_cannot_be_loaded_late_is_told_and_costs_nothing_else(
     assert reason in execution.output.error.message
     assert execution.restored is not None
     assert [entry.name for entry in execution.restored.not_restored] == ["rows"]
+    assert ("it was saved with numpy 1.0.0, here is " in execution.output.error.message) == ("failed with" in reason)
     [[live]] = await sessions.rows("SELECT COUNT(*) FROM names WHERE name = 'rows' AND to_commit IS NULL")
     assert live == 1
     assert await sessions.value("rows = 2; rows + small") == "9"

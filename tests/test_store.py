@@ -102,6 +102,7 @@ def commit(*components: NewComponent, **changes: Any) -> Commit:
         "closed": (),
         "magic": "a70d",
         "python": "3.11.7",
+        "packages": "{}",
         "saved": Saved(created=tuple(f"n{entry.roots[0]}" for entry in components)),
         "outcome": None,
         "outputs": "[]",

@@ -18,17 +18,28 @@ def introduce(channel: wire.Channel) -> dict[str, Any]:
             "protocol": wire.PROTOCOL,
             "pid": os.getpid(),
             "python": platform.python_version(),
-            "packages": _versions(),
+            "packages": versions(),
         }
     )
     return channel.recv()[0]
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The versions of the libraries that sessions often have values of."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}
-    for name in ("ipykernel", "ipython", "cloudpickle", "numpy", "pandas", "matplotlib", "scikit-learn"):
+    for name in (
+        "ipykernel",
+        "ipython",
+        "cloudpickle",
+        "numpy",
+        "pandas",
+        "matplotlib",
+        "scikit-learn",
+        "scipy",
+        "pyarrow",
+    ):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

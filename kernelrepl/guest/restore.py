@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kernelrepl.guest import recipes
+from kernelrepl.guest import greeting, recipes
 from kernelrepl.guest.components import load_order
 
 MAGIC = importlib.util.MAGIC_NUMBER.hex()
@@ -37,6 +37,8 @@ class Stored:
     has_code: bool
     magic: str
     python: str
+    packages: dict[str, str]
+    """The versions of libraries that it was saved with."""
     skip: str | None
     """Why this component must not be loaded, if so: the last kernel died while loading it."""
 
@@ -117,7 +119,8 @@ class Loader:
         try:
             values = _Unpickler(part.segments[0], self).load()
         except BaseException as error:  # noqa: BLE001 - loading runs user code; it must cost no other component
-            self.failures[part.key] = str(error) if isinstance(error, NotLoaded) else _sentence(error)
+            known = isinstance(error, NotLoaded)
+            self.failures[part.key] = str(error) if known else _sentence(error) + _other_versions(part)
             self._worth_another ^= {part.key}
             return
         finally:
@@ -139,6 +142,17 @@ class Loader:
 
     def load_nested(self, stream: bytes) -> Any:
         return _Unpickler(stream, self).load()
+
+
+def _other_versions(part: Stored) -> str:
+    """What to say of libraries that are other ones than when a component was saved."""
+    here = greeting.versions()
+    others = [
+        f"{name} {version}, here is {here.get(name, 'none')}"
+        for name, version in part.packages.items()
+        if here.get(name) != version
+    ]
+    return f"; it was saved with {'; with '.join(others)}" if others else ""
 
 
 def _sentence(error: BaseException) -> str:

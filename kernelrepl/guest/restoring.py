@@ -292,6 +292,7 @@ def _stored(header: dict[str, Any]) -> dict[int, Stored]:
             has_code=entry["code"],
             magic=entry["magic"],
             python=entry["python"],
+            packages=entry["packages"],
             skip=entry["skip"],
         )
     return found

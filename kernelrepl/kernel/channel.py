@@ -117,15 +117,15 @@ def text_of(value: Any, limit: int) -> str:
     return str(value)[:limit].encode(errors="replace").decode()
 
 
-def parse_commit(header: dict[str, Any], payload: bytes, python: str) -> Commit:
+def parse_commit(header: dict[str, Any], payload: bytes, python: str, packages: str = "{}") -> Commit:
     """A commit frame as a value. Raises wire.WireError for anything that is not of its form."""
     try:
-        return _parse_commit(header, payload, python)
+        return _parse_commit(header, payload, python, packages)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise wire.WireError(f"malformed commit: {type(error).__name__}: {error}") from error
 
 
-def _parse_commit(header: dict[str, Any], payload: bytes, python: str) -> Commit:
+def _parse_commit(header: dict[str, Any], payload: bytes, python: str, packages: str) -> Commit:
     at = _count(header["outputs_bytes"])
     outputs = payload[:at].decode() or "[]"
     components = []
@@ -177,6 +177,7 @@ def _parse_commit(header: dict[str, Any], payload: bytes, python: str) -> Commit
         magic=_text(header["magic"]),
         python=_text(python),
         saved=Saved(*(tuple(_name(name) for name in saved[key]) for key in ("created", "changed", "deleted"))),
+        packages=packages,
         outcome=outcome,
         outputs=outputs,
         missed=_count(header.get("missed", 0)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import secrets
 import signal
@@ -256,7 +257,7 @@ class Kernel:
 
     async def _commit(self, header: dict[str, Any], payload: bytes) -> None:
         assert self._channel is not None
-        commit = parse_commit(header, payload, self.python)
+        commit = parse_commit(header, payload, self.python, json.dumps(self.packages))
         answer: dict[str, Any] = {"type": "committed", "commit": header.get("commit"), "reason": None}
         try:
             await self._handlers.commit(commit)
@@ -343,6 +344,7 @@ def _component_entry(part: StoredComponent) -> dict[str, Any]:
         "code": part.has_code,
         "magic": part.magic,
         "python": part.python,
+        "packages": part.packages,
         "skip": part.blocked,
     }
 

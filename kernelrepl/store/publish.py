@@ -225,11 +225,11 @@ def _insert_component(
 ) -> None:
     db.execute(
         "INSERT INTO components (session, key, from_commit, roots, refs, segments, size_bytes, has_code,"
-        " magic, python, data, digests, inert) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " magic, python, data, digests, inert, packages) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             session, part.roots[0], commit_id, json.dumps(part.roots), json.dumps(part.references),
             json.dumps(part.segments), sum(part.segments), part.has_code, commit.magic, commit.python,
-            part.data if digests is None else None, digests, part.inert,
+            part.data if digests is None else None, digests, part.inert, commit.packages,
         ],
     )  # fmt: skip
 

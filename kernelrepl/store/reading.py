@@ -152,7 +152,7 @@ def _story(name: str, kind: str, path: str, reason: str, made: str, origin: str 
 
 def _components(db: Database, session: int) -> list[StoredComponent]:
     rows = db.execute(
-        "SELECT id, key, roots, refs, segments, has_code, magic, python, blocked, inert FROM components"
+        "SELECT id, key, roots, refs, segments, has_code, magic, python, blocked, inert, packages FROM components"
         " WHERE session = ? AND to_commit IS NULL ORDER BY size_bytes, key",
         [session],
     )
@@ -168,6 +168,7 @@ def _components(db: Database, session: int) -> list[StoredComponent]:
             row[7],
             row[8],
             bool(row[9]),
+            json.loads(row[10]),
         )
         for row in rows
     ]

@@ -37,7 +37,9 @@ def keep_the_chunks_of_a_component_in_its_row(db: Database) -> None:
 
 @migrations()
 def note_what_may_be_loaded_at_any_time(db: Database) -> None:
+    """And the versions of the libraries that a component was saved with, for when it cannot be loaded with others."""
     db.execute("ALTER TABLE components ADD COLUMN inert INTEGER NOT NULL DEFAULT 0")
+    db.execute("ALTER TABLE components ADD COLUMN packages TEXT NOT NULL DEFAULT '{}'")
 
 
 @migrations()

@@ -67,6 +67,7 @@ def commit(root: int, name: str, size: int, data: bytes | None, runs: Any, count
         closed=(),
         magic="a70d",
         python="3.11.7",
+        packages="{}",
         saved=Saved(changed=(name,)),
         outcome=outcome,
         outputs="[]",
