@@ -112,6 +112,7 @@ class Ours:
                 series.trouble = str(trouble)
         if "mixed" in options.cells and state.mixed:
             series = self._kind("mixed")
+            one, two = await self._spent(), await self._spent()  # asking is a cell as well, and has a commit
             try:
                 with growth(series, self.size):
                     for _, code in state.sequence():
@@ -120,7 +121,13 @@ class Ours:
                         await self._pair(series, code)
             except Trouble as trouble:
                 series.trouble = str(trouble)
+            series.commits_ms = max(await self._spent() - two - (two - one), 0.0)
         return {code: (await self.call(code))[0]["result"] for code in (*state.checks, state.needs)}
+
+    async def _spent(self) -> float:
+        """How long the commits of the session have taken in its kernel, in milliseconds."""
+        result, _ = await self.call("get_ipython().kernel.saving.spent_s")
+        return float(result["result"]) * 1000
 
     def _kind(self, name: str) -> Series:
         self._side.cells[name] = Series()

@@ -102,6 +102,23 @@ def _bytes(sides: dict[str, Side]) -> list[str]:
     return _layout(["  MB stored after, growth a cell", *kinds], rows)
 
 
+def _commits(sides: dict[str, Side], peers: Sequence[str]) -> Iterator[str]:
+    own = sides.get("ours", Side("ours")).cells.get("mixed", Series())
+    if not own.commits_ms:
+        return
+    one = own.commits_ms / len(own.total)
+    others = []
+    for name in peers:
+        part = sides[name].cells.get("mixed", Series()).part if name in sides else []
+        if part:
+            both = min(len(part), len(own.total))
+            others.append(f"{name} {_times(sum(part[:both]), one * both)}")
+    yield (
+        f"  mixed, ours: {own.commits_ms:.1f} ms of the parts are in the commits themselves, from the end of the code"
+        f" until the store has it; the rest is the way to the kernel and back. Peers' parts by that: {', '.join(others)}"
+    )
+
+
 def _restores(sides: dict[str, Side]) -> Iterator[str]:
     for name, side in sides.items():
         if name == "ours" and side.restore:
@@ -158,7 +175,7 @@ def text(state: State, sides: dict[str, Side], peers: Sequence[str], load: str) 
     lines = [f"{state.name}: {state.about} (load {load}; took {took})"]
     lines += _cells(sides, peers)
     lines += _bytes(sides)
-    lines += [*_restores(sides), *_loops(sides), *_notes(sides)]
+    lines += [*_commits(sides, peers), *_restores(sides), *_loops(sides), *_notes(sides)]
     return "\n".join(lines)
 
 

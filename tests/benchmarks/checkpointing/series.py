@@ -29,6 +29,8 @@ class Series:
     part: list[float] = field(default_factory=list)
     empty: list[float] = field(default_factory=list)
     """Of ours: a cheap cell in an empty session, call by call beside the others."""
+    commits_ms: float | None = None
+    """Of ours: the sum of what the kernel's commits took, from the end of the code until the store had them."""
     mb_after: float | None = None
     mb_grown: float | None = None
     trouble: str = ""
@@ -50,7 +52,7 @@ class Series:
                     "sum_ms": sum(values),
                     "samples_ms": values,
                 }
-        return {**found, "mb_after": self.mb_after, "mb_grown": self.mb_grown}
+        return {**found, "commits_ms": self.commits_ms, "mb_after": self.mb_after, "mb_grown": self.mb_grown}
 
 
 @dataclass
