@@ -171,3 +171,42 @@ async def test_an_audit_that_a_cell_breaks_off_begins_again(sessions: Sessions) 
     await until_audited(sessions, 1)
     await sessions.kill()
     assert await sessions.value("a") == "[0]"
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        ("import operator\na = [1]\noperator.box = a", "operator.box"),
+        ("import math as m\nm.count = 5", "math.count"),
+        ("import math\ndef f(): pass\nsetattr(math, 'hook', f)", "math.hook"),
+    ],
+)
+async def test_an_attribute_of_a_module_is_told_to_be_not_saved(sessions: Sessions, code: str, name: str) -> None:
+    """When it is set, and once more after it has been lost; not with every cell, and for no other attribute."""
+    await sessions.run("from math import pi, sin")
+    execution = await sessions.run(code)
+    [entry] = execution.not_saved
+    assert (entry.name, entry.path) == (name, name)
+    assert "attributes of modules are not saved" in entry.reason
+    assert not (await sessions.run("1")).not_saved
+    await sessions.kill()
+    execution = await sessions.run("x = 1")
+    assert execution.restored is not None
+    assert [entry.name for entry in execution.restored.not_restored] == [name]
+    assert not execution.saved.deleted
+    await sessions.kill()
+    execution = await sessions.run("x")
+    assert execution.restored is not None
+    assert not execution.restored.not_restored
+
+
+async def test_an_attribute_that_is_deleted_again_is_forgotten(sessions: Sessions) -> None:
+    """And what a session sets that is kept anyway is not told."""
+    await sessions.run("import math, sys, os")
+    assert (await sessions.run("math.count = [5]")).not_saved
+    await sessions.run("del math.count")
+    assert not (await sessions.run("sys.path = [*sys.path, 'x']; os.environ['A'] = 'b'; sys.stdout = None")).not_saved
+    await sessions.kill()
+    execution = await sessions.run("sys.path[-1]")
+    assert execution.restored is not None
+    assert not execution.restored.not_restored

@@ -67,6 +67,7 @@ class Capture(Survey):
         unsaved = {
             name: self.explain(name, found[name], root, failed[root]) for name, root in roots.items() if root in failed
         }
+        unsaved |= {name: explain.stray(name, value) for name, value in snap.strays.items()}
         names = {name: root for name, root in roots.items() if root not in failed}
         self._drop_too_large(names, found, unsaved)
         live, regrouped = self._components(names, found, unsaved)
@@ -269,7 +270,9 @@ class Capture(Survey):
                 delta.changed.append(name)
         for name, entry in unsaved.items():
             if before.unsaved.get(name) != entry:
-                unsaved[name] = delta.unsaved[name] = replace(entry, summary=self.summary(found[name]))
+                unsaved[name] = delta.unsaved[name] = replace(
+                    entry, summary=self.summary(found.get(name, snap.strays.get(name)))
+                )
                 if before.unsaved.get(name) == unsaved[name]:
                     del delta.unsaved[name]
         gone = (set(before.names) | set(before.unsaved)) - set(now) - set(unsaved) - snap.unloaded

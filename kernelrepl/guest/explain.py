@@ -13,6 +13,8 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from kernelrepl.guest.state import Unsaved
+
 MAX_DEPTH = 24
 MAX_CHILDREN = 2000
 
@@ -46,6 +48,12 @@ _KINDS = {
 
 class_name: Callable[[type], str] = type.__dict__["__name__"].__get__
 """The name of a class as the interpreter knows it: `__name__` may be a property of its metaclass."""
+
+
+def stray(name: str, value: Any) -> Unsaved:
+    """What to say of something that code of the session has made an attribute of a module."""
+    module = name.rpartition(".")[0]
+    return Unsaved(type_name(value), name, f"attributes of modules are not saved; set it again on {module}", 0)
 
 
 def type_name(value: Any) -> str:

@@ -18,6 +18,14 @@ from typing import Any
 _STORES = frozenset({"setattr", "__setattr__", "__dict__", "patch", "register", "register_error", "modules", "reload"})
 """Words by which code puts something onto a module without assigning to an attribute."""
 
+_CALLS = frozenset({"setattr", "__setattr__", "__dict__"})
+"""Of these, those that are given the name as a text."""
+_KEPT = frozenset(
+    {("sys", name) for name in ("path", "argv", "stdin", "stdout", "stderr", "displayhook", "excepthook")}
+    | {("os", "environ"), ("builtins", "_")}
+)
+"""Attributes that are saved, or put back after each cell."""
+
 
 class Hooks:
     """Compares with what there was before the session's first code."""
@@ -31,6 +39,8 @@ class Hooks:
         """Modules onto which code of the session has put something of its own."""
         self._fresh: set[str] = set()
         """Those of the cell that has just run: its values are known to `is_own` only when they are saved."""
+        self._put: set[tuple[str, str]] = set()
+        """Modules and attributes of them that code of the session has assigned to."""
         self._registered = False
 
     def begin(self) -> None:
@@ -38,14 +48,23 @@ class Hooks:
         if self._given is None:
             self._given = self._counted()
 
-    def note(self, words: Iterable[str], stores: bool) -> None:
-        """Code with these words ran; stores: it assigned to attributes."""
+    def note(self, words: Iterable[str], stored: Iterable[tuple[str, str]]) -> None:
+        """Code with these words ran; stored: (name of an object, attribute of it) that it assigned to."""
         known = set(words)
         if "register_error" in known:
             self._registered = True  # no table of these can be asked for
-        if stores or known & _STORES:
-            named = [self._module(word) for word in known]
-            self._fresh.update(name for name in named if name is not None)
+        pairs = set(stored)
+        if not pairs and not known & _STORES:
+            return
+        named = {word: self._module(word) for word in known}
+        self._fresh.update(name for name in named.values() if name is not None)
+        self._put.update((module, key) for word, key in pairs if (module := named.get(word)) is not None)
+        if known & _CALLS:
+            own = set(map(id, self._shell.user_ns.values()))
+            for module in self._fresh:
+                space = vars(sys.modules[module])
+                self._put.update((module, key) for key in known & space.keys() if id(space[key]) in own)
+        self._put -= _KEPT
 
     def active(self) -> bool:
         """Whether there is any now."""
@@ -60,13 +79,24 @@ class Hooks:
 
     def _module(self, word: str) -> str | None:
         value = self._shell.user_ns.get(word, sys.modules.get(word))
-        return value.__dict__.get("__name__") if isinstance(value, types.ModuleType) else None
+        name = value.__dict__.get("__name__") if isinstance(value, types.ModuleType) else None
+        known = isinstance(name, str) and name != "__main__" and sys.modules.get(name) is value
+        return name if known else None
+
+    def strays(self) -> dict[str, Any]:
+        """What code of the session has made attributes of modules, by `module.attribute`."""
+        found: dict[str, Any] = {}
+        for module, key in sorted(self._put):
+            space = vars(sys.modules[module]) if module in sys.modules else {}
+            if key in space:
+                found[f"{module}.{key}"] = space[key]
+            else:
+                self._put.discard((module, key))
+        return found
 
     def _holds_own(self, name: str) -> bool:
         module = sys.modules.get(name)
-        if module is None or name == "__main__":
-            return False
-        return any(self._is_own(value) for value in list(vars(module).values()))
+        return module is not None and any(self._is_own(value) for value in list(vars(module).values()))
 
     def _counted(self) -> tuple[Any, ...]:
         shell = self._shell

@@ -17,7 +17,7 @@ from kernelrepl.guest import wire
 from kernelrepl.guest.chunks import checksums
 from kernelrepl.guest.restore import Loader, Stored
 from kernelrepl.guest.snapshot import Snapshot
-from kernelrepl.guest.state import Name
+from kernelrepl.guest.state import Name, Unsaved
 from kernelrepl.guest.surroundings import ENVIRONMENT, Environment
 
 QUIET_S = 1.0
@@ -125,6 +125,10 @@ class Restoring:
             snap.adopt(root, value)
         loaded = self._learn(parts.values(), loader)
         snap.rebase(names, [part.roots for part in loaded], saving.environment.own_values)
+        for name in [name for name in snap.unloaded if "." in name]:
+            # An attribute of a module. It is told once that it is gone, and forgotten.
+            snap.unloaded.discard(name)
+            snap.state.unsaved[name] = Unsaved("", name, "", 0)
         restored = sorted(name for name in (*names, *self._names) if not name.startswith("*") and name != "_")
         return {"restored": restored, "not_restored": not_restored}
 

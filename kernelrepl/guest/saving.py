@@ -25,7 +25,7 @@ from kernelrepl.guest.restoring import Restoring
 from kernelrepl.guest.snapshot import Snapshot
 from kernelrepl.guest.state import Delta, Limits
 from kernelrepl.guest.surroundings import Environment
-from kernelrepl.guest.words import stores_attributes, words_of
+from kernelrepl.guest.words import stored_attributes, words_of
 
 INLINE_BYTES = 1 << 20
 """Components up to this size travel in the commit frame itself."""
@@ -57,7 +57,7 @@ class Saving:
         )
         self.in_cell = False
         self._mentioned: set[str] = set()
-        self._stores = False
+        self._stored: set[tuple[str, str]] = set()
         self._own_threads: int | None = None
         self._hooks = Hooks(shell, self.snapshot.is_own)
         self._had_threads = False
@@ -90,18 +90,20 @@ class Saving:
         words = frozenset(words_of(code))
         self._mentioned |= words
         self.restoring.need(words)
-        self._stores = self._stores or stores_attributes(code)
+        self._stored.update(stored_attributes(code))
         self.snapshot.around.imported.update(name for name in _names(code) if "." in name)
 
     def _since_last(self) -> frozenset[str] | None:
         """The names through which state may have changed; None if it may have changed by other ways."""
         mentioned, self._mentioned = frozenset(self._mentioned), set()
-        stores, self._stores = self._stores, False
-        self._hooks.note(mentioned, stores)
+        stored, self._stored = frozenset(self._stored), set()
+        self._hooks.note(mentioned, stored)
+        hooked = self._hooks.active()
+        self.snapshot.strays = self._hooks.strays()
         tasks = self._left_running | (asyncio.all_tasks() - self._tasks_before)
         self._left_running = {task for task in tasks if not task.done()}
         threads = self._had_threads or self._has_threads()
-        return None if tasks or threads or self.behind or self._hooks.active() else mentioned
+        return None if tasks or threads or self.behind or hooked else mentioned
 
     def _has_threads(self) -> bool:
         return self._own_threads is not None and threading.active_count() > self._own_threads

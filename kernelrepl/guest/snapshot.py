@@ -64,6 +64,8 @@ class Snapshot:
         self.next_root = 1
         self._ids: dict[int, int] = {}
         self.own_roots: dict[str, int] = {}
+        self.strays: dict[str, Any] = {}
+        """Values of the session that are attributes of modules, by `module.attribute`: they are not saved."""
         self.slow: dict[int, Any] = {}
         self.unstable: set[int] = set()
         """Roots of components that pickle to other bytes each time."""

@@ -112,7 +112,8 @@ class Delta:
     @property
     def saved(self) -> dict[str, list[str]]:
         """Names, as a reply tells them."""
-        return {"created": self.created, "changed": self.changed, "deleted": self.deleted}
+        deleted = [name for name in self.deleted if "." not in name]  # an attribute of a module is not a variable
+        return {"created": self.created, "changed": self.changed, "deleted": deleted}
 
     @property
     def empty(self) -> bool:

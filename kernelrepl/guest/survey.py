@@ -42,6 +42,7 @@ class Captured(Protocol):
     frozen_bytes: int
     next_root: int
     own_roots: dict[str, int]
+    strays: dict[str, Any]
     slow: dict[int, Any]
     unstable: set[int]
 

@@ -55,11 +55,16 @@ def words_of_text(text: str) -> Iterator[str]:
         yield "globals"
 
 
-def stores_attributes(code: types.CodeType) -> bool:
-    """Whether code, or code in it, assigns to attributes or deletes them."""
-    if any(step.opname in ("STORE_ATTR", "DELETE_ATTR") for step in dis.get_instructions(code)):
-        return True
-    return any(isinstance(constant, types.CodeType) and stores_attributes(constant) for constant in code.co_consts)
+def stored_attributes(code: types.CodeType) -> Iterator[tuple[str, str]]:
+    """Of each attribute that code, or code in it, assigns to or deletes: what it calls the object, and its name."""
+    before: Any = None
+    for step in dis.get_instructions(code):
+        if step.opname in ("STORE_ATTR", "DELETE_ATTR"):
+            yield before if isinstance(before, str) else "", step.argval
+        before = step.argval
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from stored_attributes(constant)
 
 
 def names_everything(words: Iterable[str]) -> bool:

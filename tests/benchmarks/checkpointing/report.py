@@ -115,7 +115,7 @@ def _commits(sides: dict[str, Side], peers: Sequence[str]) -> Iterator[str]:
             others.append(f"{name} {_times(sum(part[:both]), one * both)}")
     yield (
         f"  mixed, ours: {own.commits_ms:.1f} ms of the parts are in the commits themselves, from the end of the code"
-        f" until the store has it; the rest is the way to the kernel and back. Peers' parts by that: {', '.join(others)}"
+        f" until the store has it; the rest is the way there and back. Peers' parts by that: {', '.join(others)}"
     )
 
 
