@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -167,6 +167,10 @@ class StoredComponent:
     @property
     def size_bytes(self) -> int:
         return sum(self.segments)
+
+
+Places = Sequence[tuple[StoredComponent, Sequence[int]]]
+"""Components, and the offset of each of their segments in a file."""
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from kernelrepl.errors import StorageFailed
 from kernelrepl.job import Job, outcome_status
 from kernelrepl.kernel import Kernel
-from kernelrepl.model import Commit, HasFileno, Limits, Manifest, Status, StoredComponent
+from kernelrepl.model import Commit, HasFileno, Limits, Manifest, Places, Status
 from kernelrepl.store import Store
 
 
@@ -22,7 +21,7 @@ class Recorder(Protocol):
     async def finish(self, job: Job, status: Status) -> None: ...
     async def stage(self, component: int, data: bytes) -> None: ...
     async def discard_staged(self) -> None: ...
-    async def load(self, part: StoredComponent, file: HasFileno, offsets: Sequence[int]) -> bool: ...
+    async def load(self, parts: Places, file: HasFileno) -> set[int]: ...
     async def block(self, key: int, reason: str) -> None: ...
     async def clear(self) -> None: ...
     async def note_versions(self, kernel: Kernel) -> None: ...
@@ -65,8 +64,8 @@ class StoreRecorder:
     async def discard_staged(self) -> None:
         await self._store.discard_staged(self._key)
 
-    async def load(self, part: StoredComponent, file: HasFileno, offsets: Sequence[int]) -> bool:
-        return await self._store.copy_component(part, file, offsets)
+    async def load(self, parts: Places, file: HasFileno) -> set[int]:
+        return await self._store.copy_components(parts, file)
 
     async def block(self, key: int, reason: str) -> None:
         await self._store.block_component(self._key, key, reason)
@@ -99,8 +98,8 @@ class NullRecorder:
     async def discard_staged(self) -> None:
         return None
 
-    async def load(self, part: StoredComponent, file: HasFileno, offsets: Sequence[int]) -> bool:
-        return False
+    async def load(self, parts: Places, file: HasFileno) -> set[int]:
+        return set()
 
     async def block(self, key: int, reason: str) -> None:
         return None

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from kernelrepl.errors import KernelStartFailed
 from kernelrepl.model import Limits
 from tests.conftest import Sessions
 
@@ -211,3 +212,26 @@ async def test_a_kernel_that_dies_twice_while_it_loads_a_value_late_skips_it_the
     assert execution.restored is not None
     assert [entry.name for entry in execution.restored.not_restored] == ["rows"]
     assert "died while loading it" in execution.restored.not_restored[0].reason
+
+
+async def test_what_cannot_be_read_now_can_be_read_by_the_next_kernel(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cell that needs it gets an answer, whatever happens in the keeper."""
+    await sessions.run("rows = ['x' * 10 + str(n) for n in range(100_000)]; small = 7")
+    await sessions.kill()
+    await sessions.run("small")
+
+    class Full:
+        def __init__(self, components: object) -> None:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kernelrepl.kernel.kernel.Area", Full)
+        execution = await sessions.run("len(rows)")
+        assert execution.output.error is not None
+        assert "could not be read from the store: [Errno 28]" in execution.output.error.message
+        await sessions.kill()
+        with pytest.raises(KernelStartFailed, match="No space left"):
+            await sessions.run("small")
+    assert await sessions.value("len(rows) + small") == "100007"

@@ -286,7 +286,7 @@ def _stored(header: dict[str, Any]) -> dict[int, Stored]:
     area = wire.map_area(header["file"], header["area_bytes"]) if header["area_bytes"] else memoryview(b"")
     found = {}
     for entry in header["components"]:
-        places = zip(entry["offsets"], entry["segments"], strict=True)
+        places = zip(entry["offsets"] or (), entry["segments"], strict=False)
         key = entry["roots"][0]
         found[key] = Stored(
             key=key,

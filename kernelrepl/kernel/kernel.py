@@ -8,7 +8,7 @@ import json
 import logging
 import secrets
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from kernelrepl.kernel.area import Area
 from kernelrepl.kernel.channel import HostChannel, parse_commit
 from kernelrepl.kernel.jupyter import JupyterClient, Message, OnFlood, OnOutput
 from kernelrepl.kernel.launch import Process
-from kernelrepl.model import Commit, HasFileno, Limits, Manifest, NotRestored, Restored, StoredComponent
+from kernelrepl.model import Commit, HasFileno, Limits, Manifest, NotRestored, Places, Restored, StoredComponent
 
 START_TIMEOUT_S = 60.0
 LATER_BYTES = 1 << 20
@@ -49,8 +49,8 @@ class Handlers:
     commit: Callable[[Commit], Awaitable[None]]
     """Returns when the commit is in the store; raises StorageFailed otherwise."""
     output: OnOutput
-    load: Callable[[StoredComponent, HasFileno, Sequence[int]], Awaitable[bool]]
-    """Write the segments of a component to these offsets of a file; whether all of it was in the store."""
+    load: Callable[[Places, HasFileno], Awaitable[set[int]]]
+    """Write the segments of components to their places in a file; returns the rows of what is not all in the store."""
     loaded: Callable[[int | None, tuple[NotRestored, ...]], None]
     """A component that waited until it was needed has been loaded, by key, or these names of it are lost."""
     flood: OnFlood
@@ -113,6 +113,9 @@ class Kernel:
             if self.loading is not None:
                 raise KernelDied(self.process.exit_code, self.loading) from error
             raise KernelStartFailed(f"it was not ready after {START_TIMEOUT_S:g} s", self.process.log()) from error
+        except OSError as error:
+            await self.process.kill()
+            raise KernelStartFailed(f"there is no room for what is to be restored: {error.strerror}") from error
         self._serving = asyncio.create_task(self._serve())
         return report
 
@@ -170,12 +173,11 @@ class Kernel:
 
     async def _fill(self, place: Area) -> list[dict[str, Any]]:
         """Copy components into an area. Returns what the kernel is told of each."""
-        entries = []
-        for part, offsets in place.parts:
-            entry = _component_entry(part) | {"offsets": offsets}
-            if part.blocked is None and not await self._handlers.load(part, place, offsets):
-                entry["skip"] = "its bytes are missing from the store"
-            entries.append(entry)
+        missing = await self._handlers.load(place.parts, place)
+        entries = [_component_entry(part) | {"offsets": offsets} for part, offsets in place.parts]
+        for entry, (part, _) in zip(entries, place.parts, strict=True):
+            if part.row in missing:
+                entry["skip"] = entry["skip"] or "its bytes are missing from the store"
         return entries
 
     async def _send_area(self, header: dict[str, Any], place: Area) -> None:
@@ -189,9 +191,18 @@ class Kernel:
 
     async def _deliver(self, wanted: list[StoredComponent]) -> None:
         """Give the kernel components that it has asked for."""
+        assert self._channel is not None
         with contextlib.suppress(wire.ChannelClosed):
-            place = Area(wanted)
-            await self._send_area({"type": "data", "components": await self._fill(place)}, place)
+            try:
+                place = Area(wanted)
+                entries = await self._fill(place)
+            except (OSError, StorageFailed) as error:
+                # It waits for an answer. What it does not get now, the next kernel may.
+                why = {"skip": f"it could not be read from the store: {error}", "offsets": None}
+                entries = [_component_entry(part) | why for part in wanted]
+                await self._channel.send({"type": "data", "area_bytes": 0, "components": entries})
+                return
+            await self._send_area({"type": "data", "components": entries}, place)
 
     def _want(self, header: dict[str, Any]) -> None:
         keys = header.get("components")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from kernelrepl.model import (
     Manifest,
     NotRestored,
     NotSaved,
+    Places,
     Restored,
     Saved,
     SessionInfo,
@@ -29,8 +30,8 @@ _SESSION = (
     " size_bytes, workspace, fixed FROM sessions"
 )
 _CODE_SHOWN_CHARS = 80
-READ_CHUNKS = 32
-"""How many chunks are read at once: somebody else may want to read as well."""
+READ_BYTES = 8 << 20
+"""How much is read at once: somebody else may want to read as well."""
 _WORD = re.compile(r"\w+")
 
 
@@ -174,34 +175,44 @@ def _components(db: Database, session: int) -> list[StoredComponent]:
     ]
 
 
-def copy(db: Database, component: StoredComponent, file: HasFileno, offsets: Sequence[int], start: int) -> int | None:
-    """Write some chunks of a component, from the one with this number on, to a file; each segment has its offset there.
-
-    Returns with which chunk to go on, None after the last one, and 0 if something of it is missing.
+def copy(db: Database, parts: Places, file: HasFileno, missing: set[int]) -> Iterator[None]:
+    """Write components to their places in a file; yields when somebody else may read. Of what lacks something, the row
+    goes to `missing`.
     """
-    places = wire.chunk_places(component.segments, offsets)
-    row = db.execute("SELECT data, digests FROM components WHERE id = ?", [component.row]).fetchone()
-    if row is None:
-        return 0
-    whole, digests = row
-    if digests is None:
-        if len(whole or b"") != component.size_bytes:
-            return 0
+    size = 0
+    for part, offsets in parts:
+        for written in _copy(db, part, file, wire.chunk_places(part.segments, offsets)):
+            if written is None:
+                missing.add(part.row)
+                break
+            size += written
+            if size >= READ_BYTES:
+                size = 0
+                yield
+
+
+def _copy(db: Database, part: StoredComponent, file: HasFileno, places: list[tuple[int, int]]) -> Iterator[int | None]:
+    """The numbers of bytes written; None if what would be next is not there."""
+    row = db.execute("SELECT data, digests FROM components WHERE id = ?", [part.row]).fetchone()
+    data, digests = row if row is not None else (None, b"")
+    whole = memoryview(data or b"")
+    if digests is None and len(whole) == part.size_bytes:
         for offset, length in places:
-            _write(file, memoryview(whole)[:length], offset)
+            _write(file, whole[:length], offset)
             whole = whole[length:]
-        return None
-    if len(digests) != len(places) * DIGEST_BYTES:
-        return 0
-    some = range(start, min(start + READ_CHUNKS, len(places)))
-    for index in some:
+        yield part.size_bytes
+        return
+    if digests is None or len(digests) != len(places) * DIGEST_BYTES:
+        yield None
+        return
+    for index, (offset, length) in enumerate(places):
         digest = digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
         chunk = db.execute("SELECT data FROM chunks WHERE digest = ?", [digest]).fetchone()
-        offset, length = places[index]
         if chunk is None or len(chunk[0]) != length:
-            return 0
+            yield None
+            return
         _write(file, memoryview(chunk[0]), offset)
-    return None if some.stop == len(places) else some.stop
+        yield length
 
 
 def _write(file: HasFileno, data: memoryview, offset: int) -> None:

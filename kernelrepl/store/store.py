@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ from kernelrepl.model import (
     HasFileno,
     Limits,
     Manifest,
+    Places,
     Restored,
     SessionInfo,
-    StoredComponent,
     Variable,
 )
 from kernelrepl.store import reading
@@ -374,15 +373,19 @@ class Store:
     async def manifest(self, session: int) -> Manifest:
         return await self._reader.run(lambda db: reading.manifest(db, session))
 
-    async def copy_component(self, component: StoredComponent, file: HasFileno, offsets: Sequence[int]) -> bool:
-        """Write each segment of a component to its offset in a file; whether all of it was there."""
-        done: int | None = 0
-        while done is not None:
-            step = functools.partial(reading.copy, component=component, file=file, offsets=offsets, start=done)
-            done = await self._reader.run(step)
-            if done == 0:
-                return False
-        return True
+    async def copy_components(self, parts: Places, file: HasFileno) -> set[int]:
+        """Write the segments of components to their places in a file; returns the rows of what is not all there."""
+        missing: set[int] = set()
+        steps: Iterator[None] | None = None
+
+        def step(db: Database) -> bool:
+            nonlocal steps
+            steps = steps or reading.copy(db, parts, file, missing)
+            return next(steps, self) is self
+
+        while not await self._reader.run(step):
+            pass
+        return missing
 
     async def block_component(self, session: int, key: int, reason: str) -> None:
         """Note that a component must not be loaded again. Its bytes stay."""

@@ -158,8 +158,7 @@ class Trial:
             [part] = [entry for entry in (await store.manifest(info.key)).components if entry.key == LARGE]
             with self._timed(kind):
                 place = Area([part])
-                [(_, offsets)] = place.parts
-                if not await store.copy_component(part, place, offsets):
+                if await store.copy_components(place.parts, place):
                     raise RuntimeError(f"less than {self._size} bytes came back")
         finally:
             store.close()
