@@ -113,6 +113,8 @@ ALIAS = r"""
 {x} = {m}.copy()
 {x} = [{r}, {r}[1:]]
 {x} = iter({l})
+{x} = iter({d})
+{x} = iter({s})
 {x} = enumerate({l})
 {x} = zip({l}, {q})
 {x} = map({j}, {l})
@@ -208,7 +210,13 @@ def deco(fn):\n    calls = []\n    @functools.wraps(fn)\n    def inner(*args):\n
 {x} = functools.partial({j}, {y})
 {x} = functools.partial(list.append, {l})
 {x} = functools.partial({f})
+{x} = functools.partial(eval, '{l}.append({n})', None)
+{x} = functools.partial(exec, '{l}.append({n})', None)
 {x} = C.bump
+operator.hook = {f}
+operator.hook = {l}
+operator.hook()
+operator.hook.append({n})
 """  # noqa: E501 - one statement a line
 ACT = r"""
 {f}()
@@ -258,17 +266,9 @@ del {y}, {z}
 """  # noqa: E501 - one statement a line
 OPEN = r"""
 {x} = reversed({l})
-operator.hook = {f}
-operator.hook = {l}
-operator.hook()
-operator.hook.append({n})
 {x} = {o}.__dict__
-{x} = functools.partial(eval, '{l}.append({n})', None)
-{x} = functools.partial(exec, '{l}.append({n})', None)
 {u}.append({n})
 {u} += b'z'
-{x} = iter({d})
-{x} = iter({s})
 class {x}:\n    def __del__(self): {l}.append({n})\n{x} = {x}()
 """
 """What a session does not do as a plain namespace does, or not yet: only with KERNELREPL_OPEN=1."""

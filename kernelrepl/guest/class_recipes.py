@@ -61,6 +61,19 @@ def own_class_state(target: Any, state: tuple[dict[str, Any], list[type]]) -> No
         abc.ABCMeta.register(target, cls)
 
 
+def own_class_code(target: Any, attributes: dict[str, Any]) -> None:
+    for name, value in attributes.items():
+        type.__setattr__(target, name, value)
+
+
+def own_class_filled(target: Any, state: tuple[None, dict[str, Any], list[type]]) -> None:
+    """state: (what `own_class_code` returned, all attributes, registered classes)."""
+    for name in state[1]:
+        if name in vars(target) and name not in ("__doc__", "__dict__", "__weakref__"):
+            type.__delattr__(target, name)  # they are set again in their order
+    own_class_state(target, state[1:])
+
+
 def enum_member(cls: type, native: Any, arguments: tuple[Any, ...]) -> Any:
     return native.__new__(cls, *arguments)
 

@@ -23,6 +23,8 @@ _NOT_STATE = frozenset(
     | {"_abc_impl", "_abc_cache", "_abc_negative_cache", "_abc_negative_cache_version", "_abc_registry"}
 )
 """Given to the constructor, made by pickling, or caches."""
+_CODE = (types.FunctionType, classmethod, staticmethod, property)
+_ATOMS = (int, float, complex, bool, str, bytes, type(None))
 
 
 def attributes_of(cls: type) -> dict[str, Any]:
@@ -54,26 +56,39 @@ def reduce_class(cls: type) -> Any:
     slots = (*members, *made) if "__slots__" in attributes else None
     left_out = _NOT_STATE.union(members, made)
     state = {name: value for name, value in attributes.items() if name not in left_out}
+    code = {name: value for name, value in state.items() if isinstance(value, _CODE)}
     registered: list[Any] = []
     if issubclass(type(cls), abc.ABCMeta):
         found = [ref() for ref in abc._get_dump(cls)[0]]  # type: ignore[attr-defined]
         registered = sorted((sub for sub in found if sub is not None), key=lambda sub: str(sub.__qualname__))
     get = type.__dict__
-    return (
-        class_recipes.own_class,
-        (
-            type(cls),
-            get["__name__"].__get__(cls),
-            get["__qualname__"].__get__(cls),
-            attributes.get("__module__", "__main__"),
-            get["__bases__"].__get__(cls),
-            slots,
-        ),
-        (state, registered),
-        None,
-        None,
-        class_recipes.own_class_state,
+    arguments = (
+        type(cls),
+        get["__name__"].__get__(cls),
+        get["__qualname__"].__get__(cls),
+        attributes.get("__module__", "__main__"),
+        get["__bases__"].__get__(cls),
+        slots,
     )
+    if not any(type(value) not in _ATOMS and name not in code for name, value in state.items()):
+        return class_recipes.own_class, arguments, (state, registered), None, None, class_recipes.own_class_state
+    # Among the other attributes may be instances, which are made by the methods of the class.
+    state_with_code_first = (_Code(cls, code), state, registered)
+    return class_recipes.own_class, arguments, state_with_code_first, None, None, class_recipes.own_class_filled
+
+
+class _Code:
+    """The methods of a class, which it gets before anything else."""
+
+    def __init__(self, cls: type, attributes: dict[str, Any]) -> None:
+        self.parts = cls, attributes
+
+
+def _reduce_code(pickler: ComponentPickler, obj: _Code) -> Any:
+    return class_recipes.own_class_code, obj.parts
+
+
+REDUCERS: dict[type, Any] = {_Code: _reduce_code}
 
 
 def reduce_member(pickler: ComponentPickler, obj: Any) -> Any:

@@ -140,5 +140,13 @@ REDUCERS: dict[type, Any] = {
     weakref.ProxyType: _refuse("a weak proxy cannot be saved; keep the object, and make the proxy again"),
     weakref.CallableProxyType: _refuse("a weak proxy cannot be saved; keep the object, and make the proxy again"),
     weakref.finalize: _refuse("a finalizer cannot be saved; what it cleans up belongs to this kernel"),
+    **dict.fromkeys(
+        map(type, (iter({}), iter({}.values()), iter({}.items()), iter(set()), iter(_ORDERED))),
+        _refuse("an iterator over a dict or a set cannot be saved; make it again where it is needed"),
+    ),
+    **dict.fromkeys(
+        map(type, (reversed({}), reversed({}.values()), reversed({}.items()))),
+        _refuse("an iterator over a dict cannot be saved; make it again where it is needed"),
+    ),
     memoryview: _refuse("a memoryview cannot be saved; keep the object it looks at instead"),
 }

@@ -296,6 +296,7 @@ Reducer = Callable[[ComponentPickler, Any], Any]
 _REDUCERS: dict[type, Reducer] = {
     **landmarks.REDUCERS,
     **instances.REDUCERS,
+    **classes.REDUCERS,
     types.FunctionType: ComponentPickler.reduce_function,
     types.CodeType: ComponentPickler.reduce_code,
     types.BuiltinFunctionType: ComponentPickler.note_name,
