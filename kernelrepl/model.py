@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 Status = Literal["ok", "error", "timeout", "interrupted", "running", "crashed"]
 
@@ -140,10 +140,8 @@ class SessionInfo:
     workspace: str
 
 
-class HasFileno(Protocol):
-    """A file, by its descriptor."""
-
-    def fileno(self) -> int: ...
+Write = Callable[[memoryview, int], None]
+"""Puts bytes to an offset."""
 
 
 @dataclass(frozen=True)
@@ -167,10 +165,6 @@ class StoredComponent:
     @property
     def size_bytes(self) -> int:
         return sum(self.segments)
-
-
-Places = Sequence[tuple[StoredComponent, Sequence[int]]]
-"""Components, and the offset of each of their segments in a file."""
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from kernelrepl.errors import StorageFailed
 from kernelrepl.job import Job, outcome_status
 from kernelrepl.kernel import Kernel
-from kernelrepl.model import Commit, HasFileno, Limits, Manifest, Places, Status
+from kernelrepl.model import Commit, Limits, Manifest, Status, StoredComponent, Write
 from kernelrepl.store import Store
 
 
@@ -21,7 +22,8 @@ class Recorder(Protocol):
     async def finish(self, job: Job, status: Status) -> None: ...
     async def stage(self, component: int, data: bytes) -> None: ...
     async def discard_staged(self) -> None: ...
-    async def load(self, parts: Places, file: HasFileno) -> set[int]: ...
+    async def missing(self, parts: Sequence[StoredComponent]) -> set[int]: ...
+    def pour(self, parts: Sequence[StoredComponent], write: Write, room: int) -> AsyncIterator[int]: ...
     async def block(self, key: int, reason: str) -> None: ...
     async def clear(self) -> None: ...
     async def note_versions(self, kernel: Kernel) -> None: ...
@@ -64,8 +66,11 @@ class StoreRecorder:
     async def discard_staged(self) -> None:
         await self._store.discard_staged(self._key)
 
-    async def load(self, parts: Places, file: HasFileno) -> set[int]:
-        return await self._store.copy_components(parts, file)
+    async def missing(self, parts: Sequence[StoredComponent]) -> set[int]:
+        return await self._store.missing(parts)
+
+    def pour(self, parts: Sequence[StoredComponent], write: Write, room: int) -> AsyncIterator[int]:
+        return self._store.pour(parts, write, room)
 
     async def block(self, key: int, reason: str) -> None:
         await self._store.block_component(self._key, key, reason)
@@ -98,8 +103,12 @@ class NullRecorder:
     async def discard_staged(self) -> None:
         return None
 
-    async def load(self, parts: Places, file: HasFileno) -> set[int]:
+    async def missing(self, parts: Sequence[StoredComponent]) -> set[int]:
         return set()
+
+    async def pour(self, parts: Sequence[StoredComponent], write: Write, room: int) -> AsyncIterator[int]:
+        for nothing in range(0):
+            yield nothing
 
     async def block(self, key: int, reason: str) -> None:
         return None

@@ -272,7 +272,7 @@ class Session:
             self._recorder.stage,
             self._on_commit,
             self._on_output,
-            self._recorder.load,
+            self._recorder,
             self._on_loaded,
             self._on_flood,
         )

@@ -21,7 +21,6 @@ from hypothesis import settings
 from kernelrepl import rendezvous
 from kernelrepl.confinement import Confinement, Grants, base_environment
 from kernelrepl.kernel import spawn
-from kernelrepl.kernel.area import Area
 from kernelrepl.manager import Manager, Origin
 from kernelrepl.means import Means
 from kernelrepl.model import Execution, Limits, Resources, StoredComponent
@@ -139,11 +138,16 @@ def this_tier() -> Tier:
 
 async def stored_bytes(store: Store, component: StoredComponent) -> bytes:
     """The bytes of a component, as a kernel gets them. Fails the test if some are missing."""
-    place = Area([component])
-    [(_, offsets)] = place.parts
-    assert not await store.copy_components(place.parts, place)
-    sizes = zip(offsets, component.segments, strict=True)
-    return b"".join(os.pread(place.fileno(), size, offset) for offset, size in sizes)
+    assert not await store.missing([component])
+    found = bytearray()
+    portion = bytearray(1000)
+
+    def write(data: memoryview, offset: int) -> None:
+        portion[offset : offset + len(data)] = data
+
+    async for size in store.pour([component], write, len(portion)):
+        found += portion[:size]
+    return bytes(found)
 
 
 class Sessions:

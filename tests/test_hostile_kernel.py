@@ -798,10 +798,12 @@ async def test_a_kernel_that_goes_on_flooding_is_killed(sessions: Sessions, monk
         {"type": "nonsense"},
         {"type": "want", "components": [999]},
         {"type": "want", "components": {}},
+        {"type": "emptied", "slot": 0},
+        {"type": "emptied", "slot": [0]},
         {"type": "loading", "component": "x"},
         {"type": "loaded", "not_restored": [1]},
     ],
-    ids=["deep", "stage", "commit", "nonsense", "want", "want nothing", "loading", "loaded"],
+    ids=["deep", "stage", "commit", "nonsense", "want", "want nothing", "emptied", "emptied what", "loading", "loaded"],
 )
 async def test_a_kernel_that_breaks_the_protocol_is_killed(sessions: Sessions, frame: dict[str, Any]) -> None:
     """And replaced, with what was committed."""

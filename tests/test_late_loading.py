@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from kernelrepl.errors import KernelStartFailed
+from kernelrepl.errors import StorageFailed
 from kernelrepl.model import Limits
 from tests.conftest import Sessions
 
@@ -30,7 +30,8 @@ def waiting(sessions: Sessions) -> int:
     """How many components the kernel has not asked for."""
     kernel = sessions.manager._sessions["s"]._kernel
     assert kernel is not None
-    return len(kernel._later)
+    assert kernel._delivery is not None
+    return len(kernel._delivery._later)
 
 
 async def restarted(sessions: Sessions, setup: str = SETUP, first: str = "small") -> None:
@@ -222,16 +223,15 @@ async def test_what_cannot_be_read_now_can_be_read_by_the_next_kernel(
     await sessions.kill()
     await sessions.run("small")
 
-    class Full:
-        def __init__(self, components: object) -> None:
-            raise OSError(28, "No space left on device")
+    def fail(*_: object) -> object:
+        raise StorageFailed("the disk is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr("kernelrepl.kernel.kernel.Area", Full)
+        patch.setattr(sessions.store, "missing", fail)
         execution = await sessions.run("len(rows)")
         assert execution.output.error is not None
-        assert "could not be read from the store: [Errno 28]" in execution.output.error.message
+        assert "could not be read from the store: the disk is gone" in execution.output.error.message
         await sessions.kill()
-        with pytest.raises(KernelStartFailed, match="No space left"):
+        with pytest.raises(StorageFailed, match="the disk is gone"):
             await sessions.run("small")
     assert await sessions.value("len(rows) + small") == "100007"

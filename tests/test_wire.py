@@ -16,9 +16,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kernelrepl.guest import wire
-from kernelrepl.kernel.area import Area
 from kernelrepl.kernel.channel import HostChannel, parse_commit
-from kernelrepl.model import Commit, StoredComponent
+from kernelrepl.kernel.window import Window
+from kernelrepl.model import Commit
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=20)
 """Lone surrogates included: JSON can carry them."""
@@ -122,30 +122,32 @@ async def test_the_keeper_and_a_kernel_understand_each_other(sockets: tuple[sock
 
 @pytest.mark.anyio
 async def test_files_come_with_their_frames(sockets: tuple[socket.socket, socket.socket]) -> None:
-    """Each with its own, whatever is sent beside them, and when the socket is full."""
+    """Each with its own, whatever is sent beside them, and when the socket is full; the kernel can only read it."""
     sockets[0].setblocking(False)
     host = await HostChannel.open(sockets[0])
     guest = wire.Channel(sockets[1])
-    component = StoredComponent(1, 1, (1,), (), (70, 3), False, "", "", None, True)
 
     async def send_file(number: int) -> None:
-        place = Area([component])
-        os.pwrite(place.fileno(), bytes([number]) * 70, 0)
-        os.pwrite(place.fileno(), b"end", 128)
-        place.seal()
-        with pytest.raises(OSError, match="not permitted"):
-            os.truncate(place.fileno(), 5)
-        await host.send_file({"type": "data", "number": number, "area_bytes": place.size_bytes}, place.fileno())
+        window = Window()
+        window.write(0, memoryview(bytes([number]) * 70), 0)
+        window.write(1, memoryview(b"end"), 5)
+        file = window.for_reading()
+        for attempt in (lambda: os.truncate(file, 5), lambda: os.write(file, b"x")):
+            with pytest.raises(OSError):
+                attempt()
+        await host.send_file({"type": "start", "number": number}, file)
+        os.close(file)
 
     def receive() -> list[int]:
         numbers = []
         for _ in range(40):
             header, payload = guest.recv()
-            if header["type"] != "data":
+            if header["type"] != "start":
                 assert payload == bytes(300_000)
                 continue
-            data = wire.map_area(header["file"], header["area_bytes"])
-            assert bytes(data) == bytes([header["number"]]) * 70 + bytes(58) + b"end"
+            data = wire.map_window(header["file"])
+            assert bytes(data[:71]) == bytes([header["number"]]) * 70 + b"\0"
+            assert bytes(data[wire.SLOT_BYTES + 5 :][:3]) == b"end"
             assert data.readonly
             numbers.append(header["number"])
         return numbers

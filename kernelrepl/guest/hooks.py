@@ -18,7 +18,8 @@ from typing import Any
 _STORES = frozenset({"setattr", "__setattr__", "__dict__", "patch", "register", "register_error", "modules", "reload"})
 """Words by which code puts something onto a module without assigning to an attribute."""
 
-_CALLS = frozenset({"setattr", "__setattr__", "__dict__"})
+_OF_MODULES = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)
+_CALLS = frozenset({"setattr", "__setattr__"})
 """Of these, those that are given the name as a text."""
 _KEPT = frozenset(
     {("sys", name) for name in ("path", "argv", "stdin", "stdout", "stderr", "displayhook", "excepthook")}
@@ -56,14 +57,18 @@ class Hooks:
         pairs = set(stored)
         if not pairs and not known & _STORES:
             return
-        named = {word: self._module(word) for word in known}
-        self._fresh.update(name for name in named.values() if name is not None)
-        self._put.update((module, key) for word, key in pairs if (module := named.get(word)) is not None)
+        modules = {word: self._module(word) for word in known}
+        self._fresh.update(name for name in modules.values() if name is not None)
+        self._put.update((module, key) for word, key in pairs if (module := modules.get(word)) is not None)
         if known & _CALLS:
-            own = set(map(id, self._shell.user_ns.values()))
+            named = set(map(id, self._shell.user_ns.values()))
             for module in self._fresh:
                 space = vars(sys.modules[module])
-                self._put.update((module, key) for key in known & space.keys() if id(space[key]) in own)
+                for key in known & space.keys():
+                    # What has a home of its own may have been there before.
+                    stray = id(space[key]) in named and not isinstance(space[key], _OF_MODULES)
+                    if stray or self._is_own(space[key]):
+                        self._put.add((module, key))
         self._put -= _KEPT
 
     def active(self) -> bool:

@@ -111,8 +111,7 @@ def object_state(target: Any, state: dict[str, Any]) -> None:
 def array(data: Any, dtype: Any, shape: tuple[int, ...], order: str, writeable: bool) -> Any:
     np = sys.modules.get("numpy") or importlib.import_module("numpy")
     result = np.empty(shape, dtype, order=order)
-    flat = result.reshape(-1, order="A").view("u1")
-    flat[:] = np.frombuffer(data, "u1")
+    put(data, memoryview(result.reshape(-1, order="A").view("u1")))
     if not writeable:
         result.flags.writeable = False
     return result
@@ -142,6 +141,23 @@ def view(root: Any, offset: int, dtype: Any, shape: tuple[int, ...], strides: tu
 
 def buffer(index: int) -> Any:
     return _session().buffer(index)
+
+
+def put(data: Any, target: memoryview) -> None:
+    """Bring a buffer to its place in memory."""
+    if hasattr(data, "into"):
+        data.into(target)
+    else:
+        target[:] = memoryview(data).cast("B")
+
+
+def whole(data: Any) -> Any:
+    """A buffer as bytes."""
+    if not hasattr(data, "into"):
+        return data
+    found = bytearray(data.nbytes)
+    data.into(memoryview(found))
+    return found
 
 
 def nested(stream: bytes) -> Any:
@@ -253,8 +269,8 @@ def permuted_array(data: Any, dtype: Any, shape: tuple[int, ...], axes: tuple[in
 
 
 def arrow_buffer(data: Any) -> Any:
-    result = importlib.import_module("pyarrow").allocate_buffer(memoryview(data).nbytes)
-    memoryview(result).cast("B")[:] = memoryview(data).cast("B")
+    result = importlib.import_module("pyarrow").allocate_buffer(data.nbytes if hasattr(data, "nbytes") else len(data))
+    put(data, memoryview(result).cast("B"))
     return result
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from kernelrepl.guest import greeting, recipes
 from kernelrepl.guest.components import load_order
+from kernelrepl.guest.incoming import Source
 
 MAGIC = importlib.util.MAGIC_NUMBER.hex()
 
@@ -33,7 +34,8 @@ class Stored:
     key: int
     roots: tuple[int, ...]
     references: tuple[int, ...]
-    segments: tuple[memoryview, ...]
+    source: Source
+    size_bytes: int
     has_code: bool
     magic: str
     python: str
@@ -41,10 +43,6 @@ class Stored:
     """The versions of libraries that it was saved with."""
     skip: str | None
     """Why this component must not be loaded, if so: the last kernel died while loading it."""
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(segment.nbytes for segment in self.segments)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -83,7 +81,7 @@ class Loader:
         self.imported: set[str] = set()
         self._worth_another: set[int] = set()
         """Components that failed for the first time."""
-        self._buffers: tuple[memoryview, ...] = ()
+        self._source: Source | None = None
 
     def load(self, components: dict[int, Stored], note: Callable[[Stored], None]) -> None:
         """Load components, beside those loaded before. `note` is called ahead of each, so that a crash has a name."""
@@ -115,16 +113,16 @@ class Loader:
             return
         note(part)
         self.failures.pop(part.key, None)
-        self._buffers = part.segments[1:]
+        self._source = part.source
         try:
-            values = _Unpickler(part.segments[0], self).load()
+            values = _Unpickler(part.source.data(), self).load()
         except BaseException as error:  # noqa: BLE001 - loading runs user code; it must cost no other component
             known = isinstance(error, NotLoaded)
             self.failures[part.key] = str(error) if known else _sentence(error) + _other_versions(part)
             self._worth_another ^= {part.key}
             return
         finally:
-            self._buffers = ()
+            self._source = None
         self.objects.update(zip(part.roots, values, strict=True))
         for root, value in zip(part.roots, values, strict=True):
             for name in self._names.get(root, ()):
@@ -137,11 +135,12 @@ class Loader:
             reason = self.failures.get(self.holder.get(root, 0), "it is missing from the store")
             raise NotLoaded(f"it uses something that could not be restored: {reason}") from None
 
-    def buffer(self, index: int) -> memoryview:
-        return self._buffers[index]
+    def buffer(self, index: int) -> Any:
+        assert self._source is not None
+        return self._source.buffer(index)
 
-    def load_nested(self, stream: bytes) -> Any:
-        return _Unpickler(stream, self).load()
+    def load_nested(self, stream: Any) -> Any:
+        return _Unpickler(recipes.whole(stream), self).load()
 
 
 def _other_versions(part: Stored) -> str:

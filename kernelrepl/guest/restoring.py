@@ -10,11 +10,11 @@ import asyncio
 import builtins
 import dis
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from kernelrepl.guest import wire
-from kernelrepl.guest.chunks import checksums
+from kernelrepl.guest.incoming import Flowing, Held, Incoming, Source
 from kernelrepl.guest.restore import Loader, Stored
 from kernelrepl.guest.snapshot import Snapshot
 from kernelrepl.guest.state import Name, Unsaved
@@ -53,6 +53,7 @@ class Restoring:
         self._asked: list[int] = []
         self._holder: dict[int, int] = {}
         self._timer: asyncio.Handle | None = None
+        self._incoming: Incoming
 
     # What a lost name says
 
@@ -86,7 +87,8 @@ class Restoring:
         """Load what the keeper has sent with the `start` frame. Returns the report for the `ready` frame."""
         saving, snap = self._saving, self._saving.snapshot
         saving.shell.execution_count = start["execution_count"] + 1
-        parts = _stored(start)
+        self._incoming = Incoming(wire.map_window(start["file"]), saving.channel, saving.receive)
+        parts = {entry["roots"][0]: self._stored(entry, Held) for entry in start["components"]}
         self._waiting = {entry["roots"][0]: entry for entry in start["later"]}
         self._holder = {root: key for key, entry in self._waiting.items() for root in entry["roots"]}
         bound: dict[int, list[str]] = {}
@@ -132,6 +134,22 @@ class Restoring:
         restored = sorted(name for name in (*names, *self._names) if not name.startswith("*") and name != "_")
         return {"restored": restored, "not_restored": not_restored}
 
+    def _stored(self, entry: dict[str, Any], source: Callable[[Incoming, list[int]], Source]) -> Stored:
+        """What the keeper has said of a component; its bytes come in the order of the entries."""
+        lengths = entry["segments"] if entry["skip"] is None else []
+        return Stored(
+            key=entry["roots"][0],
+            roots=tuple(entry["roots"]),
+            references=tuple(entry["references"]),
+            source=source(self._incoming, lengths),
+            size_bytes=sum(entry["segments"]),
+            has_code=entry["code"],
+            magic=entry["magic"],
+            python=entry["python"],
+            packages=entry["packages"],
+            skip=entry["skip"],
+        )
+
     def _note_loading(self, part: Stored) -> None:
         self._saving.channel.send({"type": "loading", "component": part.key})
 
@@ -140,7 +158,7 @@ class Restoring:
         snap = self._saving.snapshot
         loaded = [part for part in parts if part.key not in loader.failures]
         for part in loaded:
-            snap.chunks.add(part.key, checksums(part.segments), part.size_bytes)
+            snap.chunks.add(part.key, part.source.sums(), part.size_bytes)
         return loaded
 
     def _bind(
@@ -215,9 +233,12 @@ class Restoring:
     def take(self, header: dict[str, Any]) -> None:
         """Load what the keeper has sent."""
         saving = self._saving
-        for key, part in _stored(header).items():
+        for entry in header["components"]:
+            part = self._stored(entry, Flowing)
+            key = part.key
             loader = Loader(saving.shell.user_ns, saving.main_module, saving.shell)
             loader.load({key: part}, self._note_loading)
+            part.source.finish()
             names = {name: known for name, known in self._names.items() if known.root in part.roots}
             if "_" in saving.shell.user_ns:
                 names.pop("_", None)  # it is the result of another cell by now
@@ -279,27 +300,6 @@ class Restoring:
                 break
             keys.append(key)
         self._ask(keys)
-
-
-def _stored(header: dict[str, Any]) -> dict[int, Stored]:
-    """The components of a frame, with their bytes, by key."""
-    area = wire.map_area(header["file"], header["area_bytes"]) if header["area_bytes"] else memoryview(b"")
-    found = {}
-    for entry in header["components"]:
-        places = zip(entry["offsets"] or (), entry["segments"], strict=False)
-        key = entry["roots"][0]
-        found[key] = Stored(
-            key=key,
-            roots=tuple(entry["roots"]),
-            references=tuple(entry["references"]),
-            segments=tuple(area[offset : offset + size] for offset, size in places),
-            has_code=entry["code"],
-            magic=entry["magic"],
-            python=entry["python"],
-            packages=entry["packages"],
-            skip=entry["skip"],
-        )
-    return found
 
 
 def _lost(entry: dict[str, str]) -> str:

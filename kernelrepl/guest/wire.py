@@ -9,7 +9,7 @@ A frame is a fixed prefix, a JSON header and raw bytes:
     payload  raw bytes, described by the header
 
 A frame from the keeper may bring a file with it: its header says `"file": true`, and its descriptor comes with the
-first byte. In an area, which is such a file, lie the segments of components.
+first byte. Such a file is the window through which the bytes of components come, in slots.
 
 The channel is one inherited unix stream socket. The kernel is not trusted by the keeper, so lengths
 are bounded before anything is read.
@@ -41,6 +41,10 @@ ROW_BYTES = 8 << 10
 
 EXIT_BROKEN = 70
 """The exit code of a kernel that ended itself because user code broke what it works with."""
+
+SLOTS = 4
+SLOT_BYTES = 4 << 20
+"""Slots of the window are filled while others are emptied."""
 
 _IOV_MAX = 512
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
@@ -113,28 +117,6 @@ def chunk_lengths(segments: Iterable[int]) -> list[int]:
         if rest:
             lengths.append(rest)
     return lengths
-
-
-AREA_ALIGNMENT = 64
-
-
-def area_offsets(segments: Iterable[int], start: int = 0) -> tuple[list[int], int]:
-    """Where each segment of these lengths begins in an area from `start` on, and where the last one ends, in bytes."""
-    offsets = []
-    for size in segments:
-        start += -start % AREA_ALIGNMENT
-        offsets.append(start)
-        start += size
-    return offsets, start
-
-
-def chunk_places(segments: Sequence[int], offsets: Sequence[int]) -> list[tuple[int, int]]:
-    """Offset and length of each chunk, of segments of these lengths that lie at these offsets."""
-    return [
-        (start + at, min(CHUNK_BYTES, size - at))
-        for size, start in zip(segments, offsets, strict=True)
-        for at in range(0, size, CHUNK_BYTES)
-    ]
 
 
 Run = tuple[int, int, int]
@@ -215,10 +197,9 @@ class Channel:
         return received
 
 
-def map_area(descriptor: int, size: int) -> memoryview:
-    """The bytes of an area, for reading; closes the descriptor."""
-    flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+def map_window(descriptor: int) -> memoryview:
+    """The window through which components come, for reading; closes the descriptor."""
     try:
-        return memoryview(mmap.mmap(descriptor, size, flags, mmap.PROT_READ)) if size else memoryview(b"")
+        return memoryview(mmap.mmap(descriptor, SLOTS * SLOT_BYTES, mmap.MAP_SHARED, mmap.PROT_READ))
     finally:
         os.close(descriptor)

@@ -16,15 +16,13 @@ import zmq.asyncio
 
 from kernelrepl.errors import KernelStartFailed, SandboxUnavailable, StorageFailed
 from kernelrepl.guest import wire
-from kernelrepl.kernel.area import Area
 from kernelrepl.kernel.channel import HostChannel, parse_commit
+from kernelrepl.kernel.delivery import Delivery, Library
 from kernelrepl.kernel.jupyter import JupyterClient, Message, OnFlood, OnOutput
 from kernelrepl.kernel.launch import Process
-from kernelrepl.model import Commit, HasFileno, Limits, Manifest, NotRestored, Places, Restored, StoredComponent
+from kernelrepl.model import Commit, Limits, Manifest, NotRestored, Restored
 
 START_TIMEOUT_S = 60.0
-LATER_BYTES = 1 << 20
-"""Components of mere data from this size on are loaded when they are needed, or when the kernel has nothing to do."""
 AUDIT_TIMEOUT_S = 10.0
 """How long an audit may take before the kernel is stopped without."""
 _log = logging.getLogger("kernelrepl")
@@ -49,8 +47,7 @@ class Handlers:
     commit: Callable[[Commit], Awaitable[None]]
     """Returns when the commit is in the store; raises StorageFailed otherwise."""
     output: OnOutput
-    load: Callable[[Places, HasFileno], Awaitable[set[int]]]
-    """Write the segments of components to their places in a file; returns the rows of what is not all in the store."""
+    library: Library
     loaded: Callable[[int | None, tuple[NotRestored, ...]], None]
     """A component that waited until it was needed has been loaded, by key, or these names of it are lost."""
     flood: OnFlood
@@ -70,9 +67,7 @@ class Kernel:
         self._serving: asyncio.Task[None] | None = None
         self.loading: int | None = None
         """The component that is being loaded."""
-        self._later: dict[int, StoredComponent] = {}
-        """Components that the kernel has not asked for yet."""
-        self._deliveries: set[asyncio.Task[None]] = set()
+        self._delivery: Delivery | None = None
         self._audited = asyncio.Event()
         self._pid = process.pid
         self._end = asyncio.ensure_future(process.ended.wait())
@@ -146,82 +141,35 @@ class Kernel:
         self.python = str(hello.get("python"))[:40]
         packages = hello.get("packages")
         self.packages = {str(k)[:80]: str(v)[:80] for k, v in packages.items()} if isinstance(packages, dict) else {}
-        early, later = _by_urgency(manifest)
-        self._later = {part.key: part for part in later}
-        place = Area(early)
-        entries = await self._fill(place)
-        await self._send_area(
-            {
-                "type": "start",
-                "connection": {"key": key},
-                "workspace": self.process.launch.home,
-                "durable": durable,
-                "most_file_bytes": self.process.launch.most_file_bytes,
-                "limits": {
-                    "variable_bytes": limits.variable_bytes,
-                    "session_bytes": limits.session_bytes,
-                    "deadline_s": limits.save_deadline_s,
-                },
-                "names": manifest.names,
-                "stories": manifest.stories,
-                "execution_count": manifest.execution_count,
-                "components": entries,
-                "later": [_component_entry(part) for part in later],
+        start = {
+            "type": "start",
+            "connection": {"key": key},
+            "workspace": self.process.launch.home,
+            "durable": durable,
+            "most_file_bytes": self.process.launch.most_file_bytes,
+            "limits": {
+                "variable_bytes": limits.variable_bytes,
+                "session_bytes": limits.session_bytes,
+                "deadline_s": limits.save_deadline_s,
             },
-            place,
-        )
-
-    async def _fill(self, place: Area) -> list[dict[str, Any]]:
-        """Copy components into an area. Returns what the kernel is told of each."""
-        missing = await self._handlers.load(place.parts, place)
-        entries = [_component_entry(part) | {"offsets": offsets} for part, offsets in place.parts]
-        for entry, (part, _) in zip(entries, place.parts, strict=True):
-            if part.row in missing:
-                entry["skip"] = entry["skip"] or "its bytes are missing from the store"
-        return entries
-
-    async def _send_area(self, header: dict[str, Any], place: Area) -> None:
-        assert self._channel is not None
-        header["area_bytes"] = place.size_bytes
-        if place.size_bytes:
-            place.seal()
-            await self._channel.send_file(header, place.fileno())
-        else:
-            await self._channel.send(header)
-
-    async def _deliver(self, wanted: list[StoredComponent]) -> None:
-        """Give the kernel components that it has asked for."""
-        assert self._channel is not None
-        with contextlib.suppress(wire.ChannelClosed):
-            try:
-                place = Area(wanted)
-                entries = await self._fill(place)
-            except (OSError, StorageFailed) as error:
-                # It waits for an answer. What it does not get now, the next kernel may.
-                why = {"skip": f"it could not be read from the store: {error}", "offsets": None}
-                entries = [_component_entry(part) | why for part in wanted]
-                await self._channel.send({"type": "data", "area_bytes": 0, "components": entries})
-                return
-            await self._send_area({"type": "data", "components": entries}, place)
-
-    def _want(self, header: dict[str, Any]) -> None:
-        keys = header.get("components")
-        known = isinstance(keys, list) and all(type(key) is int and key in self._later for key in keys)
-        if not keys or not known or len(set(keys)) < len(keys):
-            raise wire.WireError("the kernel wants components that are not there")
-        # Each is given once: a kernel cannot make the keeper work, or hold memory, over and over.
-        task = asyncio.create_task(self._deliver([self._later.pop(key) for key in keys]))
-        self._deliveries.add(task)
-        task.add_done_callback(self._deliveries.discard)
+            "names": manifest.names,
+            "stories": manifest.stories,
+            "execution_count": manifest.execution_count,
+        }
+        self._delivery = Delivery(self._channel, self._handlers.library, self.process.kill)
+        await self._delivery.start(start, manifest)
 
     async def _until_ready(self, manifest: Manifest) -> Restored:
         assert self._channel is not None
+        assert self._delivery is not None
         known = {part.key for part in manifest.components}
         while True:
             header, _ = await self._channel.recv()
             match header["type"]:
                 case "loading" if isinstance(header.get("component"), int) and header["component"] in known:
                     self.loading = header["component"]
+                case "emptied":
+                    self._delivery.emptied(header)
                 case "loaded":
                     self.loading = None
                 case "ready":
@@ -232,6 +180,7 @@ class Kernel:
     async def _serve(self) -> None:
         """Answer the channel until it closes. A kernel that breaks the protocol is killed."""
         assert self._channel is not None
+        assert self._delivery is not None
         try:
             while True:
                 header, payload = await self._channel.recv()
@@ -245,7 +194,9 @@ class Kernel:
                     case "audited":
                         self._audited.set()
                     case "want":
-                        self._want(header)
+                        self._delivery.want(header)
+                    case "emptied":
+                        self._delivery.emptied(header)
                     case "loading" if type(header.get("component")) is int:
                         self.loading = header["component"]
                     case "loaded":
@@ -281,7 +232,7 @@ class Kernel:
 
     def has_to_load(self, key: int) -> bool:
         """Whether a component waits until it is needed."""
-        return key in self._later
+        return self._delivery is not None and self._delivery.waits(key)
 
     async def execute(self, msg_id: str, code: str) -> Message:
         """Run code and return the message of its reply. Raises KernelDied."""
@@ -318,9 +269,8 @@ class Kernel:
     async def stop(self) -> None:
         """End the process and free all it had. Idempotent, and safe after its death."""
         await self.process.kill()
-        for task in list(self._deliveries):
-            task.cancel()
-        await asyncio.gather(*self._deliveries, return_exceptions=True)
+        if self._delivery is not None:
+            await self._delivery.stop()
         if self._serving is not None:
             await asyncio.gather(self._serving, return_exceptions=True)
         if self._client is not None:
@@ -347,19 +297,6 @@ def describe_exit(code: int | None) -> str:
     return f"it exited with code {code}"
 
 
-def _component_entry(part: StoredComponent) -> dict[str, Any]:
-    return {
-        "roots": part.roots,
-        "references": part.references,
-        "segments": part.segments,
-        "code": part.has_code,
-        "magic": part.magic,
-        "python": part.python,
-        "packages": part.packages,
-        "skip": part.blocked,
-    }
-
-
 def _restored(header: dict[str, Any]) -> Restored:
     try:
         return Restored(tuple(str(name)[:500] for name in header["restored"]), _not_restored(header))
@@ -375,15 +312,3 @@ def _not_restored(header: dict[str, Any]) -> tuple[NotRestored, ...]:
         )
     except (KeyError, TypeError) as error:
         raise wire.WireError(f"malformed {header['type']} frame: {error}") from error
-
-
-def _by_urgency(manifest: Manifest) -> tuple[list[StoredComponent], list[StoredComponent]]:
-    """The components to load at the start, and the large ones that can wait until they are needed."""
-    own = {root for name, (root, *_) in manifest.names.items() if name.startswith("*")}
-    needed = own.union(*(part.references for part in manifest.components))
-    early: list[StoredComponent] = []
-    later: list[StoredComponent] = []
-    for part in manifest.components:
-        waits = part.inert and part.size_bytes >= LATER_BYTES and part.blocked is None
-        (later if waits and needed.isdisjoint(part.roots) else early).append(part)
-    return early, later

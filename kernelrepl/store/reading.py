@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kernelrepl.guest import wire
 from kernelrepl.model import (
-    HasFileno,
     Manifest,
     NotRestored,
     NotSaved,
-    Places,
     Restored,
     Saved,
     SessionInfo,
     StoredComponent,
     Variable,
+    Write,
 )
 from kernelrepl.store.database import Database
 from kernelrepl.store.publish import DIGEST_BYTES
@@ -30,8 +28,6 @@ _SESSION = (
     " size_bytes, workspace, fixed FROM sessions"
 )
 _CODE_SHOWN_CHARS = 80
-READ_BYTES = 8 << 20
-"""How much is read at once: somebody else may want to read as well."""
 _WORD = re.compile(r"\w+")
 
 
@@ -175,50 +171,55 @@ def _components(db: Database, session: int) -> list[StoredComponent]:
     ]
 
 
-def copy(db: Database, parts: Places, file: HasFileno, missing: set[int]) -> Iterator[None]:
-    """Write components to their places in a file; yields when somebody else may read. Of what lacks something, the row
-    goes to `missing`.
-    """
-    size = 0
-    for part, offsets in parts:
-        for written in _copy(db, part, file, wire.chunk_places(part.segments, offsets)):
-            if written is None:
-                missing.add(part.row)
-                break
-            size += written
-            if size >= READ_BYTES:
-                size = 0
-                yield
+def missing(db: Database, parts: Sequence[StoredComponent]) -> set[int]:
+    """The rows of components of which something is not in the store."""
+    return {part.row for part in parts if not all(_lengths_fit(db, part))}
 
 
-def _copy(db: Database, part: StoredComponent, file: HasFileno, places: list[tuple[int, int]]) -> Iterator[int | None]:
-    """The numbers of bytes written; None if what would be next is not there."""
-    row = db.execute("SELECT data, digests FROM components WHERE id = ?", [part.row]).fetchone()
-    data, digests = row if row is not None else (None, b"")
-    whole = memoryview(data or b"")
-    if digests is None and len(whole) == part.size_bytes:
-        for offset, length in places:
-            _write(file, whole[:length], offset)
-            whole = whole[length:]
-        yield part.size_bytes
+def _lengths_fit(db: Database, part: StoredComponent) -> Iterator[bool]:
+    statement = "SELECT LENGTH(data), digests FROM components WHERE id = ?"
+    size, digests = db.execute(statement, [part.row]).fetchone() or (-1, None)
+    if digests is None:
+        yield (size or 0) == part.size_bytes
         return
-    if digests is None or len(digests) != len(places) * DIGEST_BYTES:
-        yield None
-        return
-    for index, (offset, length) in enumerate(places):
+    lengths = wire.chunk_lengths(part.segments)
+    yield len(digests) == len(lengths) * DIGEST_BYTES
+    for index, length in enumerate(lengths):
         digest = digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
-        chunk = db.execute("SELECT data FROM chunks WHERE digest = ?", [digest]).fetchone()
-        if chunk is None or len(chunk[0]) != length:
-            yield None
-            return
-        _write(file, memoryview(chunk[0]), offset)
-        yield length
+        found = db.execute("SELECT LENGTH(data) FROM chunks WHERE digest = ?", [digest]).fetchone()
+        yield found is not None and found[0] == length
 
 
-def _write(file: HasFileno, data: memoryview, offset: int) -> None:
-    while data.nbytes:
-        written = os.pwrite(file.fileno(), data, offset)
-        data, offset = data[written:], offset + written
+def pour(db: Database, parts: Sequence[StoredComponent], write: Write, room: int) -> Iterator[int]:
+    """Write the bytes of components, one after the other, in portions of `room` bytes; yields the size of each.
+
+    None of it is missing.
+    """
+    used = 0
+    for data in _bytes_of(db, parts):
+        rest = memoryview(data)
+        while rest.nbytes:
+            piece = rest[: room - used]
+            write(piece, used)
+            used += piece.nbytes
+            rest = rest[piece.nbytes :]
+            if used == room:
+                yield used
+                used = 0
+    if used:
+        yield used
+
+
+def _bytes_of(db: Database, parts: Sequence[StoredComponent]) -> Iterator[bytes]:
+    for part in parts:
+        data, digests = db.execute("SELECT data, digests FROM components WHERE id = ?", [part.row]).fetchone()
+        if digests is None:
+            yield data or b""
+            continue
+        for at in range(0, len(digests), DIGEST_BYTES):
+            digest = digests[at : at + DIGEST_BYTES]
+            (chunk,) = db.execute("SELECT data FROM chunks WHERE digest = ?", [digest]).fetchone()
+            yield chunk
 
 
 def heads(db: Database) -> list[tuple[int, int]]:

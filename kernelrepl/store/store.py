@@ -11,8 +11,8 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,16 @@ from kernelrepl.errors import DatabaseTooNew, StorageFailed
 from kernelrepl.model import (
     MAX_HISTORY_BYTES,
     Commit,
-    HasFileno,
     Limits,
     Manifest,
-    Places,
     Restored,
     SessionInfo,
+    StoredComponent,
     Variable,
+    Write,
 )
 from kernelrepl.store import reading
+from kernelrepl.store.clock import stamp, utc_now
 from kernelrepl.store.collecting import empty_log
 from kernelrepl.store.collector import Collector
 from kernelrepl.store.database import Database
@@ -49,15 +50,6 @@ from kernelrepl.store.worker import Worker
 UNLIMITED = Limits(None, None)
 EMPTY_LOG_TRIES = 3
 LOCAL_OWNER = "local"
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-def stamp(moment: datetime) -> str:
-    """ISO 8601 in UTC with milliseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Store:
@@ -373,19 +365,24 @@ class Store:
     async def manifest(self, session: int) -> Manifest:
         return await self._reader.run(lambda db: reading.manifest(db, session))
 
-    async def copy_components(self, parts: Places, file: HasFileno) -> set[int]:
-        """Write the segments of components to their places in a file; returns the rows of what is not all there."""
-        missing: set[int] = set()
-        steps: Iterator[None] | None = None
+    async def missing(self, parts: Sequence[StoredComponent]) -> set[int]:
+        """The rows of components that are not all there."""
+        return await self._reader.run(lambda db: reading.missing(db, parts))
 
-        def step(db: Database) -> bool:
+    async def pour(self, parts: Sequence[StoredComponent], write: Write, room: int) -> AsyncIterator[int]:
+        """Write the bytes of components, one after the other, in portions of `room` bytes; the size of each.
+
+        `write` is called in another thread, for the next portion when the next size is asked for.
+        """
+        steps: Iterator[int] | None = None
+
+        def step(db: Database) -> int:
             nonlocal steps
-            steps = steps or reading.copy(db, parts, file, missing)
-            return next(steps, self) is self
+            steps = steps or reading.pour(db, parts, write, room)
+            return next(steps, 0)
 
-        while not await self._reader.run(step):
-            pass
-        return missing
+        while size := await self._reader.run(step):
+            yield size
 
     async def block_component(self, session: int, key: int, reason: str) -> None:
         """Note that a component must not be loaded again. Its bytes stay."""

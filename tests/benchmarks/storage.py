@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import statistics
@@ -148,18 +149,20 @@ class Trial:
         return commit(LARGE, "large", self._size, os.urandom(wire.CHUNK_BYTES), runs, self._count)
 
     async def _read(self, kind: str) -> None:
-        from kernelrepl.kernel.area import Area
+        from kernelrepl.kernel.window import Window
         from kernelrepl.store import Store
 
-        store = Store(self._path, max_history_bytes=None)
+        store, window = Store(self._path, max_history_bytes=None), Window()
         store.open()
         try:
             [info] = await store.list_sessions()
             [part] = [entry for entry in (await store.manifest(info.key)).components if entry.key == LARGE]
             with self._timed(kind):
-                place = Area([part])
-                if await store.copy_components(place.parts, place):
-                    raise RuntimeError(f"less than {self._size} bytes came back")
+                size = 0
+                async for portion in store.pour([part], functools.partial(window.write, 0), wire.SLOT_BYTES):
+                    size += portion
+            if size != self._size:
+                raise RuntimeError(f"{size} bytes came back of {self._size}")
         finally:
             store.close()
 
