@@ -61,17 +61,18 @@ def own_class_state(target: Any, state: tuple[dict[str, Any], list[type]]) -> No
         abc.ABCMeta.register(target, cls)
 
 
-def own_class_code(target: Any, attributes: dict[str, Any]) -> None:
+def own_class_code(target: Any, attributes: dict[str, Any]) -> tuple[str, ...]:
     for name, value in attributes.items():
         type.__setattr__(target, name, value)
+    return tuple(attributes)
 
 
-def own_class_filled(target: Any, state: tuple[None, dict[str, Any], list[type]]) -> None:
+def own_class_filled(target: Any, state: tuple[tuple[str, ...], dict[str, Any], list[type]]) -> None:
     """state: (what `own_class_code` returned, all attributes, registered classes)."""
-    for name in state[1]:
-        if name in vars(target) and name not in ("__doc__", "__dict__", "__weakref__"):
-            type.__delattr__(target, name)  # they are set again in their order
-    own_class_state(target, state[1:])
+    early, *rest = state
+    for name in early:
+        type.__delattr__(target, name)  # they are set again in their order
+    own_class_state(target, tuple(rest))  # type: ignore[arg-type]
 
 
 def enum_member(cls: type, native: Any, arguments: tuple[Any, ...]) -> Any:

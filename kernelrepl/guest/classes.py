@@ -70,7 +70,7 @@ def reduce_class(cls: type) -> Any:
         get["__bases__"].__get__(cls),
         slots,
     )
-    if not any(type(value) not in _ATOMS and name not in code for name, value in state.items()):
+    if not any(type(value) not in _ATOMS and name not in (*code, "__slots__") for name, value in state.items()):
         return class_recipes.own_class, arguments, (state, registered), None, None, class_recipes.own_class_state
     # Among the other attributes may be instances, which are made by the methods of the class.
     state_with_code_first = (_Code(cls, code), state, registered)
