@@ -10,6 +10,7 @@ from tests.conftest import Sessions
 pytestmark = pytest.mark.anyio
 
 RECORDS = "records = [{'a': i, 'tags': [i]} for i in range(10_000)]"
+FLAT = "flat = [{'a': 1} for n in range(5000)]"
 
 
 async def stored_chunks(sessions: Sessions) -> set[bytes]:
@@ -41,6 +42,17 @@ async def test_one_changed_record_stores_one_segment(sessions: Sessions) -> None
         (RECORDS, "records[5] = dict(records[5]); r = records[5]", "r is records[5]", "True"),
         (RECORDS, "records[5]['tags'] = list(records[5]['tags']); t = records[5]['tags']", "t is records[5]['tags']",
          "True"),
+        (FLAT, "flat[5] = dict(flat[5]); r = flat[5]", "r is flat[5]", "True"),
+        (FLAT, "flat[5] = flat[9]", "flat[5] is flat[9], flat[5] is flat[6]", "(True, False)"),
+        (FLAT, "flat[5] = flat[4001]", "flat[5] is flat[4001]", "True"),
+        (FLAT, "flat.append(flat[7])", "flat[-1] is flat[7]", "True"),
+        (FLAT + "\nr = {'a': 2}", "flat.append(r); s = flat[6]", "r is flat[-1], s is flat[6]", "(True, True)"),
+        (FLAT + "\nr = flat[8]", "flat.insert(0, {}); flat.append(r)", "r is flat[-1], r is flat[9]", "(True, True)"),
+        (FLAT + "\nr = flat[8]", "flat[8] = {'a': 1}; t = flat[8]", "r is flat[8], t is flat[8]", "(False, True)"),
+        (FLAT + "\nlast = []", "flat[8]['a'] = last; flat[9]['a'] = last", "flat[8]['a'] is last, flat[9]['a'] is last",
+         "(True, True)"),
+        ("d = {n: {'a': 1} for n in range(5000)}", "d[3] = dict(d[3]); x = d[3]; d[4] = d[4999]",
+         "x is d[3], d[4] is d[4999], d[4] is d[5]", "(True, True, False)"),
         (RECORDS, "records.append(records)", "records[-1] is records", "True"),
         (RECORDS, "records.reverse()", "[r['a'] for r in records] == list(range(9999, -1, -1))", "True"),
         (RECORDS, "del records[::2]", "len(records), records[0]['a']", "(5000, 1)"),

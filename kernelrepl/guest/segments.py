@@ -44,6 +44,20 @@ def is_long(value: Any) -> bool:
     return type(value) in (list, dict) and len(value) >= SEGMENTED_FROM
 
 
+@dataclass(frozen=True, slots=True)
+class Segmented:
+    """A long list or dict, pickled."""
+
+    stream: Stream
+    segments: tuple[Segment, ...]
+    touched: tuple[int, ...]
+    """Ids of all mutable objects in it."""
+    certain: bool
+    """Whether an object that was replaced by one that looks the same would show in `touched`."""
+    kept: list[Any]
+    """What must live as long as that is used."""
+
+
 def dump_segments(
     value: Any,
     around: Surroundings,
@@ -51,19 +65,18 @@ def dump_segments(
     before: tuple[Segment, ...],
     holders: Callable[[int], int | None],
     limit_bytes: int | None,
-) -> tuple[Stream, tuple[Segment, ...], tuple[int, ...], list[Any]] | None:
+) -> Segmented | None:
     """Pickle a long list or dict.
 
     before: its segments at the last look; of those with the same bytes it is not asked again what they touch.
-    holders: a number for whatever held an object then, the same for all of its segments. Returns the stream, the
-    segments, all that they touch, and what must live as long as that is used; None if segments share an object, so that
-    they cannot be pickled each alone. Raises what `dump` raises.
+    holders: a number for whatever held an object then, the same for all of its segments. Returns None if segments share
+    an object, so that they cannot be pickled each alone. Raises what `dump` raises.
     """
     pickler = start(around, identify, frozenset({id(value)}), limit_bytes=limit_bytes)
     segments: list[Segment] = []
     streams: list[bytes] = []
     kept: list[Any] = []
-    new: list[tuple[int, ...]] = []
+    certain, held = True, False
     for index, part in enumerate(_parts(value)):
         pickler.clear_memo()
         pickler.sink.parts = []
@@ -72,6 +85,8 @@ def dump_segments(
         checksum = xxhash.xxh3_128_digest(streams[-1])
         if index < len(before) and before[index].checksum == checksum:
             segments.append(before[index])
+            # If all that is mutable are the items themselves, then as long as the bytes are the same it still is so.
+            certain = certain and before[index].touched == _ids(part)
             continue
         memo = pickler.memo.copy()
         if holds_landmark(memo, around):
@@ -80,14 +95,19 @@ def dump_segments(
         touched = tuple(id(thing) for thing in shareable(memo, pickler))
         kept.append(memo)
         known = frozenset(before[index].touched) if index < len(before) else frozenset()
-        if before and any(key not in known and holders(key) is not None for key in touched):
-            return None  # another segment, or another root: whoever asked finds out
+        held = held or any(key not in known and holders(key) is not None for key in touched)
         segments.append(Segment(checksum, touched))
-        new.append(touched)
-    if sum(map(len, new)) != len(set().union(*new)) or any(id(value) in touched for touched in new):
+    if before and held and not certain:
+        return None  # by another segment, or by another root: whoever asked finds out
+    each = [segment.touched for segment in segments]
+    if sum(map(len, each)) != len(set().union(*each)) or any(id(value) in touched for touched in each):
         return None
     all_touched = (id(value), *itertools.chain.from_iterable(segment.touched for segment in segments))
-    return _stream(value, pickler, streams), tuple(segments), all_touched, kept
+    return Segmented(_stream(value, pickler, streams), tuple(segments), all_touched, certain, kept)
+
+
+def _ids(part: Any) -> tuple[int, ...]:
+    return tuple(map(id, part if type(part) is list else part.values()))
 
 
 def _parts(value: Any) -> Iterator[Any]:

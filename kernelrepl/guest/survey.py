@@ -68,6 +68,8 @@ class Survey:
         self.values: dict[int, Any] = {}
         """The values of these."""
         self.kept: list[Any] = []
+        self.certain: set[int] = set()
+        """Long containers of which it is known for certain what they touch."""
         self.exact = False
         """Whether nothing is taken over of the last look at a long container."""
 
@@ -170,9 +172,10 @@ class Survey:
             if found is None and before:
                 found = dump_segments(value, snap.around, snap.identify, (), snap.holders.get, limit)
             if found is not None:
-                stream, segments, touched, kept = found
-                self.kept.append(kept)
-                return stream, segments, touched
+                self.kept.append(found.kept)
+                if found.certain:
+                    self.certain.add(root)
+                return found.stream, found.segments, found.touched
         stream, memo = dump([value], snap.around, snap.identify, frozenset({id(value)}), limit_bytes=limit)
         self.kept.append(memo)
         return stream, (), ()
@@ -183,7 +186,7 @@ class Survey:
         An object in them may have been replaced by one that looks the same.
         """
         known = {root: look for root, look in self.fresh.items() if look.segments and not self.exact}
-        known = {root: look for root, look in known.items() if root in self.snapshot.state.looks}
+        known = {root: look for root, look in known.items() if root in self.snapshot.state.looks.keys() - self.certain}
         holders = self.snapshot.holders
         others = [look.touched for root, look in self.fresh.items() if root not in known and self.is_changed(root)]
         if not known or all(key in holders for touched in others for key in touched):
