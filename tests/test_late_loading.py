@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 
@@ -235,3 +236,16 @@ async def test_what_cannot_be_read_now_can_be_read_by_the_next_kernel(
         with pytest.raises(StorageFailed, match="the disk is gone"):
             await sessions.run("small")
     assert await sessions.value("len(rows) + small") == "100007"
+
+
+async def test_nothing_is_kept_of_what_has_been_delivered(sessions: Sessions) -> None:
+    """The window takes no memory between deliveries."""
+    await restarted(sessions)
+    kernel = sessions.manager._sessions["s"]._kernel
+    assert kernel is not None
+    assert kernel._delivery is not None
+    for code in ("small", "total()", "len(rows)"):
+        await sessions.run(code)
+        async with asyncio.timeout(10):
+            while os.fstat(kernel._delivery._window._file).st_blocks:
+                await asyncio.sleep(0.01)

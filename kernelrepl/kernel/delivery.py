@@ -76,9 +76,11 @@ class Delivery:
             raise wire.WireError("the kernel has emptied what it had not got")
 
     async def stop(self) -> None:
+        """End what is on its way. Nothing else may be asked for after that."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        del self._window  # now, and not when garbage is collected: it is a file
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -112,19 +114,21 @@ class Delivery:
         return entries, [part for part, entry in zip(parts, entries, strict=True) if entry["skip"] is None]
 
     async def _pour_now(self, parts: Sequence[StoredComponent]) -> None:
-        slot = await self._window.slot()
+        window = self._window  # as long as a thread writes to it
+        slot = await window.slot()
 
         def write(data: memoryview, offset: int) -> None:
-            self._window.write(slot, data, offset)
+            window.write(slot, data, offset)
 
         try:
             async for size in self._library.pour(parts, write, wire.SLOT_BYTES):
                 await self._channel.send({"type": "piece", "slot": slot, "size": size})
-                slot = await self._window.slot()
+                slot = await window.slot()
         except (StorageFailed, OSError):
             _log.exception("the bytes of a session could not be read")
             await self._give_up()
-        self._window.emptied(slot)
+        window.emptied(slot)
+        await window.release()
 
 
 def _entry(part: StoredComponent) -> dict[str, Any]:

@@ -269,10 +269,11 @@ class Kernel:
     async def stop(self) -> None:
         """End the process and free all it had. Idempotent, and safe after its death."""
         await self.process.kill()
-        if self._delivery is not None:
-            await self._delivery.stop()
         if self._serving is not None:
             await asyncio.gather(self._serving, return_exceptions=True)
+        delivery, self._delivery = self._delivery, None
+        if delivery is not None:
+            await delivery.stop()
         if self._client is not None:
             await self._client.close()
         if self._channel is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import tempfile
 
 from kernelrepl.guest import wire
+
+_BYTES = wire.SLOTS * wire.SLOT_BYTES
 
 
 class Window:
@@ -19,9 +20,7 @@ class Window:
 
     def __init__(self) -> None:
         self._file = _file()
-        os.truncate(self._file, wire.SLOTS * wire.SLOT_BYTES)
-        if hasattr(os, "memfd_create"):
-            fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        os.truncate(self._file, _BYTES)
         self._free: asyncio.Queue[int] = asyncio.Queue()
         self._taken: set[int] = set()
         for slot in range(wire.SLOTS):
@@ -52,6 +51,14 @@ class Window:
         self._free.put_nowait(slot)
         return True
 
+    async def release(self) -> None:
+        """Give the memory back, when the kernel has emptied all slots: most of the time nothing is delivered."""
+        slots = [await self._free.get() for _ in range(wire.SLOTS)]
+        for size in (0, _BYTES):
+            os.truncate(self._file, size)
+        for slot in slots:
+            self._free.put_nowait(slot)
+
     def write(self, slot: int, data: memoryview, offset: int) -> None:
         """Write to a slot."""
         at = slot * wire.SLOT_BYTES + offset
@@ -62,6 +69,6 @@ class Window:
 
 def _file() -> int:
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("kernelrepl", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        return os.memfd_create("kernelrepl", os.MFD_CLOEXEC)
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
