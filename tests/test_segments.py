@@ -45,6 +45,7 @@ async def test_one_changed_record_stores_one_segment(sessions: Sessions) -> None
         (FLAT, "flat[5] = dict(flat[5]); r = flat[5]", "r is flat[5]", "True"),
         (FLAT, "flat[5] = flat[9]", "flat[5] is flat[9], flat[5] is flat[6]", "(True, False)"),
         (FLAT, "flat[5] = flat[4001]", "flat[5] is flat[4001]", "True"),
+        ("deep = [{'a': [1]} for n in range(5000)]", "deep[5] = deep[4001]", "deep[5] is deep[4001]", "True"),
         (FLAT, "flat.append(flat[7])", "flat[-1] is flat[7]", "True"),
         (FLAT + "\nr = {'a': 2}", "flat.append(r); s = flat[6]", "r is flat[-1], s is flat[6]", "(True, True)"),
         (FLAT + "\nr = flat[8]", "flat.insert(0, {}); flat.append(r)", "r is flat[-1], r is flat[9]", "(True, True)"),

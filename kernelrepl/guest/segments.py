@@ -24,10 +24,12 @@ SEGMENTED_FROM = 4 * SEGMENT_ITEMS
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What is known of one: the checksum of its bytes, and the ids of the mutable objects in it."""
+    """What is known of one: the checksum of its bytes, the ids of the mutable objects in it, and those of its items."""
 
     checksum: bytes
     touched: tuple[int, ...]
+    items: int
+    """A hash of the ids."""
 
 
 class _Segments:
@@ -83,10 +85,12 @@ def dump_segments(
         pickler.dump(part)
         streams.append(b"".join(pickler.sink.parts))
         checksum = xxhash.xxh3_128_digest(streams[-1])
-        if index < len(before) and before[index].checksum == checksum:
+        ids = _ids(part)
+        items = hash(ids)
+        if index < len(before) and before[index].checksum == checksum and before[index].items == items:
             segments.append(before[index])
             # If all that is mutable are the items themselves, then as long as the bytes are the same it still is so.
-            certain = certain and before[index].touched == _ids(part)
+            certain = certain and before[index].touched == ids
             continue
         memo = pickler.memo.copy()
         if holds_landmark(memo, around):
@@ -96,7 +100,7 @@ def dump_segments(
         kept.append(memo)
         known = frozenset(before[index].touched) if index < len(before) else frozenset()
         held = held or any(key not in known and holders(key) is not None for key in touched)
-        segments.append(Segment(checksum, touched))
+        segments.append(Segment(checksum, touched, items))
     if before and held and not certain:
         return None  # by another segment, or by another root: whoever asked finds out
     each = [segment.touched for segment in segments]
