@@ -118,6 +118,9 @@ async def test_what_no_analysis_can_know_is_found_by_an_audit_and_counted(sessio
     execution = await sessions.run("k.poke()")
     assert "a" not in execution.saved.changed
     await until_audited(sessions, 1)
+    async with asyncio.timeout(30):
+        while not await missed(sessions):  # counted after the store has it
+            await asyncio.sleep(0.05)
     assert await missed(sessions) == 1
     await sessions.kill()
     assert await sessions.value("a") == "[0]"
