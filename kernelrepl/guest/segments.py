@@ -30,6 +30,8 @@ class Segment:
     touched: tuple[int, ...]
     items: int
     """A hash of the ids."""
+    flat: bool
+    """Whether the items are all that is mutable in it: as long as the bytes are the same it still is so."""
 
 
 class _Segments:
@@ -78,7 +80,7 @@ def dump_segments(
     segments: list[Segment] = []
     streams: list[bytes] = []
     kept: list[Any] = []
-    certain, held = True, False
+    certain, held, new = True, False, len(before) == 0
     for index, part in enumerate(_parts(value)):
         pickler.clear_memo()
         pickler.sink.parts = []
@@ -89,9 +91,9 @@ def dump_segments(
         items = hash(ids)
         if index < len(before) and before[index].checksum == checksum and before[index].items == items:
             segments.append(before[index])
-            # If all that is mutable are the items themselves, then as long as the bytes are the same it still is so.
-            certain = certain and before[index].touched == ids
+            certain = certain and before[index].flat
             continue
+        new = True
         memo = pickler.memo.copy()
         if holds_landmark(memo, around):
             return None
@@ -100,11 +102,11 @@ def dump_segments(
         kept.append(memo)
         known = frozenset(before[index].touched) if index < len(before) else frozenset()
         held = held or any(key not in known and holders(key) is not None for key in touched)
-        segments.append(Segment(checksum, touched, items))
+        segments.append(Segment(checksum, touched, items, touched == ids))
     if before and held and not certain:
         return None  # by another segment, or by another root: whoever asked finds out
     each = [segment.touched for segment in segments]
-    if sum(map(len, each)) != len(set().union(*each)) or any(id(value) in touched for touched in each):
+    if new and (sum(map(len, each)) != len(set().union(*each)) or any(id(value) in touched for touched in each)):
         return None
     all_touched = (id(value), *itertools.chain.from_iterable(segment.touched for segment in segments))
     return Segmented(_stream(value, pickler, streams), tuple(segments), all_touched, certain, kept)
