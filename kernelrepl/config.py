@@ -46,7 +46,13 @@ def _paths(value: Any) -> Any:
     return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
 
+def _names(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
 Paths = Annotated[tuple[str, ...], BeforeValidator(_paths), NoDecode]
+ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")]
+Modules = Annotated[tuple[ModuleName, ...], BeforeValidator(_names), NoDecode]
 ByteLimit = Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_limit)]
 HistoryLimit = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_history)]
 CountLimit = Annotated[Annotated[int, Field(ge=16)] | None, BeforeValidator(_limit)]
@@ -118,6 +124,13 @@ class Settings(BaseSettings):
     save_deadline_s: float = Field(default=10.0, gt=0, description="how long saving one value may take, in seconds")
     idle_timeout_s: float = Field(
         default=900.0, gt=0, description="after this many idle seconds a kernel is stopped; its session stays"
+    )
+    warm_start: Literal["on", "off"] = Field(
+        default="on", description='"off" starts each kernel as a new interpreter, which takes longer and less memory'
+    )
+    preload: Modules = Field(
+        default=("numpy", "pandas", "matplotlib.pyplot"),
+        description="modules that are loaded once for all kernels that start, as far as there are such",
     )
     inactive_days: DayLimit = Field(default=7.0, description="after this many days without use a session is inactive")
     delete_days: DayLimit = Field(default=30.0, description="after this many days without use a session is deleted")

@@ -71,6 +71,11 @@ class Confinement:
     def label(self) -> str:
         return OFF if self.tier is None else self.tier.label
 
+    @property
+    def kernel_environment(self) -> dict[str, str]:
+        """What a kernel process is started with."""
+        return {**self.environment, "IPYTHONDIR": str(self.runtime_dir / "ipython")}
+
     def fix(self, grants: Grants) -> Fixed:
         """What a new session gets. Raises AccessRefused. Reads the file system."""
         access = resolve_access(grants.read, grants.write, self.never)
@@ -100,9 +105,8 @@ class Confinement:
 
     def launch(self, workspace: Path, fixed: Fixed) -> Launch:
         """How to start the kernels of a session."""
-        environment = {**self.environment, "IPYTHONDIR": str(self.runtime_dir / "ipython")}
         python = fixed.python or self.python
-        launch = Launch(python, self.runtime_dir, workspace, environment, resources=fixed.resources)
+        launch = Launch(python, self.runtime_dir, workspace, self.kernel_environment, resources=fixed.resources)
         if self.tier is None:
             return launch
         scratch = self.runtime_dir / f"t-{workspace.name}" if self.tier.number == 2 else None

@@ -28,7 +28,7 @@ from kernelrepl import __version__, config, confinement, rendezvous
 from kernelrepl.confinement import Confinement, Grants, base_environment
 from kernelrepl.errors import InvalidSettings, KeeperRunning, KeeperUnavailable, KernelReplError, StorageFailed
 from kernelrepl.expiry import Expiry
-from kernelrepl.kernel import spawn
+from kernelrepl.kernel import WarmLauncher, spawn
 from kernelrepl.kernel.launch import Launcher
 from kernelrepl.manager import Manager, Origin
 from kernelrepl.means import Means
@@ -82,7 +82,7 @@ class Keeper:
         settings: config.Settings,
         face: Face,
         *,
-        launcher: Launcher = spawn,
+        launcher: Launcher | None = None,
         make_store: Callable[..., Store] = Store,
         exit_grace_s: float = EXIT_GRACE_S,
     ) -> None:
@@ -123,10 +123,13 @@ class Keeper:
             stack.callback(store.close)
             context = zmq.asyncio.Context()
             stack.callback(context.destroy, 0)
-            means = Means(self._launcher, context, store, self._emit)
+            launcher = self._launcher or self._make_launcher(stack)
+            means = Means(launcher, context, store, self._emit)
             sandbox = await self._confinement(base_environment(os.environ, rendezvous.cache_dir()))
             self.manager = Manager(self.data_dir, sandbox, means, idle_timeout_s=self.settings.idle_timeout_s)
             stack.push_async_callback(self.manager.close)
+            if isinstance(launcher, WarmLauncher):
+                launcher.prepare(sandbox.python, sandbox.kernel_environment)
             stack.callback(self._close_sockets)
             await self._listen()
             stack.push_async_callback(self._end_clients)
@@ -144,6 +147,13 @@ class Keeper:
             _log.info("serving %s, pid %d", self.data_dir, os.getpid())
             await self.stopping.wait()
             _log.info("stopping")
+
+    def _make_launcher(self, stack: contextlib.AsyncExitStack) -> Launcher:
+        if self.settings.warm_start == "off":
+            return spawn
+        warm = WarmLauncher(self.settings.preload, self._emit)
+        stack.push_async_callback(warm.close)
+        return warm
 
     async def _confinement(self, environment: dict[str, str]) -> Confinement:
         """Find out, by trying, how kernels can be confined here."""

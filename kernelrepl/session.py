@@ -283,7 +283,7 @@ class Session:
             if launch.confine is not None:
                 launch = replace(launch, plan=await asyncio.to_thread(launch.confine))
             launch = replace(launch, most_file_bytes=None if self._overseer.full is None else FULL_FILE_BYTES)
-            kernel = Kernel(self._means.launcher(launch), handlers)
+            kernel = Kernel(await self._means.launcher(launch), handlers)
             restored = await kernel.start(self._means.context, manifest, self.limits, self.session_id is not None)
             await self._recorder.note_versions(kernel)
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 from typing import Any
@@ -24,6 +25,7 @@ def introduce(channel: wire.Channel) -> dict[str, Any]:
     return channel.recv()[0]
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """The versions of the libraries that sessions often have values of."""
     from importlib.metadata import PackageNotFoundError, version

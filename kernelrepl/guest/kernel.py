@@ -1,8 +1,7 @@
 """The kernel of one session: IPython, plus a commit before every reply.
 
-Started by the keeper with one inherited socket, the channel. Reads there how to start and what to
-restore, then serves the Jupyter protocol. After each execution it sends what changed and waits for
-`committed`; only then does the execute_reply go out, so durability holds for every client.
+After each execution it sends what changed and waits for `committed`; only then does the execute_reply go out, so
+durability holds for every client.
 """
 
 from __future__ import annotations
@@ -10,19 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import logging
 import os
-import resource
-import signal
-import socket
 import sys
 import threading
 import time
-import types
 from collections.abc import Awaitable, Iterator
 from typing import Any
 
-from kernelrepl.guest import lifeline, wire
+from kernelrepl.guest import lifeline
 
 
 @contextlib.contextmanager
@@ -42,27 +36,20 @@ def _without_debugger() -> Iterator[None]:
 
 with _without_debugger():
     import ipykernel.debugger  # noqa: F401
-    import zmq
-    from ipykernel.control import ControlThread
-    from ipykernel.iostream import IOPubThread
     from ipykernel.ipkernel import IPythonKernel
-    from ipykernel.kernelapp import IPKernelApp
     from traitlets import Any as AnyTrait
     from traitlets import Type
 
 from kernelrepl.guest import console  # noqa: E402
-from kernelrepl.guest.greeting import introduce  # noqa: E402
 from kernelrepl.guest.interrupts import Interrupts  # noqa: E402
-from kernelrepl.guest.mending import Mending  # noqa: E402
-from kernelrepl.guest.output import GuestStream, Recorder, RecordingSession, flush_cell  # noqa: E402
+from kernelrepl.guest.output import Recorder, flush_cell  # noqa: E402
 from kernelrepl.guest.saving import Saving  # noqa: E402
 from kernelrepl.guest.shell import GuestShell  # noqa: E402
 
-OUT_CACHE = 64
 RECURSION_LIMIT = sys.getrecursionlimit()
 
 
-class _NoShellThread:
+class NoShellThread:
     """Stands for the shell channel thread that this kernel does without: false, yet asked for its parent."""
 
     parent_thread = threading.main_thread()
@@ -75,7 +62,7 @@ class GuestKernel(IPythonKernel):
     """Commits before it replies."""
 
     shell_class = Type(GuestShell)
-    shell_channel_thread = AnyTrait(_NoShellThread())
+    shell_channel_thread = AnyTrait(NoShellThread())
     _execute_sleep = 0.0
     _supports_kernel_subshells = False
 
@@ -84,6 +71,7 @@ class GuestKernel(IPythonKernel):
     saving: Saving = AnyTrait()  # type: ignore[assignment]
     streams: Any = AnyTrait(())
     shutting_down = False
+    pid = 0
 
     def pre_handler_hook(self) -> None:
         """SIGINT stays with `interrupts`."""
@@ -93,7 +81,7 @@ class GuestKernel(IPythonKernel):
 
     def start(self) -> None:
         super().start()
-        self._pid = os.getpid()
+        self.pid = os.getpid()
         console.install()
         os.register_at_fork(after_in_child=self.saving.channel.close)
         for kind in ("comm_open", "comm_msg", "comm_close"):
@@ -102,7 +90,7 @@ class GuestKernel(IPythonKernel):
     @property
     def forked(self) -> bool:
         """Whether this is a child that a cell forked."""
-        return os.getpid() != self._pid
+        return os.getpid() != self.pid
 
     async def execute_request(self, stream: Any, ident: Any, parent: Any) -> None:
         try:
@@ -231,170 +219,3 @@ class GuestKernel(IPythonKernel):
     def _cancel_on_sigint(self, future: asyncio.Task[Any]) -> Iterator[None]:
         with self.interrupts.awaiting(future):
             yield
-
-
-class GuestIOPubThread(IOPubThread):
-    """Misses no subscription: the keeper waits for the welcome to its own."""
-
-    def _handle_event(self, msg: Any) -> None:
-        super()._handle_event(msg)
-        # A send takes notice of what has arrived meanwhile, and then the loop is not told of it any more.
-        self._xpub_stream.flush(zmq.POLLIN)
-
-
-class GuestApp(IPKernelApp):
-    """Starts the pieces of a kernel without those a session does not need: TCP, debugger, history, poller."""
-
-    name = "kernelrepl-kernel"
-    recorder: Recorder = AnyTrait()  # type: ignore[assignment]
-    listening: list[int] = AnyTrait()  # type: ignore[assignment]
-
-    def _bind_socket(self, s: Any, port: int) -> int:
-        """Listen on what the keeper has opened: where it is, is nothing that code in here could change."""
-        s.setsockopt(zmq.USE_FD, self.listening[port - 1])
-        s.bind("ipc://kernelrepl")
-        return port
-
-    def init_heartbeat(self) -> None:
-        """The keeper looks at the process, not at its heartbeat."""
-
-    def load_config_file(self, suppress_errors: bool | None = None) -> None:
-        """A person's IPython profile does not reach into a session."""
-
-    def init_poller(self) -> None:
-        """The keeper's death is noticed by signal and by the channel."""
-
-    def init_signal(self) -> None:
-        """SIGINT belongs to `interrupts`."""
-
-    def init_crash_handler(self) -> None:
-        """Errors of the kernel itself go to its log."""
-
-    def init_connection_file(self) -> None:
-        """Connection info comes over the channel."""
-
-    def write_connection_file(self, **kwargs: Any) -> None:
-        """There is no connection file."""
-
-    def init_control(self, context: zmq.Context[Any]) -> None:
-        self.control_socket = context.socket(zmq.ROUTER)
-        self.control_socket.linger = 1000
-        self.control_port = self._bind_socket(self.control_socket, self.control_port)
-        self.control_socket.router_handover = 1
-        self.control_thread = ControlThread(daemon=True)
-        self.shell_channel_thread = _NoShellThread()
-
-    def init_iopub(self, context: zmq.Context[Any]) -> None:
-        self.iopub_socket = context.socket(zmq.XPUB)
-        self.iopub_socket.linger = 1000
-        self.iopub_port = self._bind_socket(self.iopub_socket, self.iopub_port)
-        self.configure_tornado_logger()
-        self.iopub_thread = GuestIOPubThread(self.iopub_socket, pipe=False, session=self.session)
-        self.iopub_thread.start()
-        self.iopub_socket = self.iopub_thread.background_socket
-
-    def init_io(self) -> None:
-        self.streams = []
-        for descriptor, name in ((1, "stdout"), (2, "stderr")):
-            stream = GuestStream(self.session, self.iopub_thread, name, self.recorder)
-            setattr(sys, name, stream)
-            setattr(sys, f"__{name}__", stream)  # the way to put it back
-            stream.watch(descriptor)
-            self.streams.append(stream)
-        self.displayhook = sys.displayhook
-        self.patch_io()
-
-    def init_kernel(self) -> None:
-        from zmq.eventloop.zmqstream import ZMQStream
-
-        self.control_thread.start()
-        self.kernel = GuestKernel.instance(
-            parent=self,
-            session=self.session,
-            control_stream=ZMQStream(self.control_socket, self.control_thread.io_loop),
-            shell_stream=ZMQStream(self.shell_socket),
-            control_thread=self.control_thread,
-            iopub_thread=self.iopub_thread,
-            iopub_socket=self.iopub_socket,
-            stdin_socket=self.stdin_socket,
-            log=self.log,
-            profile_dir=self.profile_dir,
-            user_module=self.user_module,
-            user_ns=self.user_module.__dict__,
-            recorder=self.recorder,
-            streams=tuple(self.streams),
-        )
-        self.kernel.record_ports({})
-
-    user_module = AnyTrait()
-
-
-def build_app(start: dict[str, Any], recorder: Recorder, sockets: list[int]) -> GuestApp:
-    """The kernel application, sockets bound, not yet serving."""
-    from traitlets.config import Config
-
-    config = Config()
-    config.HistoryManager.enabled = False
-    config.InteractiveShell.cache_size = OUT_CACHE
-    config.InteractiveShell.banner1 = ""
-    config.IPKernelApp.log_level = 40
-    config.InlineBackend.close_figures = True
-    app: GuestApp = GuestApp.instance(config=config, recorder=recorder, listening=list(sockets))
-    info = start["connection"]
-    app.shell_port, app.iopub_port, app.stdin_port, app.control_port = 1, 2, 3, 4
-    app.user_module = types.ModuleType("__main__", doc="The namespace of the session")
-    app.session = RecordingSession(key=info["key"].encode(), signature_scheme="hmac-sha256", parent=app)
-    app.session.recorder = recorder
-    app.initialize([])
-    app.log.setLevel(logging.ERROR)  # set before, it is put back to debug by the application's own set-up
-    return app
-
-
-def serve(channel: wire.Channel, sockets: list[int]) -> None:
-    """Serve one session over the channel and the four listening sockets: shell, output, stdin, control."""
-    interrupts = Interrupts()
-    interrupts.install()
-    start = introduce(channel)
-    recorder = Recorder()
-    app = build_app(start, recorder, sockets)
-    kernel = app.kernel
-    if start["most_file_bytes"] is not None:
-        # Now, when IPython has written what it writes, and before anything of the session is loaded.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (start["most_file_bytes"],) * 2)
-    kernel.interrupts = interrupts
-    os.chdir(start["workspace"])
-    kernel.saving = Saving(channel, kernel.shell, app.user_module, interrupts, start)
-    report = kernel.saving.restoring.restore(start)
-    kernel.shell.mending = Mending(kernel.shell.user_ns, kernel.shell.user_ns_hidden, kernel.streams)
-    flush_cell(kernel.streams, recorder, {})
-    recorder.take()  # what loading the session printed is no output of its first cell
-    lifeline.die_with_channel(channel.fileno())
-    _run(app, channel, report)
-
-
-def _run(app: GuestApp, channel: wire.Channel, report: dict[str, Any]) -> None:
-    from tornado.ioloop import IOLoop
-
-    loop = IOLoop.current()
-
-    def ready() -> None:
-        # A signal that arrives while the loop waits must wake it, whichever thread the system gave it to.
-        waker, wakeup = socket.socketpair()
-        for end in (waker, wakeup):
-            end.setblocking(False)
-        asyncio.get_running_loop().add_reader(waker, lambda: waker.recv(4096))
-        app.wakeup = wakeup
-        signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
-        asyncio.get_running_loop().add_reader(channel.fileno(), app.kernel.saving.serve_keeper)
-        channel.send({"type": "ready", **report})
-        app.kernel.saving.restoring.rest()
-
-    loop.add_callback(ready)
-    run = app.start
-    while not (app.kernel.shutting_down or loop.asyncio_loop.is_closed()):  # type: ignore[attr-defined]
-        # A cell may have stopped the loop, and a handler that it left for a signal may raise in here.
-        try:
-            run()
-        except Exception as error:
-            app.log.error("an error reached the event loop", exc_info=error)
-        run = loop.start

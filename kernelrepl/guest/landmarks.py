@@ -12,7 +12,7 @@ import sys
 import types
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kernelrepl.guest import recipes
 
@@ -30,6 +30,8 @@ _KNOWN = {
     "matplotlib": ("rcParams", "rcParamsDefault"),
 }
 
+Spaces = dict[int, tuple[str, str]]
+
 
 class Landmarks:
     """Which objects are one of a kind, and where to find them: module and attribute.
@@ -39,20 +41,23 @@ class Landmarks:
     when it is used, because a number may belong to another object by then.
     """
 
-    def __init__(self, namespace: dict[str, Any], before: Landmarks | None = None) -> None:
-        self._namespace = namespace
-        self._stamp = (len(sys.modules), next(reversed(sys.modules), None))
-        if before is not None and before._stamp == self._stamp:
-            self._modules = before._modules
-        else:
-            self._modules = dict(self._spaces())
+    _latest: ClassVar[tuple[Any, Spaces]] = (None, {})
+
+    def __init__(self) -> None:
+        self._modules = self._spaces()
         self._known = dict(self._attributes())
 
-    def _spaces(self) -> Iterator[tuple[int, tuple[str, str]]]:
-        for name, module in list(sys.modules.items()):
-            space = getattr(module, "__dict__", None)
-            if type(space) is dict and space is not self._namespace and name != "__main__":
-                yield id(space), (name, "")
+    @classmethod
+    def _spaces(cls) -> Spaces:
+        stamp = (len(sys.modules), next(reversed(sys.modules), None))
+        if cls._latest[0] != stamp:
+            found: Spaces = {}
+            for name, module in list(sys.modules.items()):
+                space = getattr(module, "__dict__", None)
+                if type(space) is dict and name != "__main__":
+                    found[id(space)] = (name, "")
+            cls._latest = (stamp, found)
+        return cls._latest[1]
 
     @staticmethod
     def _attributes() -> Iterator[tuple[int, tuple[str, str]]]:

@@ -26,8 +26,14 @@ HEAD_CHARS = 500_000
 TAIL_CHARS = 500_000
 DISPLAY_BYTES = 24 << 20
 _READ_BYTES = 64 << 10
+_KEPT_FROM = 100
 _BETWEEN = "[printed since the last call]\n"
 _RECORDED = frozenset({"execute_result", "display_data", "update_display_data", "clear_output", "error"})
+
+
+def reserve_descriptors() -> None:
+    """Have the table of descriptors grow while there is one thread: with more the system waits for all of them."""
+    os.close(fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, _KEPT_FROM))
 
 
 class Recorder:
@@ -152,17 +158,20 @@ class GuestStream(OutStream):
         super().__init__(session, pub_thread, name, watchfd=False)
 
     def watch(self, descriptor: int) -> None:
-        """Take over a file descriptor: what C code or a child process writes to it is output as well."""
+        """Take over a file descriptor: what C code or a child process writes to it is output as well, after `start`."""
         read_end, write_end = os.pipe()
         self._original_stdstream_copy = os.dup(descriptor)
         os.dup2(write_end, descriptor)
         # One is kept where nobody looks: the pipe stays open, and can be put back, when a cell closes the descriptor.
-        self._write_end = fcntl.fcntl(write_end, fcntl.F_DUPFD_CLOEXEC, 100)
+        self._write_end = fcntl.fcntl(write_end, fcntl.F_DUPFD_CLOEXEC, _KEPT_FROM)
         os.close(write_end)
         self.descriptor = descriptor
         os.set_blocking(read_end, False)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._pipe = read_end
+
+    def start(self) -> None:
+        """Begin to read there."""
         threading.Thread(target=self._watch, name=f"{self.name} pipe", daemon=True).start()
 
     def put_back(self) -> bool:

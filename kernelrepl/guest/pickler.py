@@ -69,9 +69,7 @@ class _Sink(io.RawIOBase):
 class Surroundings:
     """What of the running session the pickler must know: shared by all streams of one pass."""
 
-    def __init__(
-        self, namespace: dict[str, Any], main_module: types.ModuleType, shell: Any, before: Any = None
-    ) -> None:
+    def __init__(self, namespace: dict[str, Any], main_module: types.ModuleType, shell: Any) -> None:
         self.namespace = namespace
         self.main_module = main_module
         self.shell = shell
@@ -79,7 +77,7 @@ class Surroundings:
         """Submodules that import statements of the session named."""
         self.arrays = ArraySupport()
         self.texts = Texts()
-        self.landmarks = landmarks.Landmarks(namespace, before)
+        self.landmarks = landmarks.Landmarks()
         self._by_reference: dict[int, tuple[Any, bool]] = {}
         self.shareable_kinds: dict[type, bool] = {}
         self._reducers: dict[type, Reducer | None] = {}
@@ -94,7 +92,7 @@ class Surroundings:
 
     def renewed(self) -> Surroundings:
         """The same session, looked at anew."""
-        around = Surroundings(self.namespace, self.main_module, self.shell, self.landmarks)
+        around = Surroundings(self.namespace, self.main_module, self.shell)
         around.imported, around.texts = self.imported, self.texts
         around._words = self._words
         return around

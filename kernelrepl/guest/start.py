@@ -1,7 +1,7 @@
 """Start a kernel: confine this process first, then load what it serves with. Runs in the kernel.
 
-Until the process is confined only this module, the framing and the confinement itself are loaded, there is
-one thread, and nothing of a session has been read.
+Until the process is confined there is one thread, and nothing of a session has been read. Where no zygote has loaded
+anything before, only this module, the framing and the confinement itself are loaded.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from kernelrepl.guest import confine, lifeline, wire
+
+if TYPE_CHECKING:
+    from kernelrepl.guest.application import GuestApp
 
 Seam = Callable[[str], None]
 EXIT_REFUSED = 71
@@ -50,13 +53,22 @@ def descriptors(arguments: list[str]) -> tuple[wire.Channel, list[int]]:
     return wire.Channel(socket.socket(fileno=channel)), sockets
 
 
-def main(arguments: list[str]) -> None:
-    """Serve one session. The arguments are the descriptors of the channel and of the four Jupyter sockets."""
-    channel, sockets = descriptors(arguments)
-    enter(channel)
-    from kernelrepl.guest import kernel
+def run(descriptor: int, sockets: list[int], app: GuestApp | None = None) -> None:
+    """Serve one session over inherited descriptors: the channel and the four Jupyter sockets.
 
-    kernel.serve(channel, sockets)
+    app: what a zygote has prepared.
+    """
+    channel = wire.Channel(socket.socket(fileno=descriptor))
+    enter(channel)
+    from kernelrepl.guest import application
+
+    application.serve(channel, sockets, app)
+
+
+def main(arguments: list[str]) -> None:
+    """The arguments are the numbers of the descriptors."""
+    channel, *sockets = map(int, arguments)
+    run(channel, sockets)
 
 
 if __name__ == "__main__":

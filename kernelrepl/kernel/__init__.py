@@ -2,5 +2,6 @@
 
 from kernelrepl.kernel.kernel import Kernel, KernelDied
 from kernelrepl.kernel.launch import Launch, spawn
+from kernelrepl.kernel.zygote import WarmLauncher
 
-__all__ = ["Kernel", "KernelDied", "Launch", "spawn"]
+__all__ = ["Kernel", "KernelDied", "Launch", "WarmLauncher", "spawn"]

@@ -1,4 +1,7 @@
-"""Start a kernel process: a cold spawn. It inherits the channel and the sockets it listens on, and nothing else."""
+"""Start a kernel process: a cold spawn. It inherits the channel and the sockets it listens on, and nothing else.
+
+`zygote` starts them faster, and hands them over as the same `Process`.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from kernelrepl import trees
 from kernelrepl.errors import KernelStartFailed
@@ -23,6 +26,7 @@ from kernelrepl.model import Resources
 SOCKET_PATH_BYTES = 107
 SOCKETS = 4
 """Shell, output, stdin and control, in the order of their numbers."""
+MODULE = "kernelrepl.guest.start"
 _LOG_BYTES = 64 << 10
 
 
@@ -34,7 +38,7 @@ class Launch:
     runtime_dir: Path
     workspace: Path
     environment: Mapping[str, str] = field(default_factory=dict)
-    module: str = "kernelrepl.guest.start"
+    module: str = MODULE
     plan: Mapping[str, Any] | None = None
     """How the kernel confines itself; None: not at all."""
     confine: Callable[[], Mapping[str, Any]] | None = None
@@ -51,6 +55,32 @@ class Launch:
         return str(self.workspace) if self.plan is None else str(self.plan["workspace"])
 
 
+class Parent(Protocol):
+    """Of whom a kernel process is the child."""
+
+    def collect(self, pid: int, then: Callable[[int | None], None]) -> None:
+        """Reap a child that has ended, and tell with which code, as `subprocess` does. None: nobody knows."""
+
+
+class _Spawned:
+    """A child of this process."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
+
+    def collect(self, pid: int, then: Callable[[int | None], None]) -> None:
+        then(self._popen.wait())
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What a process has from its keeper, as the keeper has it."""
+
+    directory: Path
+    channel: socket.socket
+    log: int
+
+
 class Process:
     """A kernel process. Its end is noticed through a pidfd, never by polling.
 
@@ -58,20 +88,19 @@ class Process:
     From then on that one is signalled (it passes interrupts on to the kernel) and watched.
     """
 
-    def __init__(
-        self, popen: subprocess.Popen[bytes], launch: Launch, directory: Path, channel: socket.socket, log: int
-    ) -> None:
-        self._popen = popen
+    def __init__(self, launch: Launch, ends: Ends, parent: Parent, pid: int, pidfd: int) -> None:
         self.launch = launch
         self.python = launch.python
-        self.pid = popen.pid
-        self.directory = directory
-        self.channel = channel
+        self.pid = pid
+        self.directory = ends.directory
+        self.channel = ends.channel
         self.ended = asyncio.Event()
         self.exit_code: int | None = None
-        self._log = log
+        self._log = ends.log
+        self._parent = parent
+        self._group = pid
         self._loop = asyncio.get_running_loop()
-        self._pidfd = os.pidfd_open(popen.pid)
+        self._pidfd = pidfd
         self._kernel = -1
         self._loop.add_reader(self._pidfd, self._on_end)
 
@@ -93,9 +122,11 @@ class Process:
         self._pidfd = -1
         self._end_kernel()
         # Its children go with it. Before it is reaped its number, and so that of its group, cannot be another's.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._popen.pid, signal.SIGKILL)
-        self.exit_code = self._popen.wait()
+        self._end_group()
+        self._parent.collect(self._group, self._collected)
+
+    def _collected(self, code: int | None) -> None:
+        self.exit_code = code
         if self._kernel >= 0:
             os.close(self._kernel)
             self._kernel = -1
@@ -105,6 +136,10 @@ class Process:
         if self._kernel >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._kernel, signal.SIGKILL)
+
+    def _end_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._group, signal.SIGKILL)
 
     def alive(self) -> bool:
         """Whether the process runs right now, even if its end has not been noticed yet."""
@@ -123,8 +158,9 @@ class Process:
         if self._kernel >= 0:
             self._end_kernel()  # the first process of its world: all others there end with it
         elif self._pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._popen.pid, signal.SIGKILL)
+            self._end_group()
+            with contextlib.suppress(ProcessLookupError):  # it may not have its own group yet
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         await self.ended.wait()
 
     def log(self) -> str:
@@ -142,10 +178,12 @@ class Process:
             trees.remove(self.launch.scratch)
 
 
-def spawn(launch: Launch) -> Process:
-    """Start a kernel process. Must be called in the thread that runs the event loop, which must outlive it.
+@contextlib.contextmanager
+def furnish(launch: Launch) -> Iterator[tuple[Ends, list[int]]]:
+    """Make what a kernel process is given: our ends, and the descriptors of its own (channel, sockets, log).
 
-    Raises KernelStartFailed when the interpreter cannot be started or the socket path would be too long.
+    Its own are closed at the end; ours too if it fails. Raises KernelStartFailed when the socket path would be too long
+    or something cannot be made.
     """
     directory = launch.runtime_dir / f"k-{secrets.token_hex(4)}"
     if len(os.fsencode(directory / "s-5")) > SOCKET_PATH_BYTES:
@@ -163,24 +201,42 @@ def spawn(launch: Launch) -> Process:
             if launch.scratch is not None:
                 launch.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
             listening = [stack.enter_context(_listen(directory / f"s-{n + 1}")) for n in range(SOCKETS)]
-            inherited = [theirs.fileno(), *(sock.fileno() for sock in listening)]
-            popen = subprocess.Popen(
-                [launch.python, "-P", "-m", launch.module, *map(str, inherited)],
-                stdin=subprocess.DEVNULL,
-                stdout=their_log,
-                stderr=their_log,
-                pass_fds=inherited,
-                cwd=launch.workspace,
-                env=dict(launch.environment),
-                start_new_session=True,
+            ours.setblocking(False)
+            yield (
+                Ends(directory, ours, log),
+                [theirs.fileno(), *(sock.fileno() for sock in listening), their_log],
             )
-    except OSError as error:
+    except BaseException as error:
         ours.close()
         os.close(log)
         shutil.rmtree(directory, ignore_errors=True)
-        raise KernelStartFailed(f"{error.strerror}: {error.filename or launch.python}") from error
-    ours.setblocking(False)
-    return Process(popen, launch, directory, ours, log)
+        if isinstance(error, OSError):
+            raise KernelStartFailed(f"{error.strerror}: {error.filename or launch.python}") from error
+        raise
+
+
+async def spawn(launch: Launch) -> Process:
+    """Start a kernel process. Must be called in the thread that runs the event loop, which must outlive it.
+
+    Raises KernelStartFailed when the interpreter cannot be started or the socket path would be too long.
+    """
+    with furnish(launch) as (ends, theirs):
+        popen = _execute(launch, theirs)
+        return Process(launch, ends, _Spawned(popen), popen.pid, os.pidfd_open(popen.pid))
+
+
+def _execute(launch: Launch, theirs: list[int]) -> subprocess.Popen[bytes]:
+    *inherited, log = theirs
+    return subprocess.Popen(
+        [launch.python, "-P", "-m", launch.module, *map(str, inherited)],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        pass_fds=inherited,
+        cwd=launch.workspace,
+        env=dict(launch.environment),
+        start_new_session=True,
+    )
 
 
 def _listen(path: Path) -> socket.socket:
@@ -196,4 +252,4 @@ def _listen(path: Path) -> socket.socket:
     return listener
 
 
-Launcher = Callable[[Launch], Process]
+Launcher = Callable[[Launch], Awaitable[Process]]

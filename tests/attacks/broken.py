@@ -82,9 +82,9 @@ def main(arguments: list[str]) -> None:
 
     channel, sockets = start.descriptors(arguments)
     start.enter(channel, seam)
-    from kernelrepl.guest import kernel
+    from kernelrepl.guest import application
 
-    kernel.serve(channel, sockets)
+    application.serve(channel, sockets)
 
 
 if __name__ == "__main__":

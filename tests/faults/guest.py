@@ -1,4 +1,4 @@
-"""A kernel that can be ended at each point of a commit and of a restore. Run in place of kernelrepl.guest.kernel."""
+"""A kernel that can be ended at each point of a commit and of a restore. Run in place of kernelrepl.guest.start."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kernelrepl.guest import kernel, start, wire
+from kernelrepl.guest import application, start, wire
 from kernelrepl.guest.saving import Saving
 from tests.faults.points import LATE, LATE_POINT, die, due, reach
 
@@ -70,5 +70,5 @@ class LateSaving(Saving):
 
 if __name__ == "__main__":
     wire.Channel = FaultyChannel  # type: ignore[misc]
-    kernel.Saving = LateSaving if LATE in os.environ else FaultySaving  # type: ignore[misc]
+    application.Saving = LateSaving if LATE in os.environ else FaultySaving  # type: ignore[misc]
     start.main(sys.argv[1:])

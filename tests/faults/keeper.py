@@ -51,12 +51,12 @@ class CredulousSession(Session):
         await self._recorder.publish(self._believed.pop(commit.request), commit)
 
 
-def launch(plan: Launch) -> Process:
+async def launch(plan: Launch) -> Process:
     """Start a faulty guest."""
     names = (FAULT, LATE)
     faults = {name: os.environ[name] for name in names if name in os.environ}
     environment = {**plan.environment, "PYTHONPATH": str(ROOT), **faults}
-    return spawn(dataclasses.replace(plan, module="tests.faults.guest", environment=environment))
+    return await spawn(dataclasses.replace(plan, module="tests.faults.guest", environment=environment))
 
 
 def main() -> int:

@@ -1,0 +1,111 @@
+"""Run some cells before there is a session, so that no session pays for what is slow only the first time.
+
+Runs in the zygote, single-threaded. The cells go the way that cells of a session go, down to a channel; at its other
+end the answers lie ready. What they leave behind is removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import linecache
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from kernelrepl.guest import wire
+from kernelrepl.guest.interrupts import Interrupts
+from kernelrepl.guest.mending import Mending
+from kernelrepl.guest.saving import Saving
+
+if TYPE_CHECKING:
+    from kernelrepl.guest.application import GuestApp
+
+_CELLS = (
+    "1 + 1",
+    "x = [1]\ndef f(y):\n    return y\nclass C: pass",
+    "x.append(2); c = C(); c.f = f",
+    "{'a': f(x), 'b': 'text'}",
+    "1 / 0",
+    "del x, c",
+)
+_OF_LIBRARIES = {
+    "pandas": "import pandas as pd\ndf = pd.DataFrame({'a': [1, 2], 'b': ['x', 'y']})\ndf",
+    "numpy": "import numpy as np\na = np.arange(3.0)\na.sum()",
+}
+_START = {
+    "durable": True,
+    "limits": {"variable_bytes": 1 << 20, "session_bytes": 1 << 20, "deadline_s": 10.0},
+}
+
+
+def warm(app: GuestApp) -> None:
+    """Nothing of it leaves a trace in the namespace."""
+    cells = [*_CELLS, *(code for library, code in _OF_LIBRARIES.items() if library in sys.modules)]
+    names, hidden = dict(app.user_module.__dict__), dict(app.kernel.shell.user_ns_hidden)
+    errors = sys.stderr
+    with _channel(len(cells)) as channel, _output(app), open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        sys.stderr = nowhere
+        try:
+            asyncio.run(_run(app, channel, cells))
+        finally:
+            sys.stderr = errors
+    _clear(app, names, hidden)
+
+
+async def _run(app: GuestApp, channel: wire.Channel, cells: list[str]) -> None:
+    kernel, interrupts = app.kernel, Interrupts()
+    kernel.pid = os.getpid()
+    kernel.interrupts = interrupts
+    kernel.saving = Saving(channel, kernel.shell, app.user_module, interrupts, {**_START, "workspace": os.getcwd()})  # noqa: PTH109
+    kernel.shell.mending = Mending(kernel.shell.user_ns, kernel.shell.user_ns_hidden, ())
+    for code in cells:
+        await kernel.do_execute(code, silent=False)
+        kernel.saving.audits.finish()
+
+
+@contextlib.contextmanager
+def _channel(commits: int) -> Iterator[wire.Channel]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        answers = wire.Channel(theirs)
+        for commit in range(1, commits + 1):
+            answers.send({"type": "committed", "commit": commit, "reason": None})
+        yield wire.Channel(ours)
+
+
+@contextlib.contextmanager
+def _output(app: GuestApp) -> Iterator[None]:
+    """A socket that nobody reads: its context ends its threads."""
+    shell = app.kernel.shell
+    with zmq.Context() as context:
+        nobody = context.socket(zmq.PUB)
+        app.kernel.iopub_socket = shell.displayhook.pub_socket = shell.display_pub.pub_socket = nobody
+        try:
+            yield
+        finally:
+            app.kernel.iopub_socket = shell.displayhook.pub_socket = shell.display_pub.pub_socket = None
+            nobody.close(0)
+
+
+def _clear(app: GuestApp, names: dict[str, Any], hidden: dict[str, Any]) -> None:
+    kernel, shell = app.kernel, app.kernel.shell
+    shell.reset(new_session=True)
+    shell.user_ns.clear()
+    shell.user_ns.update(names)
+    shell.user_ns_hidden.clear()
+    shell.user_ns_hidden.update(hidden)
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+        if hasattr(sys, name):
+            delattr(sys, name)
+    for name in [name for name in linecache.cache if name in shell.compile._filename_map]:
+        del linecache.cache[name]
+    shell.compile._filename_map.clear()
+    kernel.saving = kernel.interrupts = shell.mending = None
+    app.recorder.take()
