@@ -128,6 +128,9 @@ class Settings(BaseSettings):
     warm_start: Literal["on", "off"] = Field(
         default="on", description='"off" starts each kernel as a new interpreter, which takes longer and less memory'
     )
+    standby: int = Field(
+        default=2, ge=0, le=64, description="how many kernels are kept ready for new sessions, while nothing runs"
+    )
     preload: Modules = Field(
         default=("numpy", "pandas", "matplotlib.pyplot"),
         description="modules that are loaded once for all kernels that start, as far as there are such",

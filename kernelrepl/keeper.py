@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import gc
 import json
 import logging
@@ -15,7 +14,6 @@ import logging.handlers
 import os
 import secrets
 import signal
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -26,13 +24,14 @@ import zmq.asyncio
 
 from kernelrepl import __version__, config, confinement, rendezvous
 from kernelrepl.confinement import Confinement, Grants, base_environment
-from kernelrepl.errors import InvalidSettings, KeeperRunning, KeeperUnavailable, KernelReplError, StorageFailed
+from kernelrepl.errors import InvalidSettings, KeeperUnavailable, KernelReplError, StorageFailed
 from kernelrepl.expiry import Expiry
 from kernelrepl.kernel import WarmLauncher, spawn
 from kernelrepl.kernel.launch import Launcher
 from kernelrepl.manager import Manager, Origin
 from kernelrepl.means import Means
 from kernelrepl.sandbox import describe, probe
+from kernelrepl.standby import Standby
 from kernelrepl.store import Store
 
 EXIT_GRACE_S = 10.0
@@ -40,8 +39,6 @@ END_CLIENTS_S = 5.0
 """How long connections may take to end by themselves once they are closed."""
 STORAGE_RETRY_S = 60.0
 CANCELLATIONS = 1000
-HANDOVER_S = 20.0
-"""How long a new keeper waits for one that is ending."""
 LINE_BYTES = 64 << 20
 _LOG_BYTES = 1_000_000
 _log = logging.getLogger("kernelrepl")
@@ -63,11 +60,12 @@ class Connection:
     """JSON-RPC ids of the requests that it cancelled last. A client that only leaves cancels nothing."""
 
     def origin(self) -> Origin:
-        settings = self.settings
-        grants = Grants(
-            settings.limits(), settings.python, settings.resources(), settings.allow_read, settings.allow_write
-        )
-        return Origin(self.name, grants)
+        return Origin(self.name, grants(self.settings))
+
+
+def grants(settings: config.Settings) -> Grants:
+    """What settings give to a new session."""
+    return Grants(settings.limits(), settings.python, settings.resources(), settings.allow_read, settings.allow_write)
 
 
 Face = Callable[["Keeper", Connection, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -112,7 +110,7 @@ class Keeper:
         """
         async with contextlib.AsyncExitStack() as stack:
             rendezvous.make_private(self.data_dir, config.PREFIX + "DATA_DIR")
-            lock = stack.enter_context(_exclusive(self.data_dir))
+            lock = stack.enter_context(rendezvous.exclusive(self.data_dir))
             rendezvous.check_sockets_fit(self.runtime_dir)
             rendezvous.make_private(self.runtime_dir, config.PREFIX + "RUNTIME_DIR")
             confinement.clean(self.runtime_dir)
@@ -128,8 +126,9 @@ class Keeper:
             sandbox = await self._confinement(base_environment(os.environ, rendezvous.cache_dir()))
             self.manager = Manager(self.data_dir, sandbox, means, idle_timeout_s=self.settings.idle_timeout_s)
             stack.push_async_callback(self.manager.close)
+            await asyncio.to_thread(self.manager.sweep, await store.workspaces())
             if isinstance(launcher, WarmLauncher):
-                launcher.prepare(sandbox.python, sandbox.kernel_environment)
+                self._warm_up(launcher, means, stack)
             stack.callback(self._close_sockets)
             await self._listen()
             stack.push_async_callback(self._end_clients)
@@ -154,6 +153,21 @@ class Keeper:
         warm = WarmLauncher(self.settings.preload, self._emit)
         stack.push_async_callback(warm.close)
         return warm
+
+    def _warm_up(self, launcher: WarmLauncher, means: Means, stack: contextlib.AsyncExitStack) -> None:
+        """Have ready soon what will be needed soon."""
+        sandbox = self.manager.confinement
+        self.manager.standby = Standby(
+            self.settings.standby,
+            self.data_dir / "workspaces",
+            sandbox,
+            grants(self.settings),
+            means,
+            lambda: launcher.warm(sandbox.python, sandbox.kernel_environment),
+            self.manager.busy,
+        )
+        stack.push_async_callback(self.manager.standby.close)
+        stack.push_async_callback(_end, asyncio.create_task(self.manager.standby.run()))
 
     async def _confinement(self, environment: dict[str, str]) -> Confinement:
         """Find out, by trying, how kernels can be confined here."""
@@ -318,28 +332,9 @@ class Keeper:
                     return
 
 
-@contextlib.contextmanager
-def _exclusive(data_dir: Path) -> Iterator[int]:
-    """Hold the data directory; the descriptor of its lock. Raises KeeperRunning if another process does.
-
-    One that is about to end has taken its keeper.json away already; that one is waited for.
-    """
-    descriptor = os.open(data_dir / "keeper.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        deadline = time.monotonic() + HANDOVER_S
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if rendezvous.read_keeper(data_dir) is not None or time.monotonic() > deadline:
-                    raise KeeperRunning(str(data_dir), rendezvous.holder(data_dir)) from None
-                # flock knows no time limit, and nothing is served yet that this could hold up.
-                time.sleep(0.02)
-        os.ftruncate(descriptor, 0)  # what a keeper that was killed wrote
-        yield descriptor
-    finally:
-        os.close(descriptor)
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def set_up_log(data_dir: Path) -> None:

@@ -9,17 +9,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kernelrepl import transcript, trees
+from kernelrepl import standby, transcript
 from kernelrepl.checks import check_code, check_session_id, check_timeout, close_ids
 from kernelrepl.confinement import Confinement, Fixed, Grants
 from kernelrepl.errors import NothingRunning, StorageFailed, UnknownSession
 from kernelrepl.job import Job
+from kernelrepl.kernel import KernelDied
 from kernelrepl.lifecycle import State
 from kernelrepl.means import Means
 from kernelrepl.model import Execution, SessionInfo, Variable
 from kernelrepl.recorder import NullRecorder, StoreRecorder
 from kernelrepl.sandbox import Access
 from kernelrepl.session import Session
+from kernelrepl.standby import Spare, Standby
 from kernelrepl.store.reading import ExecutionRow
 
 
@@ -57,6 +59,8 @@ class Manager:
         self._keys: dict[str, int] = {}
         self._creating: dict[str, asyncio.Lock] = {}
         self._transient: set[Session] = set()
+        self.standby: Standby | None = None
+        """Kernels that are ready for what is new. Set by whoever keeps them so."""
 
     # Running code
 
@@ -120,8 +124,11 @@ class Manager:
         check_code(code)
         check_timeout(timeout_s)
         fixed = await asyncio.to_thread(self.confinement.fix, origin.grants)
+        spare = self._take_spare(fixed)
         try:
-            workspace = self.confinement.make_passing_workspace()
+            workspace = self.confinement.make_passing_workspace() if spare is None else spare.workspace
+            if spare is not None:
+                standby.borrow(workspace)
         except OSError as error:
             raise _no_directory(self.confinement.runtime_dir, error) from error
         session = Session(
@@ -133,13 +140,14 @@ class Manager:
             sandbox=self.sandbox,
         )
         self._transient.add(session)
+        await self._give(session, spare)
         return session, session.submit(Job(code, secrets.token_hex(16), origin.name, timeout_s))
 
     async def discard(self, session: Session) -> None:
         """End a session that leaves nothing, and its workspace."""
         self._transient.discard(session)
         await session.close()
-        await asyncio.to_thread(trees.remove, session.launch.workspace)
+        await asyncio.to_thread(standby.remove, session.launch.workspace)
 
     async def latest(self, session_id: str) -> tuple[Session, Job] | Execution:
         """The execution that runs in a session, or the last one that did. Raises NothingRunning."""
@@ -169,13 +177,20 @@ class Manager:
 
     async def _load_session(self, session_id: str, origin: Origin) -> Session:
         found = await self._store.find_session(session_id)
-        expired_at = None
+        expired_at = spare = None
         grants = origin.grants
         if found is None:
             fixed = await asyncio.to_thread(self.confinement.fix, grants)
-            name = secrets.token_hex(8)
-            await self._make_workspace(name)
-            key = await self._store.create_session(session_id, name, fixed.dump())
+            spare = self._take_spare(fixed)
+            name = secrets.token_hex(8) if spare is None else spare.workspace.name
+            if spare is None:
+                await self._make_workspace(name)
+            try:
+                key = await self._store.create_session(session_id, name, fixed.dump())
+            except BaseException:
+                if spare is not None:
+                    await standby.discard(spare)
+                raise
             expired_at = await self._store.pop_tombstone(session_id)
         else:
             info, stored = found
@@ -198,12 +213,24 @@ class Manager:
             self._means,
             sandbox=self.sandbox,
         )
+        await self._give(session, spare)
         if expired_at is not None:
             session.greeting = (
                 f"an older session {session_id!r} had not been used for a long time and was deleted at {expired_at}; "
                 "this one is new and empty"
             )
         return session
+
+    def _take_spare(self, fixed: Fixed) -> Spare | None:
+        return None if self.standby is None else self.standby.take(fixed)
+
+    async def _give(self, session: Session, spare: Spare | None) -> None:
+        """Let a session begin with a kernel that is ready; if that has ended meanwhile, it starts one itself."""
+        if spare is not None:
+            try:
+                await session.adopt(spare.kernel)
+            except KernelDied:
+                await spare.kernel.stop()
 
     def _may_choose_anew(self, session: Session, origin: Origin) -> bool:
         """Whether a session may never have had a kernel, and is asked for with another interpreter."""
@@ -335,6 +362,10 @@ class Manager:
             self._means.emit("hibernated", session=session.session_id)
         await self._store.collect_if_due()
         return min(due, default=None)
+
+    def sweep(self, names: Sequence[str]) -> None:
+        """Remove directories that a killed keeper left. names: the workspaces of the sessions that there are."""
+        standby.sweep(self.data_dir / "workspaces", names)
 
     async def close(self) -> None:
         """End all kernels. Sessions stay in the store."""

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kernelrepl.errors import InvalidSettings, KeeperSilent, KeeperUnavailable
+from kernelrepl.errors import InvalidSettings, KeeperRunning, KeeperSilent, KeeperUnavailable
 
 PROTOCOL = 1
 PREFIX = "KERNELREPL_"
@@ -37,6 +37,8 @@ _LONGEST_SOCKET = len("/k-00000000/s-5")
 _HELLO_BYTES = 1 << 16
 _HELLO_TIMEOUT_S = 20.0
 _SHOW_TIMEOUT_S = 5.0
+HANDOVER_S = 20.0
+"""How long a new keeper waits for one that is ending."""
 SHOW_YOURSELF = signal.SIGHUP
 """What a keeper is sent that lives and cannot be found."""
 
@@ -350,3 +352,27 @@ def _start(data: Path, environ: Mapping[str, str]) -> None:
         process.wait()
         raise KeeperUnavailable(str(answer["error"]))
     _started.append(process)
+
+
+@contextlib.contextmanager
+def exclusive(data_dir: Path) -> Iterator[int]:
+    """Hold the data directory; the descriptor of its lock. Raises KeeperRunning if another process does.
+
+    One that is about to end has taken its keeper.json away already; that one is waited for.
+    """
+    descriptor = os.open(data_dir / "keeper.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + HANDOVER_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if read_keeper(data_dir) is not None or time.monotonic() > deadline:
+                    raise KeeperRunning(str(data_dir), holder(data_dir)) from None
+                # flock knows no time limit, and nothing is served yet that this could hold up.
+                time.sleep(0.02)
+        os.ftruncate(descriptor, 0)  # what a keeper that was killed wrote
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -20,12 +20,11 @@ from kernelrepl.kernel.kernel import Handlers
 from kernelrepl.kernel.meter import Verdict
 from kernelrepl.lifecycle import Event, State, advance
 from kernelrepl.means import Means
-from kernelrepl.model import Commit, Execution, Limits, NotRestored, Restored, Status
+from kernelrepl.model import Commit, Execution, Limits, NotRestored, Status
 from kernelrepl.overseer import FULL_FILE_BYTES, Overseer
 from kernelrepl.recorder import Recorder
+from kernelrepl.starting import STARTS_PER_CALL, Starter
 
-STARTS_PER_CALL = 16
-"""How often a kernel that dies while loading is started again, each time without what killed it."""
 INTERRUPT_GRACE_S = 5.0
 BEGIN_TIMEOUT_S = 60.0
 
@@ -56,8 +55,8 @@ class Session:
         self.idle_since: float = asyncio.get_running_loop().time()
         self._recorder = recorder
         self._means = means
+        self._starter = Starter(recorder, means, limits, durable=session_id is not None)
         self._kernel: Kernel | None = None
-        self._suspect: int | None = None  # the component that the last kernel was loading when it died
         self._lost: tuple[NotRestored, ...] = ()  # what could not be loaded, and no result has told yet
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -203,7 +202,7 @@ class Session:
     async def _crashed(self, job: Job, error: KernelDied) -> Execution:
         self._means.emit("kernel_died", session=self.session_id, exit_code=error.exit_code)
         if job.stopped_by is None:
-            await self._note_loading_death(error)
+            await self._starter.note_death(error)
         await self._drop_kernel()
         if job.commit is not None and job.commit_error is None:
             # The commit was stored; only the reply is missing.
@@ -242,32 +241,28 @@ class Session:
         if self._kernel is not None and self._kernel.process.alive():
             return self._kernel
         if self._kernel is not None:
-            await self._note_loading_death(KernelDied(self._kernel.process.exit_code, self._kernel.loading))
+            await self._starter.note_death(KernelDied(self._kernel.process.exit_code, self._kernel.loading))
             await self._drop_kernel()
-        for _ in range(STARTS_PER_CALL):
-            try:
-                kernel, restored = await self._start()
-            except KernelDied as error:
-                if error.loading is None:
-                    raise KernelStartFailed(str(error)) from error
-                await self._note_loading_death(error)
-                continue
-            if self._suspect is not None and not kernel.has_to_load(self._suspect):
-                self._suspect = None
-            if restored.names or restored.not_restored:
-                job.restored = restored
-            return kernel
-        raise KernelStartFailed(f"it died {STARTS_PER_CALL} times while it restored the session")
-
-    async def _note_loading_death(self, error: KernelDied) -> None:
-        """Skip what killed the kernel when it was loaded: once may be anybody's kill -9, twice is the component."""
-        if error.loading is not None and error.loading == self._suspect:
-            await self._recorder.block(error.loading, outcomes.deadly(error))
-        self._suspect = error.loading
-
-    async def _start(self) -> tuple[Kernel, Restored]:
         self._advance(Event.START)
-        handlers = Handlers(
+        launch = replace(self.launch, most_file_bytes=None if self._overseer.full is None else FULL_FILE_BYTES)
+        try:
+            kernel, restored = await self._starter.start(launch, self._handlers())
+        except BaseException:
+            self._advance(Event.DIED)
+            raise
+        self._take(kernel)
+        if restored.names or restored.not_restored:
+            job.restored = restored
+        return kernel
+
+    async def adopt(self, kernel: Kernel) -> None:
+        """Begin with a kernel that has been started for whoever comes. Raises KernelDied; then it is the caller's."""
+        await self._starter.adopt(kernel, self._handlers())
+        self._advance(Event.START)
+        self._take(kernel)
+
+    def _handlers(self) -> Handlers:
+        return Handlers(
             self._on_begin,
             self._recorder.stage,
             self._on_commit,
@@ -276,21 +271,8 @@ class Session:
             self._on_loaded,
             self._on_flood,
         )
-        kernel: Kernel | None = None
-        try:
-            manifest = await self._recorder.manifest()
-            launch = self.launch
-            if launch.confine is not None:
-                launch = replace(launch, plan=await asyncio.to_thread(launch.confine))
-            launch = replace(launch, most_file_bytes=None if self._overseer.full is None else FULL_FILE_BYTES)
-            kernel = Kernel(await self._means.launcher(launch), handlers)
-            restored = await kernel.start(self._means.context, manifest, self.limits, self.session_id is not None)
-            await self._recorder.note_versions(kernel)
-        except BaseException:
-            if kernel is not None:
-                await asyncio.shield(kernel.stop())
-            self._advance(Event.DIED)
-            raise
+
+    def _take(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._advance(Event.READY)
         self._watches = [
@@ -298,7 +280,6 @@ class Session:
             asyncio.create_task(self._overseer.watch(kernel.process, lambda: self.current is not None)),
         ]
         self._means.emit("kernel_started", session=self.session_id)
-        return kernel, restored
 
     async def _watch_idle_death(self, kernel: Kernel) -> None:
         await kernel.ended.wait()
@@ -346,8 +327,7 @@ class Session:
 
     def _on_loaded(self, key: int | None, lost: tuple[NotRestored, ...]) -> None:
         """The kernel has loaded what waited until it was needed."""
-        if key == self._suspect:
-            self._suspect = None
+        self._starter.loaded(key)
         self._lost += lost
 
     def _refuse_deleted(self) -> None:

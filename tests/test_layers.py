@@ -41,6 +41,8 @@ RANKS: dict[str, float] = {
     "confinement": 2.7,
     "recorder": 2.5,
     "means": 2.5,
+    "starting": 2.7,
+    "standby": 3.2,
     "session": 3,
     "manager": 3.5,
     "expiry": 3.7,

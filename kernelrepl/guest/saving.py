@@ -48,12 +48,11 @@ class Saving:
         self.interrupts = interrupts
         self.durable = bool(start["durable"])
         self.environment = Environment(start["workspace"], Options(shell))
-        limits = start["limits"]
         self.snapshot = Snapshot(
             Surroundings(shell.user_ns, main_module, shell),
             shell.user_ns_hidden,
             interrupts,
-            Limits(limits["variable_bytes"], limits["session_bytes"], limits["deadline_s"]),
+            Limits(**start["limits"]),
         )
         self.in_cell = False
         self._mentioned: set[str] = set()
@@ -126,6 +125,10 @@ class Saving:
                 self.audits.finish()
             elif header["type"] == "data":
                 self.restoring.take(header)
+            elif header["type"] == "adopt":
+                # Nothing has run here yet, and now it is known for whom it will.
+                self.durable, self.snapshot.limits = header["durable"], Limits(**header["limits"])
+                self.channel.send({"type": "adopted"})
         self.restoring.rest()
 
     def receive(self, wanted: str) -> dict[str, Any]:

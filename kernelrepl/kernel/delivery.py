@@ -36,7 +36,7 @@ class Delivery:
     def __init__(self, channel: HostChannel, library: Library, give_up: Callable[[], Awaitable[None]]) -> None:
         """give_up: called when the kernel waits for what will not come."""
         self._channel = channel
-        self._library = library
+        self.library = library
         self._give_up = give_up
         self._window = Window()
         self._later: dict[int, StoredComponent] = {}
@@ -106,7 +106,7 @@ class Delivery:
 
     async def _entries(self, parts: Sequence[StoredComponent]) -> tuple[list[dict[str, Any]], list[StoredComponent]]:
         """What the kernel is told of each component, and those whose bytes it gets."""
-        missing = await self._library.missing([part for part in parts if part.blocked is None])
+        missing = await self.library.missing([part for part in parts if part.blocked is None])
         entries = [_entry(part) for part in parts]
         for entry, part in zip(entries, parts, strict=True):
             if part.row in missing:
@@ -121,7 +121,7 @@ class Delivery:
             window.write(slot, data, offset)
 
         try:
-            async for size in self._library.pour(parts, write, wire.SLOT_BYTES):
+            async for size in self.library.pour(parts, write, wire.SLOT_BYTES):
                 await self._channel.send({"type": "piece", "slot": slot, "size": size})
                 slot = await window.slot()
         except (StorageFailed, OSError):

@@ -20,6 +20,7 @@ from kernelrepl.kernel.channel import HostChannel, parse_commit
 from kernelrepl.kernel.delivery import Delivery, Library
 from kernelrepl.kernel.jupyter import JupyterClient, Message, OnFlood, OnOutput
 from kernelrepl.kernel.launch import Process
+from kernelrepl.kernel.meter import Verdict
 from kernelrepl.model import Commit, Limits, Manifest, NotRestored, Restored
 
 START_TIMEOUT_S = 60.0
@@ -69,6 +70,7 @@ class Kernel:
         """The component that is being loaded."""
         self._delivery: Delivery | None = None
         self._audited = asyncio.Event()
+        self._adopted = asyncio.Event()
         self._pid = process.pid
         self._end = asyncio.ensure_future(process.ended.wait())
 
@@ -94,8 +96,7 @@ class Kernel:
                 await self._introduce(manifest, limits, durable, key)
                 report = await self._until_ready(manifest)
                 self._pid = self.process.kernel_pid()
-                place, to = self.process.directory, self._handlers
-                self._client = JupyterClient(context, place, key, to.output, to.flood)
+                self._client = JupyterClient(context, self.process.directory, key, self._on_output, self._on_flood)
                 await self._unless_dead(self._client.wait_for_output())
         except wire.WireError as error:
             await self.process.kill()
@@ -113,6 +114,16 @@ class Kernel:
             raise KernelStartFailed(f"there is no room for what is to be restored: {error.strerror}") from error
         self._serving = asyncio.create_task(self._serve())
         return report
+
+    async def adopt(self, handlers: Handlers, limits: Limits, durable: bool) -> None:
+        """Give a kernel that has run nothing to a session. Raises KernelDied."""
+        assert self._channel is not None
+        assert self._delivery is not None
+        self._handlers = handlers
+        self._delivery.library = handlers.library
+        with contextlib.suppress(wire.WireError):
+            await self._channel.send({"type": "adopt", "durable": durable, "limits": _limits(limits)})
+        await self._unless_dead(self._adopted.wait())
 
     async def _confine(self) -> None:
         """Tell the process how to confine itself. No code of the session has run in it when it answers."""
@@ -147,11 +158,7 @@ class Kernel:
             "workspace": self.process.launch.home,
             "durable": durable,
             "most_file_bytes": self.process.launch.most_file_bytes,
-            "limits": {
-                "variable_bytes": limits.variable_bytes,
-                "session_bytes": limits.session_bytes,
-                "deadline_s": limits.save_deadline_s,
-            },
+            "limits": _limits(limits),
             "names": manifest.names,
             "stories": manifest.stories,
             "execution_count": manifest.execution_count,
@@ -193,6 +200,8 @@ class Kernel:
                         await self._commit(header, payload)
                     case "audited":
                         self._audited.set()
+                    case "adopted":
+                        self._adopted.set()
                     case "want":
                         self._delivery.want(header)
                     case "emptied":
@@ -263,6 +272,12 @@ class Kernel:
                 await self._channel.send({"type": "audit"})
                 await self._unless_dead(self._audited.wait())
 
+    def _on_output(self, parent: str, kind: str, content: dict[str, Any]) -> None:
+        self._handlers.output(parent, kind, content)
+
+    def _on_flood(self, verdict: Verdict) -> None:
+        self._handlers.flood(verdict)
+
     def interrupt(self) -> None:
         self.process.signal(signal.SIGINT)
 
@@ -279,6 +294,14 @@ class Kernel:
         if self._channel is not None:
             self._channel.close()
         self.process.close()
+
+
+def _limits(limits: Limits) -> dict[str, Any]:
+    return {
+        "variable_bytes": limits.variable_bytes,
+        "session_bytes": limits.session_bytes,
+        "deadline_s": limits.save_deadline_s,
+    }
 
 
 def _raise_refusal(header: dict[str, Any]) -> None:

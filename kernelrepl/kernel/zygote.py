@@ -208,6 +208,12 @@ class WarmLauncher:
             self._starting[key] = asyncio.create_task(self._start(key, python, environment))
         return None
 
+    async def warm(self, python: str, environment: Mapping[str, str]) -> bool:
+        """Wait until there is a zygote for an interpreter; whether there is."""
+        if self.prepare(python, environment) is None:
+            await asyncio.gather(*self._starting.values(), return_exceptions=True)
+        return self.prepare(python, environment) is not None
+
     async def _start(self, key: tuple[Any, ...], python: str, environment: Mapping[str, str]) -> None:
         try:
             self._zygotes[key] = await Zygote.start(python, environment, self._preload)

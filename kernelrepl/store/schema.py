@@ -56,6 +56,14 @@ def keep_earlier_states(db: Database) -> None:
         db.execute(f"CREATE INDEX {table}_of_session ON {table} (session, to_commit)")
 
 
+def is_known(db: Database) -> bool:
+    """Whether no later version than this one has migrated the database."""
+    if not db["_sqlite_migrations"].exists():
+        return True
+    found = {migration.name for migration in migrations.pending(db)} | {m.name for m in migrations.applied(db)}
+    return found <= {migration.name for migration in migrations._migrations}
+
+
 def look_at_tables(db: Database) -> None:
     """Raises an error of SQLite if one is missing: better now than in the middle of a session."""
     for table in ("sessions", "executions", "commits", "components", "names", "chunks", "tombstones"):

@@ -44,7 +44,7 @@ from kernelrepl.store.publish import (
     write_commit,
     written_bytes,
 )
-from kernelrepl.store.schema import look_at_tables, migrations
+from kernelrepl.store.schema import is_known, look_at_tables, migrations
 from kernelrepl.store.worker import Worker
 
 UNLIMITED = Limits(None, None)
@@ -79,8 +79,8 @@ class Store:
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
         except OSError as error:
             raise StorageFailed(
-                f"{self.path} cannot be opened: {error.strerror}; make it a file that you can read and write"
-                " and make its folder writable, or move it away"
+                f"{self.path} cannot be opened: {error.strerror}; make it a file that you can read and write and make"
+                " its folder writable, or move it away"
             ) from error
         with contextlib.ExitStack() as opened:
             self._writer.open()
@@ -97,11 +97,8 @@ class Store:
         self._writer.close()
 
     def _migrate(self, db: Database) -> None:
-        if db["_sqlite_migrations"].exists():
-            ours = {migration.name for migration in migrations.pending(db)} | {m.name for m in migrations.applied(db)}
-            known = {migration.name for migration in migrations._migrations}
-            if not ours <= known:
-                raise DatabaseTooNew(str(self.path))
+        if not is_known(db):
+            raise DatabaseTooNew(str(self.path))
         migrations.apply(db)
         look_at_tables(db)
         with db.atomic():
@@ -143,6 +140,10 @@ class Store:
     async def list_sessions(self) -> list[SessionInfo]:
         """All sessions, the latest used first."""
         return await self._reader.run(lambda db: reading.list_sessions(db, LOCAL_OWNER))
+
+    async def workspaces(self) -> list[str]:
+        """The names of the directories of all sessions."""
+        return await self._reader.run(lambda db: [name for (name,) in db.execute("SELECT workspace FROM sessions")])
 
     async def variables(self, session: int) -> list[Variable]:
         return await self._reader.run(lambda db: reading.variables(db, session))

@@ -1,0 +1,171 @@
+"""Kernels that are ready before anybody has asked for one: confined, each in a directory of its own that is to be the
+workspace of the session which takes it.
+
+Only what is new takes one: a session without history, with what the keeper's own settings give, or a call without a
+session. Nothing has run in it, and nothing will before it is taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kernelrepl import trees
+from kernelrepl.confinement import Confinement, Fixed, Grants
+from kernelrepl.errors import KernelReplError
+from kernelrepl.kernel import Kernel, KernelDied
+from kernelrepl.kernel.kernel import Handlers
+from kernelrepl.means import Means
+from kernelrepl.model import Commit, Manifest, NotRestored
+from kernelrepl.recorder import NullRecorder
+
+QUIET_S = 0.3
+"""How long nothing has run before a kernel is made ready."""
+_FAILED_S = 60.0
+_ONCE = ".once"
+
+
+@dataclass(frozen=True)
+class Spare:
+    """A kernel nobody has taken yet, and what it was made for."""
+
+    kernel: Kernel
+    workspace: Path
+    fixed: Fixed
+
+
+class Standby:
+    """The spare kernels of one keeper."""
+
+    def __init__(
+        self,
+        count: int,
+        workspaces: Path,
+        confinement: Confinement,
+        grants: Grants,
+        means: Means,
+        warm: Callable[[], Awaitable[bool]],
+        busy: Callable[[], bool],
+    ) -> None:
+        """warm: waits until kernels start fast here; whether they do. busy: whether code runs right now."""
+        self._count = count
+        self._workspaces = workspaces
+        self._confinement = confinement
+        self._grants = grants
+        self._means = means
+        self._warm = warm
+        self._busy = busy
+        self._spares: list[Spare] = []
+        self._wanted = asyncio.Event()
+        self._wanted.set()
+
+    def take(self, fixed: Fixed) -> Spare | None:
+        """One that was made for exactly this; limits may differ, they are told when it is taken."""
+        for spare in self._spares:
+            if replace(spare.fixed, limits=fixed.limits) == fixed and spare.kernel.process.alive():
+                self._spares.remove(spare)
+                self._wanted.set()
+                return spare
+        return None
+
+    async def run(self) -> None:
+        """Keep as many ready as there should be, made while nothing runs. Until it is cancelled."""
+        if not await self._warm() or not self._count:
+            return
+        while True:
+            await self._wanted.wait()
+            await asyncio.sleep(QUIET_S)
+            if self._busy():
+                continue
+            for dead in [spare for spare in self._spares if not spare.kernel.process.alive()]:
+                self._spares.remove(dead)
+                await discard(dead)
+            if len(self._spares) >= self._count:
+                self._wanted.clear()
+                continue
+            try:
+                self._spares.append(await self._make())
+            except (KernelReplError, KernelDied, OSError) as error:
+                # Whoever asks for a kernel will be told; here nobody listens.
+                self._means.emit("standby_failed", reason=str(error))
+                await asyncio.sleep(_FAILED_S)
+
+    async def _make(self) -> Spare:
+        fixed = await asyncio.to_thread(self._confinement.fix, self._grants)
+        workspace = self._workspaces / secrets.token_hex(8)
+        await asyncio.to_thread(self._confinement.make_workspace, workspace)
+        kernel: Kernel | None = None
+        try:
+            launch = self._confinement.launch(workspace, fixed)
+            if launch.confine is not None:
+                launch = replace(launch, plan=await asyncio.to_thread(launch.confine))
+            kernel = Kernel(await self._means.launcher(launch), _nobody())
+            await kernel.start(self._means.context, Manifest(), fixed.limits, True)
+        except BaseException:
+            if kernel is not None:
+                await asyncio.shield(kernel.stop())
+            trees.remove(workspace)
+            raise
+        return Spare(kernel, workspace, fixed)
+
+    async def close(self) -> None:
+        """End those that nobody has taken."""
+        spares, self._spares = self._spares, []
+        await asyncio.gather(*map(discard, spares))
+
+
+async def discard(spare: Spare) -> None:
+    """End it, and remove its directory."""
+    await spare.kernel.stop()
+    await asyncio.to_thread(trees.remove, spare.workspace)
+
+
+def _nobody() -> Handlers:
+    """Of a kernel that runs nothing: it has nothing to say."""
+
+    async def commit(commit: Commit) -> None:
+        return None
+
+    async def stage(index: int, piece: bytes) -> None:
+        return None
+
+    def loaded(key: int | None, lost: tuple[NotRestored, ...]) -> None:
+        return None
+
+    return Handlers(
+        lambda request: None, stage, commit, lambda *output: None, NullRecorder(), loaded, lambda verdict: None
+    )
+
+
+# Directories
+
+
+def borrow(workspace: Path) -> None:
+    """Note that this directory is no session's: it goes with the only call that runs in it. Raises OSError."""
+    _note(workspace).touch(mode=0o600)
+
+
+def remove(workspace: Path) -> None:
+    """Remove a directory that was borrowed, or made for a single call."""
+    trees.remove(workspace)
+    with contextlib.suppress(OSError):
+        _note(workspace).unlink()
+
+
+def sweep(workspaces: Path, kept: Iterable[str]) -> None:
+    """Remove what a keeper that was killed left: directories that were borrowed, and empty ones that are nobody's."""
+    for note in workspaces.glob(f"*{_ONCE}"):
+        remove(note.with_suffix(""))
+    known = set(kept)
+    for workspace in workspaces.glob("*"):
+        if workspace.name not in known:
+            with contextlib.suppress(OSError):  # it is not empty, and may be somebody's after all
+                workspace.rmdir()
+
+
+def _note(workspace: Path) -> Path:
+    return workspace.with_name(workspace.name + _ONCE)
