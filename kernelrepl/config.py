@@ -56,6 +56,7 @@ Modules = Annotated[tuple[ModuleName, ...], BeforeValidator(_names), NoDecode]
 ByteLimit = Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_limit)]
 HistoryLimit = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_history)]
 CountLimit = Annotated[Annotated[int, Field(ge=16)] | None, BeforeValidator(_limit)]
+LiveLimit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_limit)]
 DayLimit = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_limit)]
 
 
@@ -134,6 +135,14 @@ class Settings(BaseSettings):
     preload: Modules = Field(
         default=("numpy", "pandas", "matplotlib.pyplot"),
         description="modules that are loaded once for all kernels that start, as far as there are such",
+    )
+    max_live: LiveLimit = Field(
+        default=50, description="how many kernels there are at most; the one at rest for longest makes room for another"
+    )
+    max_live_bytes: ByteLimit = Field(
+        default_factory=lambda: os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2,
+        description="how much memory all kernels together take until those at rest make room, in bytes; half of what"
+        " the machine has, if nothing else is said",
     )
     inactive_days: DayLimit = Field(default=7.0, description="after this many days without use a session is inactive")
     delete_days: DayLimit = Field(default=30.0, description="after this many days without use a session is deleted")

@@ -30,6 +30,7 @@ from kernelrepl.kernel import WarmLauncher, spawn
 from kernelrepl.kernel.launch import Launcher
 from kernelrepl.manager import Manager, Origin
 from kernelrepl.means import Means
+from kernelrepl.room import Room
 from kernelrepl.sandbox import describe, probe
 from kernelrepl.standby import Standby
 from kernelrepl.store import Store
@@ -122,9 +123,15 @@ class Keeper:
             context = zmq.asyncio.Context()
             stack.callback(context.destroy, 0)
             launcher = self._launcher or self._make_launcher(stack)
-            means = Means(launcher, context, store, self._emit)
+            room = Room(
+                self._emit,
+                idle_timeout_s=self.settings.idle_timeout_s,
+                max_live=self.settings.max_live,
+                memory_bytes=self.settings.max_live_bytes,
+            )
+            means = Means(launcher, context, store, self._emit, room)
             sandbox = await self._confinement(base_environment(os.environ, rendezvous.cache_dir()))
-            self.manager = Manager(self.data_dir, sandbox, means, idle_timeout_s=self.settings.idle_timeout_s)
+            self.manager = Manager(self.data_dir, sandbox, means)
             stack.push_async_callback(self.manager.close)
             await asyncio.to_thread(self.manager.sweep, await store.workspaces())
             if isinstance(launcher, WarmLauncher):
@@ -318,7 +325,7 @@ class Keeper:
         while True:
             self._changed.clear()
             try:
-                due = await self.manager.hibernate_idle()
+                due = await self.manager.tidy()
             except StorageFailed as error:
                 _log.error("the database cannot be tidied: %s", error)
                 due = STORAGE_RETRY_S

@@ -46,13 +46,11 @@ class SessionView:
 class Manager:
     """All sessions of one keeper."""
 
-    def __init__(
-        self, data_dir: Path, confinement: Confinement, means: Means, *, idle_timeout_s: float = 900.0
-    ) -> None:
+    def __init__(self, data_dir: Path, confinement: Confinement, means: Means) -> None:
         self.data_dir = data_dir
         self.confinement = confinement
         self.sandbox = confinement.label
-        self.idle_timeout_s = idle_timeout_s
+        self.room = means.room
         self._means = means
         self._store = means.store
         self._sessions: dict[str, Session] = {}
@@ -344,24 +342,11 @@ class Manager:
     def busy(self) -> bool:
         return bool(self._transient) or any(session.busy for session in self._sessions.values())
 
-    async def hibernate_idle(self) -> float | None:
-        """Stop kernels that have idled long enough; returns the seconds until the next one may be due.
-
-        A session with names that could not be saved keeps its kernel: stopping it would lose them.
-        """
-        now = asyncio.get_running_loop().time()
-        due: list[float] = []
-        for session in list(self._sessions.values()):
-            if session.pid is None or session.busy or session.unsaved or session.behind:
-                continue
-            left = session.idle_since + self.idle_timeout_s - now
-            if left > 0:
-                due.append(left)
-                continue
-            await session.hibernate()
-            self._means.emit("hibernated", session=session.session_id)
+    async def tidy(self) -> float | None:
+        """Stop kernels that have idled long enough; returns the seconds until the next one may be due."""
+        due = await self.room.hibernate_idle()
         await self._store.collect_if_due()
-        return min(due, default=None)
+        return due
 
     def sweep(self, names: Sequence[str]) -> None:
         """Remove directories that a killed keeper left. names: the workspaces of the sessions that there are."""
@@ -369,6 +354,7 @@ class Manager:
 
     async def close(self) -> None:
         """End all kernels. Sessions stay in the store."""
+        self.room.close()
         # Together: each may take as long as its kernel is given for a last audit.
         await asyncio.gather(*(session.close() for session in [*self._sessions.values(), *self._transient]))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import zmq.asyncio
 
 from kernelrepl.kernel.launch import Launcher
+from kernelrepl.room import Room
 from kernelrepl.store import Store
 
 Emit = Callable[..., None]
@@ -21,3 +22,4 @@ class Means:
     context: zmq.asyncio.Context
     store: Store
     emit: Emit
+    room: Room

@@ -31,7 +31,11 @@ Stop = Callable[[str, bool], None]
 class Overseer:
     """Of one session, through all its kernels."""
 
-    def __init__(self, resources: Resources, workspace: Path, stop: Stop) -> None:
+    def __init__(
+        self, resources: Resources, workspace: Path, stop: Stop, weigh: Callable[[int], None] = lambda size: None
+    ) -> None:
+        """weigh: told at each look how much memory the processes take, what they share with others included."""
+        self._weigh = weigh
         self._resources = resources
         self._workspace = workspace
         self._stop = stop
@@ -65,10 +69,10 @@ class Overseer:
 
     def _too_much_memory(self, pid: int) -> bool:
         limit = self._resources.memory_bytes
-        if limit is None:
-            return False
         pids = list(usage.descendants(pid))
-        return usage.resident(pids) > limit and usage.proportional(pids) > limit
+        resident = usage.resident(pids)
+        self._weigh(resident)
+        return limit is not None and resident > limit and usage.proportional(pids) > limit
 
     async def _too_many_files(self) -> str | None:
         most_bytes, most_files = self._resources.workspace_bytes, self._resources.workspace_files

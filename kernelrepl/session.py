@@ -61,7 +61,9 @@ class Session:
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watches: list[asyncio.Task[None]] = []
-        self._overseer = Overseer(launch.resources, launch.workspace, self._overrun)
+        self._overseer = Overseer(
+            launch.resources, launch.workspace, self._overrun, lambda size: means.room.weigh(self, size)
+        )
 
     # What others see
 
@@ -109,6 +111,7 @@ class Session:
         finally:
             self.unfinished.pop(job.request_id, None)
             self.idle_since = asyncio.get_running_loop().time()
+            self._means.room.rest()
 
     async def _execute(self, job: Job) -> Execution:
         if job.reset:
@@ -243,11 +246,13 @@ class Session:
         if self._kernel is not None:
             await self._starter.note_death(KernelDied(self._kernel.process.exit_code, self._kernel.loading))
             await self._drop_kernel()
+        await self._means.room.enter(self)
         self._advance(Event.START)
         launch = replace(self.launch, most_file_bytes=None if self._overseer.full is None else FULL_FILE_BYTES)
         try:
             kernel, restored = await self._starter.start(launch, self._handlers())
         except BaseException:
+            self._means.room.leave(self)
             self._advance(Event.DIED)
             raise
         self._take(kernel)
@@ -257,7 +262,12 @@ class Session:
 
     async def adopt(self, kernel: Kernel) -> None:
         """Begin with a kernel that has been started for whoever comes. Raises KernelDied; then it is the caller's."""
-        await self._starter.adopt(kernel, self._handlers())
+        await self._means.room.enter(self)
+        try:
+            await self._starter.adopt(kernel, self._handlers())
+        except BaseException:
+            self._means.room.leave(self)
+            raise
         self._advance(Event.START)
         self._take(kernel)
 
@@ -293,6 +303,7 @@ class Session:
         for watch in self._watches:
             watch.cancel()
         await kernel.stop()
+        self._means.room.leave(self)
         self.unsaved.clear()
         self.behind, self._lost = False, ()
         await self._recorder.discard_staged()
@@ -344,11 +355,14 @@ class Session:
         await self._stop_kernel()
         await self._recorder.clear()
 
-    async def hibernate(self) -> None:
-        """Stop the kernel and keep the session."""
+    async def hibernate(self, why: str | None = None) -> None:
+        """Stop the kernel and keep the session. why: what it has to make room for, if it has."""
         async with self._turn:
             await self._audit()
+            lost = sorted(self.unsaved)
             await self._stop_kernel()
+            if why and lost:
+                self.greeting = f"the kernel was stopped to make room ({why}); not saved, and gone: {', '.join(lost)}"
 
     async def _audit(self) -> None:
         if self._kernel is not None and self.state is State.IDLE:

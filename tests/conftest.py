@@ -21,9 +21,11 @@ from hypothesis import settings
 from kernelrepl import rendezvous
 from kernelrepl.confinement import Confinement, Grants, base_environment
 from kernelrepl.kernel import spawn
+from kernelrepl.kernel.launch import Launcher
 from kernelrepl.manager import Manager, Origin
 from kernelrepl.means import Means
 from kernelrepl.model import Execution, Limits, Resources, StoredComponent
+from kernelrepl.room import Room
 from kernelrepl.sandbox import Tier, probe
 from kernelrepl.session import Job, Session
 from kernelrepl.store import Store
@@ -198,8 +200,18 @@ def make_store() -> type[Store]:
 
 
 @pytest.fixture
+def launcher() -> Launcher:
+    """What starts the kernels of `sessions`. A module that tests another one has a fixture of this name."""
+    return spawn
+
+
+def ignore(event: str, **data: object) -> None:
+    """Nobody looks at what is observed."""
+
+
+@pytest.fixture
 async def sessions(
-    data_dir: Path, runtime_dir: Path, tmp_path: Path, make_store: type[Store]
+    data_dir: Path, runtime_dir: Path, tmp_path: Path, make_store: type[Store], launcher: Launcher
 ) -> AsyncIterator[Sessions]:
     """Real kernels, a real database, no keeper process in between."""
     context = zmq.asyncio.Context()
@@ -208,7 +220,7 @@ async def sessions(
     environment = base_environment(os.environ, tmp_path / "cache")
     tier = await asyncio.to_thread(this_tier)
     confinement = Confinement(tier, sys.executable, runtime_dir, (data_dir, runtime_dir), environment)
-    manager = Manager(data_dir, confinement, Means(spawn, context, store, lambda event, **data: None))
+    manager = Manager(data_dir, confinement, Means(launcher, context, store, ignore, Room(ignore)))
     yield Sessions(manager, store)
     await manager.close()
     context.destroy(0)

@@ -43,6 +43,7 @@ RANKS: dict[str, float] = {
     "means": 2.5,
     "starting": 2.7,
     "standby": 3.2,
+    "room": 2.4,
     "session": 3,
     "manager": 3.5,
     "expiry": 3.7,

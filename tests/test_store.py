@@ -757,11 +757,11 @@ async def test_a_commit_that_fails_is_told_and_made_up_for(sessions: Sessions) -
 async def test_a_kernel_with_changes_that_could_not_be_stored_is_not_put_to_sleep(sessions: Sessions) -> None:
     """Stopping it would lose them; after the next commit it may sleep."""
     await sessions.run("x = 1")
-    sessions.manager.idle_timeout_s = 0
-    await sessions.manager.hibernate_idle()
+    sessions.manager.room.idle_timeout_s = 0
+    await sessions.manager.tidy()
     assert sessions.manager.live() == 1
     await sessions.run("y = 2")
-    await sessions.manager.hibernate_idle()
+    await sessions.manager.tidy()
     assert sessions.manager.live() == 0
     assert await sessions.value("x, y") == "(1, 2)"
 
@@ -769,12 +769,12 @@ async def test_a_kernel_with_changes_that_could_not_be_stored_is_not_put_to_slee
 async def test_a_kernel_that_lost_what_could_not_be_saved_may_sleep(sessions: Sessions) -> None:
     """While it has it, it stays awake; a kernel that died has nothing to keep awake for."""
     await sessions.run("import threading; locked = threading.Lock()")
-    sessions.manager.idle_timeout_s = 0
-    await sessions.manager.hibernate_idle()
+    sessions.manager.room.idle_timeout_s = 0
+    await sessions.manager.tidy()
     assert sessions.manager.live() == 1
     await sessions.kill()
     await sessions.run("x = 1")
-    await sessions.manager.hibernate_idle()
+    await sessions.manager.tidy()
     assert sessions.manager.live() == 0
 
 

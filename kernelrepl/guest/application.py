@@ -56,6 +56,8 @@ class GuestApp(IPKernelApp):
     recorder: Recorder = AnyTrait()  # type: ignore[assignment]
     listening: list[int] = AnyTrait()  # type: ignore[assignment]
     user_module = AnyTrait()
+    variables: dict[str, str] = AnyTrait({})  # type: ignore[assignment]
+    """What IPython has put into the environment."""
 
     # What does not happen, or later: `initialize` is the first step
 
@@ -181,19 +183,21 @@ def prepare() -> GuestApp:
     config.InteractiveShell.banner1 = ""
     config.IPKernelApp.log_level = 40
     config.InlineBackend.close_figures = True
-    recorder = Recorder()
+    recorder, before = Recorder(), dict(os.environ)
     app: GuestApp = GuestApp.instance(config=config, recorder=recorder)
     app.user_module = types.ModuleType("__main__", doc="The namespace of the session")
     app.session = RecordingSession(key=b"none yet", signature_scheme="hmac-sha256", parent=app)
     app.session.recorder = recorder
     app.initialize([])
     app.log.setLevel(logging.ERROR)  # set before, it is put back to debug by the application's own set-up
+    app.variables = {name: value for name, value in os.environ.items() if before.get(name) != value}
     greeting.versions()
     return app
 
 
-def _be_another() -> None:
+def _be_another(app: GuestApp) -> None:
     """What each process has of its own; `random` sees to it itself."""
+    os.environ.update(app.variables)
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
@@ -206,7 +210,7 @@ def serve(channel: wire.Channel, sockets: list[int], app: GuestApp | None = None
     app: what this process was forked with, if it was.
     """
     if app is not None:
-        _be_another()
+        _be_another(app)
     interrupts = Interrupts()
     interrupts.install()
     start = greeting.introduce(channel)

@@ -21,9 +21,11 @@ class Options:
     def __init__(self, shell: Any) -> None:
         self._shell = shell
         self._given = frozenset(self._extensions())
+        self._told: set[str] = set()
+        """Of what there was something to tell once: that there is nothing any more has to be told as well."""
 
     def own_values(self) -> dict[str, Any]:
-        """By name of the library that is loaded."""
+        """By name of the library that is loaded; nothing for one that is as it comes."""
         values: dict[str, Any] = {}
         with contextlib.suppress(Exception):  # a library of another version, or half imported
             matplotlib = sys.modules.get("matplotlib")
@@ -32,14 +34,14 @@ class Options:
         with contextlib.suppress(Exception):
             if "pandas" in sys.modules:
                 values[PANDAS] = dict(_pandas())
-        loaded = sorted(set(self._extensions()) - self._given)
-        if loaded:
-            values[EXTENSIONS] = loaded
-        return values
+        values[EXTENSIONS] = sorted(set(self._extensions()) - self._given)
+        self._told.update(name for name, found in values.items() if found)
+        return {name: found for name, found in values.items() if name in self._told}
 
     def apply(self, values: dict[str, Any]) -> list[tuple[str, str]]:
         """Set them again. Returns what failed, as (what, why)."""
         failed: list[tuple[str, str]] = []
+        self._told.update(values.keys() & {EXTENSIONS, MATPLOTLIB, PANDAS})
         for name in values.get(EXTENSIONS, ()):
             _try(failed, f"the IPython extension {name}", self._load, name)
         for name, value in values.get(MATPLOTLIB, {}).items():

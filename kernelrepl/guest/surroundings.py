@@ -17,6 +17,7 @@ ENVIRONMENT = "*environment"
 RANDOM = "*random"
 NUMPY_RANDOM = "*numpy.random"
 
+_GENERATORS = frozenset({RANDOM, NUMPY_RANDOM})
 _NOT_KEPT = frozenset({"PWD", "OLDPWD", "SHLVL", "COLUMNS", "LINES", "MPLBACKEND"})
 
 
@@ -28,16 +29,19 @@ class Environment:
         self._workspace = Path(workspace)
         self._path = list(sys.path)
         self._variables = dict(os.environ)
+        self._chance = {name: _chance(name) for name in _GENERATORS}
+        """The random states that nobody has used yet: another process may as well begin with others."""
 
     def own_values(self) -> dict[str, Any]:
         values: dict[str, Any] = {
             ENVIRONMENT: {"cwd": self._cwd(), "path": self._path_now(), "variables": self._variables_now()},
-            RANDOM: random.getstate(),
             **self._options.own_values(),
         }
-        mtrand = sys.modules.get("numpy.random")
-        if mtrand is not None and hasattr(mtrand, "get_state"):
-            values[NUMPY_RANDOM] = mtrand.get_state(legacy=False)
+        for name in _GENERATORS:
+            now = _chance(name)
+            if now is not None and (name not in self._chance or not _same_chance(now, self._chance[name])):
+                self._chance.pop(name, None)
+                values[name] = now
         return values
 
     def apply(self, values: dict[str, Any]) -> list[tuple[str, str]]:
@@ -55,6 +59,8 @@ class Environment:
                 os.chdir(self._workspace / environment["cwd"])
             except OSError as error:
                 failed.append(("the working directory", f"{environment['cwd']}: {error.strerror}"))
+        for name in _GENERATORS & values.keys():
+            self._chance.pop(name, None)
         if RANDOM in values:
             random.setstate(values[RANDOM])
         if NUMPY_RANDOM in values:
@@ -98,3 +104,20 @@ class Environment:
             if name not in now and name not in _NOT_KEPT:
                 changed[name] = None
         return changed
+
+
+def _chance(name: str) -> Any:
+    """The state of a global generator; None where its library is not loaded."""
+    if name == RANDOM:
+        return random.getstate()
+    mtrand = sys.modules.get("numpy.random")
+    return mtrand.get_state(legacy=False) if mtrand is not None and hasattr(mtrand, "get_state") else None
+
+
+def _same_chance(now: Any, before: Any) -> bool:
+    if type(now) is not dict or type(before) is not dict:
+        return bool(now == before)
+    here, there = (
+        {**state, **state["state"], "state": state["state"]["key"].tobytes(), "key": 0} for state in (now, before)
+    )
+    return here == there

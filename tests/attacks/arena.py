@@ -23,12 +23,13 @@ from kernelrepl.kernel import spawn
 from kernelrepl.manager import Manager
 from kernelrepl.means import Means
 from kernelrepl.model import Resources
+from kernelrepl.room import Room
 from kernelrepl.store import Store
 from tests.attacks.as_user import ROOT
 from tests.attacks.attempt import NO_KERNEL, Attempt, Outcome
 from tests.attacks.configurations import UNCONFINED, Arranged, Configuration, tier_of
 from tests.attacks.targets import Targets
-from tests.conftest import Sessions, processes_of
+from tests.conftest import Sessions, ignore, processes_of
 
 SECRET = "ATTACKED_SECRET"
 """A variable of the keeper's environment that no session may see."""
@@ -89,7 +90,7 @@ async def arena(configuration: Configuration, resources: Resources) -> AsyncIter
         confinement = Arranged(
             tier_of(configuration), sys.executable, runtime_dir, (data_dir, runtime_dir), environment, configuration
         )
-        manager = Manager(data_dir, confinement, Means(spawn, context, store, lambda event, **data: None))
+        manager = Manager(data_dir, confinement, Means(spawn, context, store, ignore, Room(ignore)))
         with Targets() as targets:
             try:
                 yield Arena(Sessions(manager, store), targets, resources)

@@ -163,7 +163,7 @@ async def expanding(arena: Arena) -> str:
     await arena.sessions.run(f"import os\n{FORGE}for n in range(64):\n    {send}\n'made'")
     await arena.sessions.kill()
     await arena.outcome("'goes on'")
-    await arena.manager.hibernate_idle()
+    await arena.manager.tidy()
     [info] = await arena.manager.list_sessions()
     [(left,)] = await arena.sessions.rows("SELECT coalesce(sum(length(data)), 0) FROM chunks")
     return "not kept" if info.info.size_bytes < 1_000_000 and left < 1_000_000 else f"{THROUGH}: {left} bytes"

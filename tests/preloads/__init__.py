@@ -1,0 +1,1 @@
+"""Modules that a zygote is asked to load, and how that can fail."""
