@@ -97,7 +97,7 @@ print(json.dumps({
     "events": {name: len(found) for name, found in get_ipython().events.callbacks.items()},
     "extensions": sorted(get_ipython().extension_manager.loaded),
     "magics": len(get_ipython().magics_manager.magics["line"]),
-    "profile": get_ipython().profile_dir.location,
+    "places": [get_ipython().profile_dir.location, get_ipython().ipython_dir],
 }))
 """
 
@@ -139,6 +139,19 @@ async def test_kernels_of_one_zygote_share_no_chance_of_numpy(sessions: Sessions
     assert (await sessions.run(code, "a")).output.result != (await sessions.run(code, "b")).output.result
     execution = await sessions.run("import sys\n'numpy' in sys.modules", "c")
     assert execution.output.result == "True"
+
+
+@pytest.mark.parametrize("preload", [("matplotlib.pyplot", "pandas")])
+async def test_figures_of_a_forked_kernel_are_drawn_as_ever(sessions: Sessions) -> None:
+    """The library was loaded before there was a session, and its settings are nobody's."""
+    execution = await sessions.run("import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.figure(); plt.plot([3, 4])")
+    assert len(execution.output.figures) == 2
+    execution = await sessions.run(
+        "import matplotlib, os\nmatplotlib.get_cachedir(), os.path.isdir(matplotlib.get_cachedir())"
+    )
+    assert execution.output.result == "('/tmp/.matplotlib', True)"
+    names = {name for (name,) in await sessions.rows("SELECT name FROM names")}
+    assert not names & {"*numpy.random", "*random", "*pandas"}
 
 
 async def test_sessions_outlive_the_zygote(sessions: Sessions, launcher: Watched) -> None:

@@ -7,6 +7,7 @@ with the second.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler  # noqa: F401
 import logging
 import os
@@ -139,6 +140,7 @@ class GuestApp(IPKernelApp):
     def _open_profile(self) -> None:
         place = Path(os.environ.get("IPYTHONDIR") or Path.home() / ".ipython")
         place.mkdir(parents=True, exist_ok=True)
+        self.ipython_dir = self.kernel.shell.ipython_dir = str(place)
         self.profile_dir.location = str(place / "profile_default")
 
     def _bind_socket(self, s: Any, port: int) -> int:
@@ -202,6 +204,11 @@ def _be_another(app: GuestApp) -> None:
     if numpy_random is not None:
         numpy_random.seed()
     tempfile.tempdir = None
+    matplotlib = sys.modules.get("matplotlib")
+    with contextlib.suppress(AttributeError, KeyError):  # of another version: it names directories that are not here
+        for asked in (matplotlib.get_configdir, matplotlib.get_cachedir):  # type: ignore[union-attr]
+            answer = dict(zip(asked.__code__.co_freevars, asked.__closure__, strict=True))
+            answer["called"].cell_contents = False
 
 
 def serve(channel: wire.Channel, sockets: list[int], app: GuestApp | None = None) -> None:

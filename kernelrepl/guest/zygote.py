@@ -66,8 +66,8 @@ class Zygote:
 
     def warm(self, modules: list[str]) -> None:
         """Load, and do once what is slow when it is done first. Raises Unfit."""
+        self._app = application.prepare()  # first: matplotlib asks the environment where it draws
         failed = load(modules)
-        self._app = application.prepare()
         warming.warm(self._app)
         check()
         gc.collect()

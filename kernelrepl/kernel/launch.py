@@ -98,7 +98,7 @@ class Process:
         self.exit_code: int | None = None
         self._log = ends.log
         self._parent = parent
-        self._group = pid
+        self.first_pid = pid
         self._loop = asyncio.get_running_loop()
         self._pidfd = pidfd
         self._kernel = -1
@@ -123,7 +123,7 @@ class Process:
         self._end_kernel()
         # Its children go with it. Before it is reaped its number, and so that of its group, cannot be another's.
         self._end_group()
-        self._parent.collect(self._group, self._collected)
+        self._parent.collect(self.first_pid, self._collected)
 
     def _collected(self, code: int | None) -> None:
         self.exit_code = code
@@ -139,7 +139,7 @@ class Process:
 
     def _end_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._group, signal.SIGKILL)
+            os.killpg(self.first_pid, signal.SIGKILL)
 
     def alive(self) -> bool:
         """Whether the process runs right now, even if its end has not been noticed yet."""

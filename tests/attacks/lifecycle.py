@@ -19,7 +19,7 @@ from tests.attacks.attempt import THROUGH, Attempt, Scenario
 
 def of_kernel(arena: Arena, session_id: str = "s") -> list[psutil.Process]:
     """All processes of a session: the waiter, and whatever is below it now."""
-    top = psutil.Process(arena.kernel(session_id).process._popen.pid)
+    top = psutil.Process(arena.kernel(session_id).process.first_pid)
     return [top, *top.children(recursive=True)]
 
 
@@ -108,7 +108,7 @@ async def waiter_killed(arena: Arena) -> str:
     process = arena.kernel("s").process
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "_end_kernel", lambda: None)
-        os.kill(process._popen.pid, signal.SIGKILL)
+        os.kill(process.first_pid, signal.SIGKILL)
         await process.ended.wait()
         return await gone(found)
 
