@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kernelrepl import trees
+from kernelrepl import bootstrap, trees
 from kernelrepl.errors import AccessRefused, SandboxTooWeak, SandboxUnavailable
 from kernelrepl.kernel import Launch
 from kernelrepl.model import Limits, Resources
 from kernelrepl.sandbox import Access, Plan, Surroundings, Tier, confined, describe, resolve_access, uid_of
 
 OFF = "off"
+_OF_THIS_PYTHON = ("PYTHONPATH", "VIRTUAL_ENV")
 _STRENGTH = {OFF: 0, "tier 2": 1, "tier 1": 2}
 
 
@@ -71,10 +73,14 @@ class Confinement:
     def label(self) -> str:
         return OFF if self.tier is None else self.tier.label
 
-    @property
-    def kernel_environment(self) -> dict[str, str]:
-        """What a kernel process is started with."""
-        return {**self.environment, "IPYTHONDIR": str(self.runtime_dir / "ipython")}
+    def kernel_environment(self, python: str) -> dict[str, str]:
+        """What a kernel process is started with: nothing that leads another interpreter to packages of this one."""
+        ours = {} if python == sys.executable else dict.fromkeys(_OF_THIS_PYTHON)
+        found = {name: value for name, value in self.environment.items() if name not in ours}
+        return {**found, "IPYTHONDIR": str(self.runtime_dir / "ipython")}
+
+    def _unconfined(self, python: str) -> None:
+        describe(python, self.kernel_environment(python))
 
     def fix(self, grants: Grants) -> Fixed:
         """What a new session gets. Raises AccessRefused. Reads the file system."""
@@ -106,9 +112,10 @@ class Confinement:
     def launch(self, workspace: Path, fixed: Fixed) -> Launch:
         """How to start the kernels of a session."""
         python = fixed.python or self.python
-        launch = Launch(python, self.runtime_dir, workspace, self.kernel_environment, resources=fixed.resources)
+        environment = self.kernel_environment(python)
+        launch = Launch(python, self.runtime_dir, workspace, environment, resources=fixed.resources)
         if self.tier is None:
-            return launch
+            return replace(launch, confine=lambda: self._unconfined(python))
         scratch = self.runtime_dir / f"t-{workspace.name}" if self.tier.number == 2 else None
         return replace(
             launch, confine=lambda: self._plan(python, workspace, fixed, scratch or Path("/tmp")), scratch=scratch
@@ -121,15 +128,16 @@ class Confinement:
         for path in (*fixed.access.read, *fixed.access.write):
             if not os.path.exists(path) or os.path.realpath(path) != path:  # noqa: PTH110
                 raise AccessRefused(path, "is not there any more or leads elsewhere; put it back or delete the session")
+        environment = self.kernel_environment(python)
         return confined(
             tier=self.tier.number,
             landlock=self.tier.landlock,
-            python=describe(python, self.environment),
+            python=describe(python, environment),
             workspace=workspace,
             uid=self._uid(workspace),
             access=fixed.access,
             resources=fixed.resources,
-            surroundings=Surroundings(self.never, self.environment),
+            surroundings=Surroundings(self.never, environment, (str(bootstrap.GUEST),)),
             scratch=scratch,
         )
 

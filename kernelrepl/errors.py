@@ -5,7 +5,7 @@ Each error is one sentence that says what is wrong and what to do, and carries i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 WIRE_KEY = "kernelrepl/error"
@@ -104,10 +104,25 @@ class KernelStartFailed(KernelReplError):
     def __init__(self, why: str, log: str = "") -> None:
         tail = f"\nLast words of the kernel:\n{log[-2000:]}" if log else ""
         super().__init__(
-            f"the kernel could not be started: {why}; KERNELREPL_PYTHON must name a Python that has kernelrepl"
-            f" installed; a session keeps the one it first ran with, `kernelrepl doctor` shows yours{tail}"
+            f"the kernel could not be started: {why}; KERNELREPL_PYTHON must name a Python 3.11 or later with"
+            " ipykernel, cloudpickle and xxhash; a session keeps the one it first ran with, `kernelrepl doctor` shows"
+            f" yours{tail}"
         )
         self.log = log
+
+
+class InterpreterLacks(KernelStartFailed):
+    """The interpreter that a session is to run in has not what kernels need."""
+
+    def __init__(self, python: str, version: str, lacks: Sequence[str]) -> None:
+        if list(lacks) == ["python"]:
+            remedy = f"is Python {version}, and kernels need 3.11 or later; set KERNELREPL_PYTHON to another one"
+        else:
+            packages = " ".join(f"'{name}'" for name in lacks)
+            remedy = f"lacks what kernels need; install it with: {python} -m pip install {packages}"
+        KernelReplError.__init__(self, f"{python} {remedy}")
+        self.python = python
+        self.log = ""
 
 
 class AccessRefused(KernelReplError):

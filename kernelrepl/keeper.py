@@ -170,7 +170,7 @@ class Keeper:
             sandbox,
             grants(self.settings),
             means,
-            lambda: launcher.warm(sandbox.python, sandbox.kernel_environment),
+            lambda: launcher.warm(sandbox.python, sandbox.kernel_environment(sandbox.python)),
             self.manager.busy,
         )
         stack.push_async_callback(self.manager.standby.close)

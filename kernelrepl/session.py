@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from kernelrepl import outcomes, trees
+from kernelrepl.confinement import OFF
 from kernelrepl.errors import KernelStartFailed, SessionDeleted, StorageFailed
 from kernelrepl.job import Job
 from kernelrepl.kernel import Kernel, KernelDied, Launch
@@ -199,7 +200,7 @@ class Session:
     # Results
 
     def _result(self, job: Job) -> Execution:
-        resources = None if self.launch.confine is None else self.launch.resources
+        resources = None if self.sandbox == OFF else self.launch.resources
         return outcomes.committed(job, self.session_id, self.sandbox, resources)
 
     async def _crashed(self, job: Job, error: KernelDied) -> Execution:

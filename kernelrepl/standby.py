@@ -100,9 +100,7 @@ class Standby:
         await asyncio.to_thread(self._confinement.make_workspace, workspace)
         kernel: Kernel | None = None
         try:
-            launch = self._confinement.launch(workspace, fixed)
-            if launch.confine is not None:
-                launch = replace(launch, plan=await asyncio.to_thread(launch.confine))
+            launch = await self._confinement.launch(workspace, fixed).planned()
             kernel = Kernel(await self._means.launcher(launch), _nobody())
             await kernel.start(self._means.context, Manifest(), fixed.limits, True)
         except BaseException:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 from kernelrepl import outcomes
 from kernelrepl.errors import KernelStartFailed
@@ -46,9 +45,7 @@ class Starter:
         kernel: Kernel | None = None
         try:
             manifest = await self._recorder.manifest()
-            if launch.confine is not None:
-                launch = replace(launch, plan=await asyncio.to_thread(launch.confine))
-            kernel = Kernel(await self._means.launcher(launch), handlers)
+            kernel = Kernel(await self._means.launcher(await launch.planned()), handlers)
             restored = await kernel.start(self._means.context, manifest, self._limits, self._durable)
             await self._recorder.note_versions(kernel)
         except BaseException:

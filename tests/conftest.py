@@ -163,6 +163,7 @@ class Sessions:
         """Start code; returns at once."""
         grants = Grants(
             options.pop("limits", Limits()),
+            options.pop("python", None),
             resources=options.pop("resources", Resources()),
             read=options.pop("read", ()),
             write=options.pop("write", ()),

@@ -149,8 +149,8 @@ async def test_what_a_cell_says_reaches_the_session_that_took_the_kernel(session
             await asyncio.sleep(0.02)
     await session.interrupt(job)
     assert (await job.result).status == "interrupted"
-    execution = await sessions.run("for n in range(10**9): print('x' * 1000)", timeout_s=20)
-    assert execution.status in ("interrupted", "timeout", "crashed")
+    execution = await sessions.run("for n in range(10**9): print('x' * 1000)", timeout_s=2)
+    assert execution.status == "timeout"
 
 
 async def test_nobody_takes_one_that_is_not_wanted(sessions: Sessions, spares: Standby) -> None:

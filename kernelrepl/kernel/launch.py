@@ -15,11 +15,11 @@ import signal
 import socket
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from kernelrepl import trees
+from kernelrepl import bootstrap, trees
 from kernelrepl.errors import KernelStartFailed
 from kernelrepl.model import Resources
 
@@ -41,13 +41,18 @@ class Launch:
     module: str = MODULE
     plan: Mapping[str, Any] | None = None
     """How the kernel confines itself; None: not at all."""
-    confine: Callable[[], Mapping[str, Any]] | None = None
-    """Makes the plan, when a kernel is to be started: it asks the interpreter where it keeps its packages."""
+    confine: Callable[[], Mapping[str, Any] | None] | None = None
+    """Makes the plan, when a kernel is to be started: it asks the interpreter where it keeps its packages, and what it
+    lacks."""
     resources: Resources = field(default_factory=Resources)
     most_file_bytes: int | None = None
     """How large a file may be that its code writes, if less than the plan says."""
     scratch: Path | None = None
     """A directory for temporary files, made with the process and gone with it."""
+
+    async def planned(self) -> Launch:
+        """The same with its plan. Raises what making it raises."""
+        return self if self.confine is None else replace(self, plan=await asyncio.to_thread(self.confine))
 
     @property
     def home(self) -> str:
@@ -228,7 +233,7 @@ async def spawn(launch: Launch) -> Process:
 def _execute(launch: Launch, theirs: list[int]) -> subprocess.Popen[bytes]:
     *inherited, log = theirs
     return subprocess.Popen(
-        [launch.python, "-P", "-m", launch.module, *map(str, inherited)],
+        bootstrap.command(launch.python, launch.module, *map(str, inherited)),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kernelrepl import bootstrap
 from kernelrepl.kernel.launch import MODULE, Launch, Process, furnish, spawn
 
 START_TIMEOUT_S = 120.0
@@ -165,7 +166,7 @@ def _execute(
     python: str, environment: Mapping[str, str], preload: Sequence[str], control: int, log: int
 ) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [python, "-P", "-m", "kernelrepl.guest.zygote", str(control), *preload],
+        bootstrap.command(python, "kernelrepl.guest.zygote", str(control), *preload),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,

@@ -61,6 +61,8 @@ class Surroundings:
     never: tuple[Path, ...] = ()
     """Directories of our own: neither they nor what holds them is ever shown."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    code: tuple[str, ...] = ()
+    """Directories with code that every kernel runs, wherever its interpreter keeps its own."""
 
 
 def uid_of(workspace: str) -> int:
@@ -201,7 +203,7 @@ def confined(
     libraries = [path for path in _SYSTEM if Path(path).is_dir()]
     libraries += [path for path in _ROOT_LINKS if Path(path).is_dir() and not Path(path).is_symlink()]
     links = {path: str(Path(path).readlink()) for path in _ROOT_LINKS if Path(path).is_symlink()}
-    mounts = _mounts(libraries, "rx") + _mounts(installation, "rx")
+    mounts = _mounts(libraries, "rx") + _mounts(installation, "rx") + _mounts(surroundings.code, "r")
     mounts += [[str(Path(path).resolve()), path, "r"] for path in _DATA if Path(path).exists()]
     inside = WORKSPACE if tier == 1 else str(workspace)
     temporary = "/tmp" if tier == 1 else str(scratch)

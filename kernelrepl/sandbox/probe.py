@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kernelrepl import bootstrap
 from kernelrepl.guest import wire
 from kernelrepl.model import Resources
 from kernelrepl.sandbox.interpreter import describe
@@ -118,7 +119,7 @@ def _try(
             uid=uid,
             access=Access(),
             resources=Resources(),
-            surroundings=Surroundings((directory,), environment),
+            surroundings=Surroundings((directory,), environment, (str(bootstrap.GUEST),)),
             scratch=scratch,
         )
         try:
@@ -135,7 +136,7 @@ def _ask(
     with ours:
         with theirs:
             child = subprocess.Popen(
-                [python, "-P", "-m", module, str(theirs.fileno())],
+                bootstrap.command(python, module, str(theirs.fileno())),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
