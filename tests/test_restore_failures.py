@@ -243,27 +243,103 @@ async def test_clearing_a_session_forgets_what_could_not_be_loaded(sessions: Ses
 # Another Python, a missing module
 
 
-async def test_code_of_another_python_is_kept_until_that_python_is_back(sessions: Sessions) -> None:
-    """What holds bytecode is not run by a Python it was not compiled for; everything else comes back."""
-    await sessions.run("def f(): return n + 1\nclass P:\n    def who(self): return 'p'\np = P(); n = 41; data = [f, 1]")
-    await write(sessions, "UPDATE components SET magic = '00', python = '3.99.1' WHERE has_code = 1")
+OF_ANOTHER = "UPDATE components SET magic = '00', python = '3.99.1' WHERE has_code = 1"
+
+MADE = """
+from functools import lru_cache, partial
+n = 41
+def f(a, b=[1], *, c: int = 2) -> int:
+    "its text"
+    return n + 1
+f.note = 'kept'
+def outer(start):
+    total = start
+    def inner(step=1):
+        nonlocal total
+        total += step
+        return total
+    return inner
+counter = outer(10); counter()
+double = lambda x: x * 2
+@lru_cache(maxsize=7)
+def cached(x): return x + 1
+class Base:
+    __secret = 's'
+    def who(self): return 'base' + self.__secret
+class P(Base):
+    made: int = 3
+    def __init__(self, v): self.v = v
+    def who(self): return super().who() + str(self.v)
+    @property
+    def twice(self): return self.v * 2
+    @staticmethod
+    def fixed(): return [i for i in range(3)]
+    @classmethod
+    def make(cls): return cls(5)
+p = P('x')
+async def later(): return 7
+def generate(k):
+    yield from range(k)
+table = {'plain': double, 'bound': p.who, 'partial': partial(f, 1)}
+"""
+LOOK = (
+    "(f(0), f.__defaults__, f.__doc__, f.note, f.__annotations__['c'], counter(), double(4), cached(1),"
+    " cached.cache_parameters()['maxsize'], p.who(), p.twice, P.fixed(), P.make().v, P.made, list(generate(2)),"
+    " table['plain'] is double, table['bound'](), table['partial'](), isinstance(p, P), await later())"
+)
+
+
+async def test_code_of_another_python_is_compiled_anew(sessions: Sessions) -> None:
+    """From the statement of the cell that made it; what came before is as it was, and so is what comes after."""
+    assert (await sessions.run(MADE)).status == "ok"
+    expected = await sessions.value("(counter(0), " + LOOK[1:])
+    await sessions.run("counter(-1)")
+    for _ in range(2):
+        await write(sessions, OF_ANOTHER)
+        await sessions.kill()
+        execution = await sessions.run("(counter(0), " + LOOK[1:])
+        assert execution.output.result == expected, execution.output.error
+        assert not_restored(execution) == {}
+        await sessions.run("counter(-1)")
+    source = await sessions.value("import inspect\ninspect.getsource(f), inspect.getsource(P.twice.fget)")
+    assert source is not None
+    assert "its text" in source
+    assert "return self.v * 2" in source
+    execution = await sessions.run("def f(): return 'new'\nf(), counter(0)")
+    assert execution.output.result == "('new', 11)"
+
+
+async def test_the_source_of_restored_code_is_in_its_tracebacks(sessions: Sessions) -> None:
+    """As it was before, under any Python."""
+    await sessions.run("y = 0\n\ndef fails(x):\n    return x / y  # here\n\nz = 1")
+    await sessions.kill()
+    execution = await sessions.run("fails(1)")
+    assert execution.output.error is not None
+    assert "return x / y  # here" in execution.output.error.traceback
+    assert "4 " in execution.output.error.traceback
+
+
+async def test_code_of_another_python_without_source_is_kept_until_that_python_is_back(sessions: Sessions) -> None:
+    """Nothing runs that was not compiled for this one; everything else comes back."""
+    await sessions.run("exec('def f(): return n + 1')\nn = 41; data = [f, 1]\na, b = lambda x: x + 1, lambda x: x - 1")
+    await write(sessions, OF_ANOTHER)
     await sessions.kill()
     execution = await sessions.run("n")
     assert execution.output.result == "41"
     lost = not_restored(execution)
-    assert set(lost) == {"f", "P", "p", "data"}
-    for name in ("f", "P"):
-        assert lost[name] == (
-            "it holds code compiled by Python 3.99.1, which this Python cannot run; use Python 3.99.1 for this"
-            " session, or define it again"
-        )
+    assert set(lost) == {"f", "data", "a", "b"}
+    assert lost["f"] == (
+        "it holds code compiled by Python 3.99.1, which this Python cannot run; use Python 3.99.1 for this"
+        " session, or define it again"
+    )
+    assert "2 functions of its name" in lost["a"]
     assert "compiled by Python 3.99.1" in await failure(sessions, "f()")
     await sessions.run("n = 1")
     magic = "(SELECT magic FROM components WHERE magic <> '00' LIMIT 1)"
     await write(sessions, f"UPDATE components SET magic = {magic} WHERE magic = '00'")
     await sessions.kill()
-    execution = await sessions.run("f(), p.who(), data[0] is f, isinstance(p, P)")
-    assert execution.output.result == "(2, 'p', True, True)"
+    execution = await sessions.run("f(), data[0] is f, a(1), b(1)")
+    assert execution.output.result == "(2, True, 2, 0)"
     assert not_restored(execution) == {}
 
 

@@ -62,7 +62,7 @@ def reduce_cell(obj: types.CellType) -> Any:
 def reduce_lru_cache(obj: Any) -> Any:
     # The cached entries are left out: they are a cache, and may be of any size.
     parameters = obj.cache_parameters()
-    state = {key: value for key, value in obj.__dict__.items() if key != "__wrapped__"}
+    state = {key: value for key, value in obj.__dict__.items() if key not in ("__wrapped__", "cache_parameters")}
     return (
         recipes.lru_cache,
         (obj.__wrapped__, parameters["maxsize"], parameters["typed"]),

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import cloudpickle
-from cloudpickle.cloudpickle import _should_pickle_by_reference
+from cloudpickle.cloudpickle import _code_reduce, _should_pickle_by_reference
 
-from kernelrepl.guest import classes, functions, instances, landmarks, library, recipes
+from kernelrepl.guest import classes, functions, instances, landmarks, library, recipes, sources
 from kernelrepl.guest.arrays import ArraySupport
 from kernelrepl.guest.depth import deeper, is_too_deep
 from kernelrepl.guest.inert import is_inert
@@ -240,7 +240,12 @@ class ComponentPickler(cloudpickle.Pickler):
     def reduce_code(self, obj: types.CodeType) -> Any:
         self.has_code = True
         self.words |= self.around.words_of(obj)
-        return NotImplemented
+        source = sources.of(obj)
+        if source is None:
+            return NotImplemented
+        _, arguments = _code_reduce(obj)
+        # Apart, because a Python that compiles the source must not even look at it.
+        return recipes.code, (tuple(source), self.nested(arguments))
 
     def _refer(self, obj: Any) -> Any:
         self.references[id(obj)] = obj

@@ -15,6 +15,8 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from kernelrepl.guest import sources
+
 
 class Session(Protocol):
     """What a load needs to know of the session it restores into."""
@@ -27,6 +29,10 @@ class Session(Protocol):
 
     @property
     def shell(self) -> Any: ...
+
+    @property
+    def compiler(self) -> str | None:
+        """The Python that compiled the code in what is being loaded, if that is not this one."""
 
     @property
     def imported(self) -> set[str]:
@@ -79,6 +85,15 @@ def shell() -> Any:
 
 def attribute(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
+
+
+def code(source: tuple[Any, ...], arguments: Any) -> types.CodeType:
+    """Code of a cell: as it was compiled, or by another Python from its source."""
+    known, session = sources.Source(*source), _session()
+    sources.remember(known)
+    if session.compiler is not None:
+        return sources.compiled(known)
+    return types.CodeType(*session.load_nested(arguments)).replace(co_filename=known.file)
 
 
 def function(code: types.CodeType, name: str, closure: tuple[types.CellType, ...] | None) -> Any:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kernelrepl.guest import greeting, recipes
+from kernelrepl.guest import greeting, recipes, sources
 from kernelrepl.guest.components import load_order
 from kernelrepl.guest.incoming import Source
 
@@ -50,6 +50,19 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(stream))
         self._loader = loader
 
+    def find_class(self, module: str, name: str) -> Any:
+        found, python = super().find_class(module, name), self._loader.compiler
+        if python is None or not (found is types.CodeType or name == "_builtin_type"):
+            return found
+
+        def checked(*arguments: Any) -> Any:
+            made = found(*arguments) if name == "_builtin_type" else None
+            if found is types.CodeType or made is types.CodeType:
+                raise NotLoaded(_foreign(python))
+            return made
+
+        return checked
+
     def persistent_load(self, pid: Any) -> Any:
         if pid == "namespace":
             return self._loader.namespace
@@ -82,6 +95,8 @@ class Loader:
         self._worth_another: set[int] = set()
         """Components that failed for the first time."""
         self._source: Source | None = None
+        self.compiler: str | None = None
+        """The Python that compiled the code in what is being loaded, if that is not this one."""
 
     def load(self, components: dict[int, Stored], note: Callable[[Stored], None]) -> None:
         """Load components, beside those loaded before. `note` is called ahead of each, so that a crash has a name."""
@@ -105,24 +120,21 @@ class Loader:
         if part.skip is not None:
             self.failures[part.key] = part.skip
             return
-        if part.has_code and part.magic != MAGIC:
-            self.failures[part.key] = (
-                f"it holds code compiled by Python {part.python}, which this Python cannot run; "
-                f"use Python {part.python} for this session, or define it again"
-            )
-            return
+        self.compiler = part.python if part.has_code and part.magic != MAGIC else None
         note(part)
         self.failures.pop(part.key, None)
         self._source = part.source
         try:
             values = _Unpickler(part.source.data(), self).load()
         except BaseException as error:  # noqa: BLE001 - loading runs user code; it must cost no other component
+            if isinstance(error, sources.NoSource):
+                error = NotLoaded(f"{_foreign(part.python)} ({error})")
             known = isinstance(error, NotLoaded)
             self.failures[part.key] = str(error) if known else _sentence(error) + _other_versions(part)
             self._worth_another ^= {part.key}
             return
         finally:
-            self._source = None
+            self._source = self.compiler = None
         self.objects.update(zip(part.roots, values, strict=True))
         for root, value in zip(part.roots, values, strict=True):
             for name in self._names.get(root, ()):
@@ -141,6 +153,13 @@ class Loader:
 
     def load_nested(self, stream: Any) -> Any:
         return _Unpickler(recipes.whole(stream), self).load()
+
+
+def _foreign(python: str) -> str:
+    return (
+        f"it holds code compiled by Python {python}, which this Python cannot run; "
+        f"use Python {python} for this session, or define it again"
+    )
 
 
 def _other_versions(part: Stored) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from kernelrepl.guest import wire
+from kernelrepl.guest import sources, wire
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.mending import Mending
 from kernelrepl.guest.saving import Saving
@@ -107,5 +107,6 @@ def _clear(app: GuestApp, names: dict[str, Any], hidden: dict[str, Any]) -> None
     for name in [name for name in linecache.cache if name in shell.compile._filename_map]:
         del linecache.cache[name]
     shell.compile._filename_map.clear()
+    sources.forget()
     kernel.saving = kernel.interrupts = shell.mending = None
     app.recorder.take()
