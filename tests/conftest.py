@@ -82,12 +82,13 @@ def shared_environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
 
 
 def environment_of(data_dir: Path, runtime_dir: Path, home: Path) -> dict[str, str]:
-    """As little as an MCP host gives, and directories of its own."""
+    """As little as an MCP host gives, directories of its own, and kernels only for those who ask."""
     return {
         "HOME": str(home),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}/usr/bin{os.pathsep}/bin",
         "KERNELREPL_DATA_DIR": str(data_dir),
         "KERNELREPL_RUNTIME_DIR": str(runtime_dir),
+        "KERNELREPL_STANDBY": "0",  # what is there does not depend on how long a test takes
     }
 
 

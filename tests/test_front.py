@@ -523,6 +523,7 @@ def test_a_database_that_is_none_is_said_in_one_line(environ: dict[str, str], pl
 def test_the_environment_of_a_host_is_enough(environ: dict[str, str], place: Place) -> None:
     """Only a path to the interpreter, a home and our own directories; the working directory is the root."""
     bare = {**environ, "PATH": str(Path(sys.executable).parent)}
+    del bare["KERNELREPL_STANDBY"]
     assert set(bare) == {"PATH", "HOME", "KERNELREPL_DATA_DIR", "KERNELREPL_RUNTIME_DIR"}
     with by_hand(bare) as wire:
         result = wire.result(wire.ask_to_run("import os, sys\nprint('ä', os.getcwd(), sys.getfilesystemencoding())"))

@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -172,3 +175,30 @@ async def test_none_is_made_while_code_runs(sessions: Sessions, spares: Standby)
     assert len(spares._spares) == 1
     await job.result
     await ready(spares)
+
+
+def test_a_keeper_keeps_kernels_ready_and_leaves_none(environ: dict[str, str]) -> None:
+    """Through the command line: a new session gets one of them, and nothing of the others is left."""
+    environ = {**environ, "KERNELREPL_STANDBY": "2", "KERNELREPL_PRELOAD": "json"}
+    workspaces = Path(environ["KERNELREPL_DATA_DIR"]) / "workspaces"
+
+    def kernelrepl(*arguments: str) -> str:
+        program = str(Path(sys.executable).parent / "kernelrepl")
+        done = subprocess.run(
+            [program, *arguments], env=environ, capture_output=True, text=True, check=True, timeout=60
+        )
+        return done.stdout.strip()
+
+    assert kernelrepl("exec", "-s", "first", "1 + 1") == "2"
+    deadline = time.monotonic() + 30
+    while len(list(workspaces.iterdir())) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    ready = {path.name for path in workspaces.iterdir()}
+    assert len(ready) == 3
+    time.sleep(1)  # the directory is made before its kernel is ready
+    assert kernelrepl("exec", "-s", "second", "open('mine', 'w').write('x')") == "1"
+    [taken] = [path.parent.name for path in workspaces.glob("*/mine")]
+    assert taken in ready
+    kernelrepl("stop")
+    assert len(list(workspaces.iterdir())) == 2
+    assert kernelrepl("exec", "-s", "second", "open('mine').read()") == "'x'"
