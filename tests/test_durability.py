@@ -196,12 +196,16 @@ async def test_a_kernel_that_has_ended_leaves_no_socket_open(sessions: Sessions)
     """After some hundred kernels the keeper would have none left, and wait for ever."""
     keeper = psutil.Process()
 
-    async def start_and_end(times: int) -> int:
+    async def start_and_end(times: int) -> None:
         for _ in range(times):
             await sessions.run("1")
             await sessions.kill()
         await sessions.run("1")
-        return int(keeper.num_fds())
 
-    before = await start_and_end(2)
-    assert await start_and_end(6) <= before + 1  # a timer or a log may be open at the moment
+    await start_and_end(4)
+    before = keeper.num_fds()
+    await start_and_end(8)
+    async with asyncio.timeout(10):
+        # A timer or a log may be open at the moment, and libzmq closes sockets in a thread of its own.
+        while keeper.num_fds() > before + 2:
+            await asyncio.sleep(0.05)
