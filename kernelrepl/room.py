@@ -74,6 +74,7 @@ class Room:
                     await self._changed.wait()
                 else:
                     await self._hibernate(victim, f"max_live = {self._max_live}")
+                    self._inside.discard(victim)  # it cannot have come back: that waits in line as well
             self._inside.add(session)
 
     def leave(self, session: Occupant) -> None:
@@ -119,7 +120,6 @@ class Room:
 
     async def _hibernate(self, session: Occupant, why: str | None = None) -> None:
         await session.hibernate(why)
-        self._inside.discard(session)
         self._emit("hibernated", session=session.session_id, why=why or "idle")
 
     async def hibernate_idle(self) -> float | None:
