@@ -66,7 +66,7 @@ async def test_a_session_that_would_lose_something_goes_last_and_says_so(session
 async def test_a_kernel_that_runs_something_is_not_stopped(sessions: Sessions, room: Room) -> None:
     """Whoever finds no room waits until something has ended, in the order of coming."""
     _, first = await sessions.submit("import time; time.sleep(1.5); x = 1", "a")
-    _, second = await sessions.submit("import time; time.sleep(3); x = 2", "b")
+    busy, second = await sessions.submit("import time; time.sleep(300); x = 2", "b")
     await asyncio.wait_for(asyncio.gather(first.began.wait(), second.began.wait()), 20)
     _, third = await sessions.submit("x = 3", "c")
     await asyncio.sleep(0.3)
@@ -75,7 +75,8 @@ async def test_a_kernel_that_runs_something_is_not_stopped(sessions: Sessions, r
     assert execution.status == "ok"
     assert first.result.done()
     assert not second.result.done()
-    assert (await second.result).status == "ok"
+    await busy.interrupt(second)
+    assert (await second.result).status == "interrupted"
     assert await sessions.value("x", "a") == "1"
 
 
