@@ -214,6 +214,16 @@ async def test_a_library_that_cannot_be_loaded_is_left_out(
     assert launcher.zygotes()[0] in ancestors(pid_of(sessions))
 
 
+@pytest.mark.parametrize("preload", [("tests.preloads.restless",)])
+async def test_audits_of_the_cells_that_warm_up_may_find_something(
+    sessions: Sessions, launcher: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They commit then, and the zygote waits for no answer that nobody gives."""
+    with_tests(sessions, monkeypatch)
+    assert await sessions.value("1 + 1") == "2"
+    assert launcher.zygotes()[0] in ancestors(pid_of(sessions))
+
+
 def with_tests(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels find the tests' own modules."""
     confinement = sessions.manager.confinement

@@ -1,7 +1,7 @@
 """Run some cells before there is a session, so that no session pays for what is slow only the first time.
 
 Runs in the zygote, single-threaded. The cells go the way that cells of a session go, down to a channel; at its other
-end the answers lie ready. What they leave behind is removed.
+end everything is answered and nothing kept. What they leave behind is removed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import linecache
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -48,7 +48,7 @@ def warm(app: GuestApp) -> None:
     cells = [*_CELLS, *(code for library, code in _OF_LIBRARIES.items() if library in sys.modules)]
     names, hidden = dict(app.user_module.__dict__), dict(app.kernel.shell.user_ns_hidden)
     errors = sys.stderr
-    with _channel(len(cells)) as channel, _output(app), open(os.devnull, "w") as nowhere:  # noqa: PTH123
+    with _channel() as channel, _output(app), open(os.devnull, "w") as nowhere:  # noqa: PTH123
         sys.stderr = nowhere
         try:
             asyncio.run(_run(app, channel, cells))
@@ -68,16 +68,28 @@ async def _run(app: GuestApp, channel: wire.Channel, cells: list[str]) -> None:
         kernel.saving.audits.finish()
 
 
+class _Answered(wire.Channel):
+    """Answers what is sent through it: cells commit, and so may the audits after them, as often as they like."""
+
+    def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
+        super().__init__(ours)
+        self._theirs = theirs
+
+    def send(self, header: dict[str, Any], payload: Sequence[wire.Buffer] = ()) -> None:
+        super().send(header, payload)
+        with contextlib.suppress(BlockingIOError):
+            while self._theirs.recv(1 << 20, socket.MSG_DONTWAIT):
+                pass
+        if header["type"] == "commit":
+            answer = {"type": "committed", "commit": header["commit"], "reason": None}
+            self._theirs.sendall(wire.encode(answer, 0))
+
+
 @contextlib.contextmanager
-def _channel(commits: int) -> Iterator[wire.Channel]:
+def _channel() -> Iterator[wire.Channel]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
-        answers = wire.Channel(theirs)
-        for commit in range(1, commits + 1):
-            answers.send({"type": "committed", "commit": commit, "reason": None})
-        yield wire.Channel(ours)
+        yield _Answered(ours, theirs)
 
 
 @contextlib.contextmanager

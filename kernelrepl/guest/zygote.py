@@ -22,6 +22,8 @@ from kernelrepl.guest import application, lifeline, start, warming
 DESCRIPTORS = 6
 """What comes with the wish for a kernel: its channel, its four sockets, its log."""
 _MESSAGE_BYTES = 64 << 10
+_THREAD_S = 1.0
+"""How long a thread may take that is about to end, such as the timer of matplotlib when it has found its fonts."""
 _FORKABLE = frozenset({"jemalloc_bg_thd"})
 """Threads of native code that takes its locks before a fork, and does without them after it."""
 
@@ -44,6 +46,9 @@ def load(modules: list[str]) -> dict[str, str]:
 
 def check() -> None:
     """Raise Unfit if a library has started threads that it does not end for a fork: a child would miss them."""
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread():
+            thread.join(_THREAD_S)
     if threading.active_count() > 1:
         others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
         raise Unfit(f"a library has started threads ({', '.join(others)[:200]})")
