@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from kernelrepl.confinement import Grants
 from kernelrepl.errors import SandboxUnavailable
 from kernelrepl.kernel import Launch, WarmLauncher, spawn
 from kernelrepl.kernel.launch import Process
@@ -208,9 +209,14 @@ async def test_a_library_that_starts_threads_is_no_reason_not_to_start(
 async def test_a_library_that_cannot_be_loaded_is_left_out(
     sessions: Sessions, launcher: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever imports it in a session will see."""
+    """The log says so, and whoever imports it in a session will see."""
     with_tests(sessions, monkeypatch)
     assert await sessions.value("1 + 1") == "2"
+    [(_, data)] = launcher.events
+    assert data["left_out"] == {
+        "tests.preloads.broken": "RuntimeError: broken",
+        "tests.preloads.leaves": "SystemExit: 3",
+    }
     assert launcher.zygotes()[0] in ancestors(pid_of(sessions))
 
 
@@ -264,3 +270,25 @@ async def test_nothing_of_a_zygote_is_left(sessions: Sessions, launcher: Watched
     async with asyncio.timeout(10):
         while any(Path(f"/proc/{pid}").exists() for pid in pids):
             await asyncio.sleep(0.02)
+
+
+async def test_a_kernel_that_nobody_waits_for_any_more_ends(sessions: Sessions, launcher: Watched) -> None:
+    """Whoever asked for it was cancelled before the zygote had answered."""
+    await sessions.run("1")
+    [zygote] = launcher.warm._zygotes.values()
+    confinement = sessions.manager.confinement
+    launch = confinement.launch(sessions.manager.data_dir, confinement.fix(Grants()))
+    before, descriptors = children(zygote.pid), len(list(Path("/proc/self/fd").iterdir()))
+    asking = asyncio.create_task(zygote.fork(launch))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    async with asyncio.timeout(10):
+        while zygote._forks or zygote._reaped or children(zygote.pid) != before:
+            await asyncio.sleep(0.01)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
+    assert await sessions.value("2", "other") == "2"
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

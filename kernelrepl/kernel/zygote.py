@@ -37,10 +37,13 @@ class Zygote:
         self._control = control
         self._log = log
         self._loop = asyncio.get_running_loop()
-        self._ready: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._ready: asyncio.Future[dict[str, str]] = self._loop.create_future()
+        self.left_out: dict[str, str] = {}
+        """Modules that could not be loaded, and why; those that are not installed do not count."""
         self._forks: deque[asyncio.Future[tuple[int, int]]] = deque()
         self._reaped: dict[int, Callable[[int | None], None]] = {}
         self.ended = False
+        self._last_words = ""
         self._loop.add_reader(control, self._on_message)
 
     @classmethod
@@ -61,7 +64,7 @@ class Zygote:
         zygote = cls(popen, ours, log)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                await zygote._ready
+                zygote.left_out = await zygote._ready
         except BaseException as error:
             zygote.close()
             if isinstance(error, TimeoutError):
@@ -79,8 +82,21 @@ class Zygote:
             answer: asyncio.Future[tuple[int, int]] = self._loop.create_future()
             self._send({"type": "fork"}, theirs)
             self._forks.append(answer)
-            pid, pidfd = await asyncio.shield(answer)
+            try:
+                pid, pidfd = await asyncio.shield(answer)
+            except asyncio.CancelledError:
+                answer.add_done_callback(self._disown)
+                raise
             return Process(launch, ends, self, pid, pidfd)
+
+    def _disown(self, answer: asyncio.Future[tuple[int, int]]) -> None:
+        """End a child that nobody waits for any more."""
+        if answer.exception() is None:
+            pid, pidfd = answer.result()
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+            self.collect(pid, lambda code: None)
 
     def collect(self, pid: int, then: Callable[[int | None], None]) -> None:
         """A child has ended: have it reaped."""
@@ -132,7 +148,7 @@ class Zygote:
 
     def _on_end(self) -> None:
         self.close()
-        error = ZygoteFailed(f"it ended: {self._said()}")
+        error = ZygoteFailed(f"it ended: {self._last_words}")
         waiting: tuple[asyncio.Future[Any], ...] = (self._ready, *self._forks)
         for future in waiting:
             if not future.done():
@@ -160,6 +176,8 @@ class Zygote:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()
+        self._last_words = self._said()
+        os.close(self._log)
 
 
 def _execute(
@@ -217,8 +235,8 @@ class WarmLauncher:
 
     async def _start(self, key: tuple[Any, ...], python: str, environment: Mapping[str, str]) -> None:
         try:
-            self._zygotes[key] = await Zygote.start(python, environment, self._preload)
-            self._emit("zygote_started", python=python, pid=self._zygotes[key].pid)
+            zygote = self._zygotes[key] = await Zygote.start(python, environment, self._preload)
+            self._emit("zygote_started", python=python, pid=zygote.pid, left_out=zygote.left_out)
         except ZygoteFailed as error:
             self._failed_at[key] = asyncio.get_running_loop().time()
             self._emit("zygote_failed", python=python, reason=str(error))
