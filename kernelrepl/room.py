@@ -111,12 +111,14 @@ class Room:
             await self._hibernate(victim, f"max_live_bytes = {amount(most)}")
 
     def _next_to_go(self) -> Any:
-        resting = [self._resting(session) for session in self._inside if not session.busy and session.pid is not None]
-        return policy.next_to_go(resting)
+        return policy.next_to_go(self._at_rest())
 
-    @staticmethod
-    def _resting(session: Occupant) -> Resting:
-        return Resting(session, session.idle_since, bool(session.unsaved or session.behind))
+    def _at_rest(self) -> list[Resting]:
+        return [
+            Resting(session, session.idle_since, bool(session.unsaved or session.behind))
+            for session in self._inside
+            if not session.busy and session.pid is not None
+        ]
 
     async def _hibernate(self, session: Occupant, why: str | None = None) -> None:
         await session.hibernate(why)
@@ -125,8 +127,7 @@ class Room:
     async def hibernate_idle(self) -> float | None:
         """Stop kernels that have idled long enough; returns the seconds until the next one may be due."""
         now = asyncio.get_running_loop().time()
-        resting = [self._resting(session) for session in self._inside if not session.busy and session.pid is not None]
-        over, due = policy.idle(resting, now, self.idle_timeout_s)
+        over, due = policy.idle(self._at_rest(), now, self.idle_timeout_s)
         for session in over:
             if not session.busy:
                 await self._hibernate(session)
