@@ -43,7 +43,6 @@ class Zygote:
         self._forks: deque[asyncio.Future[tuple[int, int]]] = deque()
         self._reaped: dict[int, Callable[[int | None], None]] = {}
         self.ended = False
-        self._last_words = ""
         self._loop.add_reader(control, self._on_message)
 
     @classmethod
@@ -123,7 +122,7 @@ class Zygote:
         except OSError:
             data, descriptors = b"", []
         if not data:
-            self._on_end()
+            self.close()
             return
         message = json.loads(data)
         match message["type"]:
@@ -146,19 +145,6 @@ class Zygote:
         elif not waiting.done():
             waiting.set_result(outcome)
 
-    def _on_end(self) -> None:
-        self.close()
-        error = ZygoteFailed(f"it ended: {self._last_words}")
-        waiting: tuple[asyncio.Future[Any], ...] = (self._ready, *self._forks)
-        for future in waiting:
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # nobody may be waiting any more
-        self._forks.clear()
-        reaped, self._reaped = self._reaped, {}
-        for then in reaped.values():
-            then(None)
-
     def _said(self) -> str:
         with contextlib.suppress(OSError):
             text = os.read(self._log, _LOG_BYTES).decode(errors="replace").strip()
@@ -176,8 +162,17 @@ class Zygote:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()
-        self._last_words = self._said()
+        error = ZygoteFailed(f"it ended: {self._said()}")
         os.close(self._log)
+        waiting: tuple[asyncio.Future[Any], ...] = (self._ready, *self._forks)
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # nobody may be waiting any more
+        self._forks.clear()
+        reaped, self._reaped = self._reaped, {}
+        for then in reaped.values():
+            then(None)
 
 
 def _execute(
