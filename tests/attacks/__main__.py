@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from kernelrepl.guest import landlock
+from tests.attacks.as_user import FORKED
 from tests.attacks.attempt import HARNESS, NO_KERNEL, THROUGH, Attempt, Outcome
 from tests.attacks.catalogue import ATTEMPTS, BY_NAME
 from tests.attacks.configurations import REDUCED, TIER_1, TIER_2, UNCONFINED, Configuration, mutated
@@ -151,8 +153,11 @@ def main() -> int:
     parser.add_argument("--only", default="", help="only attempts whose name or group has these words")
     parser.add_argument("--mutations", action="store_true", help="forget one rule after the other instead")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--forked", action="store_true", help="in kernels that are forked from a zygote")
     parser.add_argument("--json", type=Path, help="write all outcomes to this file")
     options = parser.parse_args()
+    if options.forked:
+        os.environ[FORKED] = "1"
     began = time.monotonic()
     result: dict[str, Any] = {}
     if options.mutations:

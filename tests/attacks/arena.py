@@ -19,13 +19,14 @@ import zmq.asyncio
 from kernelrepl import trees
 from kernelrepl.confinement import base_environment
 from kernelrepl.errors import KernelReplError
-from kernelrepl.kernel import spawn
+from kernelrepl.kernel import Launch, WarmLauncher, spawn
+from kernelrepl.kernel.launch import MODULE, Launcher, Process
 from kernelrepl.manager import Manager
 from kernelrepl.means import Means
 from kernelrepl.model import Resources
 from kernelrepl.room import Room
 from kernelrepl.store import Store
-from tests.attacks.as_user import ROOT
+from tests.attacks.as_user import FORKED, ROOT
 from tests.attacks.attempt import NO_KERNEL, Attempt, Outcome
 from tests.attacks.configurations import UNCONFINED, Arranged, Configuration, tier_of
 from tests.attacks.targets import Targets
@@ -76,6 +77,27 @@ def _told(known: Mapping[str, Any]) -> str:
 
 
 @contextlib.asynccontextmanager
+async def starts() -> AsyncIterator[Launcher]:
+    """How kernels start: each as an interpreter of its own, or all forked from one process."""
+    if FORKED not in os.environ:
+        yield spawn
+        return
+    warm = WarmLauncher(("json",), ignore)
+
+    async def fork(launch: Launch) -> Process:
+        if launch.module == MODULE:
+            await warm.warm(
+                launch.python, launch.environment
+            )  # an attempt may kill that one, too: then it is a cold start
+        return await warm(launch)
+
+    try:
+        yield fork
+    finally:
+        await warm.close()
+
+
+@contextlib.asynccontextmanager
 async def arena(configuration: Configuration, resources: Resources) -> AsyncIterator[Arena]:
     """One for each attempt. Everything it made is gone afterwards, and if not it is said."""
     base = Path(tempfile.mkdtemp(prefix="ka-"))
@@ -90,12 +112,13 @@ async def arena(configuration: Configuration, resources: Resources) -> AsyncIter
         confinement = Arranged(
             tier_of(configuration), sys.executable, runtime_dir, (data_dir, runtime_dir), environment, configuration
         )
-        manager = Manager(data_dir, confinement, Means(spawn, context, store, ignore, Room(ignore)))
-        with Targets() as targets:
-            try:
-                yield Arena(Sessions(manager, store), targets, resources)
-            finally:
-                await manager.close()
+        async with starts() as launcher:
+            manager = Manager(data_dir, confinement, Means(launcher, context, store, ignore, Room(ignore)))
+            with Targets() as targets:
+                try:
+                    yield Arena(Sessions(manager, store), targets, resources)
+                finally:
+                    await manager.close()
     finally:
         context.destroy(0)
         store.close()

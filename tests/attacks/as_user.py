@@ -21,6 +21,8 @@ from typing import NoReturn
 from kernelrepl import trees
 
 UID = 1001
+FORKED = "KERNELREPL_ATTACKS_FORKED"
+"""Set where kernels are to be forked from a zygote."""
 ROOT = Path(__file__).resolve().parents[2]
 _CLONE_NEWNS = 0x20000
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 32, 0x1000, 0x4000, 1 << 18
@@ -80,6 +82,7 @@ def environment(home: Path) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTEST_ADDOPTS": f"-p no:cacheprovider --basetemp={home}/pytest",
         "HYPOTHESIS_STORAGE_DIRECTORY": str(home / "hypothesis"),
+        **({FORKED: os.environ[FORKED]} if FORKED in os.environ else {}),
     }
 
 
