@@ -62,21 +62,25 @@ async def python_interrupt(session_id: str, *, force: bool = False) -> Result:
     return await _call("python_interrupt", session_id=session_id, force=force)
 
 
-async def python_list_variables(session_id: str) -> Result:
-    """The variables of a session: `session_id`, `variable_count` and `variables`.
+async def python_list_variables(
+    session_id: str, *, contains: str | None = None, limit: int = 300, cursor: str | None = None
+) -> Result:
+    """The variables of a session by name: `session_id`, `variable_count` and `variables`.
 
     Each of these has `name`, `type`, `size_bytes`, `saved`, `updated_at`, `summary` and `reason`. Wakes nothing.
-    Raises UnknownSession.
+    contains, limit and cursor are those of `python_list_sessions`. Raises UnknownSession and InvalidArgument.
     """
-    return await _call("python_list_variables", session_id=session_id)
+    return await _call("python_list_variables", session_id=session_id, contains=contains, limit=limit, cursor=cursor)
 
 
-async def python_list_sessions() -> Result:
-    """All sessions, the latest used first: `session_count` and `sessions`.
+async def python_list_sessions(*, contains: str | None = None, limit: int = 100, cursor: str | None = None) -> Result:
+    """The sessions, the latest used first: `session_count` and `sessions`.
 
-    Each of these has `session_id`, `created_at`, `variable_count`, `total_executions` and more.
+    Each of these has `session_id`, `created_at`, `variable_count`, `total_executions` and more. contains: only those
+    whose name has this in it; upper and lower case are the same. limit: entries of one page, 1 to 1000. cursor: the
+    `next_cursor` of the page before, which is None on the last one. Raises InvalidArgument.
     """
-    return await _call("python_list_sessions")
+    return await _call("python_list_sessions", contains=contains, limit=limit, cursor=cursor)
 
 
 async def python_clear_session(session_id: str) -> Result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from kernelrepl.errors import StorageFailed
 from kernelrepl.manager import Manager
@@ -52,11 +52,14 @@ class Expiry:
 
     async def look(self) -> None:
         """Mark and delete what is due. What is in use at this moment is left alone."""
-        infos = {view.info.key: view.info for view in await self._manager.list_sessions() if view.kernel != "busy"}
+        now = self._clock()
+        days = self._retention.inactive_days
+        since = None if days is None else now - timedelta(days=days)
+        infos = {info.key: info for info in await self._manager.unused_sessions(since)}
         uptime = self._uptime()
         self._seen = {key: self._known_since(info, uptime) for key, info in infos.items() if info.state == "inactive"}
         standings = [self._standing(info, uptime) for info in infos.values()]
-        verdict = judge(standings, self._clock(), self._retention)
+        verdict = judge(standings, now, self._retention)
         if verdict.mark:
             await self._store.mark_inactive({key: infos[key].last_used_at for key in verdict.mark})
             self._emit("marked_inactive", sessions=[infos[key].session_id for key in verdict.mark])

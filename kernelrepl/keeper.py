@@ -39,6 +39,8 @@ EXIT_GRACE_S = 10.0
 END_CLIENTS_S = 5.0
 """How long connections may take to end by themselves once they are closed."""
 STORAGE_RETRY_S = 60.0
+TIDY_PAUSE_S = 0.05
+"""Many changes may come together, and a look at all sessions is not for each of them."""
 CANCELLATIONS = 1000
 LINE_BYTES = 64 << 20
 _LOG_BYTES = 1_000_000
@@ -333,6 +335,7 @@ class Keeper:
             try:
                 async with asyncio.timeout(self._exit_grace_s if unused else due):
                     await self._changed.wait()
+                await asyncio.sleep(TIDY_PAUSE_S)
             except TimeoutError:
                 if unused and not self._clients and not self.manager.live():
                     self.stopping.set()

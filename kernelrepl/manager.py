@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from kernelrepl import standby, transcript
-from kernelrepl.checks import check_code, check_session_id, check_timeout, close_ids
+from kernelrepl.checks import check_code, check_session_id, check_timeout
 from kernelrepl.confinement import Confinement, Fixed, Grants
 from kernelrepl.errors import NothingRunning, StorageFailed, UnknownSession
 from kernelrepl.job import Job
 from kernelrepl.kernel import KernelDied
 from kernelrepl.lifecycle import State
 from kernelrepl.means import Means
-from kernelrepl.model import Execution, SessionInfo, Variable
+from kernelrepl.model import ALL, Asked, Execution, Page, SessionInfo, Variable
 from kernelrepl.recorder import NullRecorder, StoreRecorder
 from kernelrepl.sandbox import Access
 from kernelrepl.session import Session
@@ -53,9 +55,12 @@ class Manager:
         self.room = means.room
         self._means = means
         self._store = means.store
-        self._sessions: dict[str, Session] = {}
-        self._keys: dict[str, int] = {}
-        self._creating: dict[str, asyncio.Lock] = {}
+        # Weakly, so that nobody ever gets a second one while somebody still holds the first.
+        self._sessions: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
+        self._keys: weakref.WeakKeyDictionary[Session, int] = weakref.WeakKeyDictionary()
+        self._creating: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._kept: set[Session] = set()
+        """Those that have, or are about to have, what is not in the store."""
         self._transient: set[Session] = set()
         self.standby: Standby | None = None
         """Kernels that are ready for what is new. Set by whoever keeps them so."""
@@ -89,6 +94,7 @@ class Manager:
             if row is not None:
                 return self._from_row(session_id, row)
         job = Job(code, request_id, origin.name, timeout_s, reset)
+        self._kept.add(session)
         return session, session.submit(job)
 
     def _from_row(self, session_id: str, row: ExecutionRow) -> Execution:
@@ -202,7 +208,6 @@ class Manager:
             await self._make_workspace(name)
             if fixed != before:
                 await self._store.fix_session(key, fixed.dump())
-        self._keys[session_id] = key
         session = Session(
             session_id,
             self.confinement.launch(self._workspace(name), fixed),
@@ -211,6 +216,8 @@ class Manager:
             self._means,
             sandbox=self.sandbox,
         )
+        self._keys[session] = key
+        self._kept.add(session)
         await self._give(session, spare)
         if expired_at is not None:
             session.greeting = (
@@ -244,8 +251,9 @@ class Manager:
     def _workspace(self, name: str) -> Path:
         return self.data_dir / "workspaces" / name
 
-    def workspace(self, info: SessionInfo) -> Path:
-        """The directory that belongs to a session."""
+    async def workspace(self, session_id: str) -> Path:
+        """The directory that belongs to a session. Raises UnknownSession."""
+        info, _ = await self._known(session_id)
         return self._workspace(info.workspace)
 
     async def stored_execution(self, request_id: str) -> ExecutionRow | None:
@@ -254,12 +262,25 @@ class Manager:
     async def _known(self, session_id: str) -> tuple[SessionInfo, dict[str, Any]]:
         found = await self._store.find_session(check_session_id(session_id))
         if found is None:
-            names = [info.session_id for info in await self._store.list_sessions()]
-            raise UnknownSession(session_id, close_ids(session_id, names))
+            raise UnknownSession(session_id, await self._store.similar_ids(session_id))
         return found
 
-    async def list_sessions(self) -> list[SessionView]:
-        return [self._view(info) for info in await self._store.list_sessions()]
+    async def list_sessions(self, asked: Asked = ALL) -> Page[SessionView]:
+        """The latest used first. Raises InvalidArgument for a cursor that is none."""
+        infos = await self._store.list_sessions(asked)
+        return Page(map(self._view, infos), infos.total, infos.next_cursor)
+
+    async def count_sessions(self) -> int:
+        return await self._store.count_sessions()
+
+    def kernels(self) -> dict[str, int]:
+        """Of each session that is awake, the process id of its kernel."""
+        return {name: session.pid for name, session in self._sessions.items() if session.pid is not None}
+
+    async def unused_sessions(self, since: datetime | None) -> list[SessionInfo]:
+        """Sessions at rest that nobody has used since then (None: no such), or that are marked inactive."""
+        infos = await self._store.unused_sessions(since)
+        return [info for info in infos if self._view(info).kernel != State.BUSY.value]
 
     def _view(self, info: SessionInfo) -> SessionView:
         session = self._sessions.get(info.session_id)
@@ -267,10 +288,10 @@ class Manager:
             return SessionView(info, "asleep", None, self.sandbox)
         return SessionView(info, session.state.value, session.pid, session.sandbox)
 
-    async def list_variables(self, session_id: str) -> list[Variable]:
+    async def list_variables(self, session_id: str, asked: Asked = ALL) -> Page[Variable]:
         """Answered from the store, so it works while the session is busy or asleep. Raises UnknownSession."""
         info, _ = await self._known(session_id)
-        return await self._store.variables(info.key)
+        return await self._store.variables(info.key, asked)
 
     async def clear(self, session_id: str, origin: Origin) -> int:
         """Forget the variables of a session; history and workspace stay. Returns how many there were."""
@@ -323,11 +344,11 @@ class Manager:
     async def _remove(self, session_id: str, session: Session, *, remember: bool = False) -> None:
         await session.delete()
         try:
-            await self._store.delete_session(self._keys[session_id], remember=remember)
+            await self._store.delete_session(self._keys[session], remember=remember)
         finally:
+            self._kept.discard(session)
             if self._sessions.get(session_id) is session:
                 del self._sessions[session_id]
-                del self._keys[session_id]
 
     # Idleness and end
 
@@ -343,8 +364,12 @@ class Manager:
         return bool(self._transient) or any(session.busy for session in self._sessions.values())
 
     async def tidy(self) -> float | None:
-        """Stop kernels that have idled long enough; returns the seconds until the next one may be due."""
+        """Stop kernels that have idled long enough; returns the seconds until the next one may be due.
+
+        Forgets the sessions that sleep: there may be many thousands of them.
+        """
         due = await self.room.hibernate_idle()
+        self._kept = {session for session in self._kept if not session.dispensable}
         await self._store.collect_if_due()
         return due
 

@@ -7,18 +7,22 @@ kernel that is thrown away; and what it says of a wrong type is its validator's 
 from __future__ import annotations
 
 import difflib
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, InputRequiredResult, TextContent
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from kernelrepl import errors
 from kernelrepl.errors import InvalidArgument, KernelReplError, UnknownTool
+from kernelrepl.model import Asked
 
+MAX_PAGE = 1000
 _SHOWN_CHARS = 60
 _WORDS = {
     "string": "a string",
@@ -59,11 +63,38 @@ def refused(error: KernelReplError) -> CallToolResult:
     )
 
 
+def answer(structured: BaseModel, text: str) -> CallToolResult:
+    return CallToolResult(
+        content=[TextContent(type="text", text=text)], structured_content=structured.model_dump(mode="json")
+    )
+
+
+def typed(tool: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """The same tool; an error of ours comes with its class as well, for clients that are programs."""
+
+    @functools.wraps(tool)
+    async def answering(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await tool(*args, **kwargs)
+        except ToolError as error:
+            if not isinstance(error.__cause__, KernelReplError):
+                raise
+            return refused(error.__cause__)
+
+    return answering
+
+
+def asked(limit: int, cursor: str | None, contains: str | None) -> Asked:
+    """Raises InvalidArgument."""
+    if not 1 <= limit <= MAX_PAGE:
+        raise InvalidArgument(f"limit is {limit}; it must be from 1 to {MAX_PAGE}")
+    return Asked(limit, cursor, contains)
+
+
 def check(tool: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
     """Refuse what the SDK would ignore or take for something else. Raises InvalidArgument."""
     parameters: dict[str, Any] = schema.get("properties", {})
-    # Some hosts send a dummy to tools that take nothing; nothing can be meant by it.
-    for name in arguments if parameters else ():
+    for name in arguments:
         if name not in parameters:
             close = difflib.get_close_matches(name, parameters, 1)
             hint = f"did you mean {close[0]!r}?" if close else "it takes " + ", ".join(parameters)
@@ -73,7 +104,7 @@ def check(tool: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]) ->
             raise InvalidArgument(f"{tool} needs the argument {name!r}")
     for name, value in arguments.items():
         kinds = _kinds(parameters.get(name, {}))
-        if isinstance(value, bool) and "number" in kinds:
+        if isinstance(value, bool) and {"number", "integer"} & kinds:
             raise _wrong_value(name, schema, arguments)
         if value == "null" and {"string", "null"} <= kinds:
             # The SDK would read it as JSON: as if it had not been given.

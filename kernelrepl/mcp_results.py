@@ -5,14 +5,14 @@ Descriptions become the output schemas, written for a model that has never seen 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 from pydantic import BaseModel, Field
 
 from kernelrepl import notebook
 from kernelrepl.manager import SessionView
-from kernelrepl.model import Execution, Restored, Variable
+from kernelrepl.model import Execution, Page, Restored, Variable
 from kernelrepl.transcript import cut
 
 TEXT_CHARS = 10_000
@@ -94,10 +94,14 @@ class VariableInfo(BaseModel):
     reason: str | None = Field(default=None, description="why it is not saved")
 
 
+NextCursor = Annotated[str | None, Field(description="pass it as cursor to get the next page; null: there is no more")]
+
+
 class VariablesResult(BaseModel):
     session_id: str
-    variable_count: int
+    variable_count: int = Field(description="how many there are, on all pages")
     variables: list[VariableInfo]
+    next_cursor: NextCursor
 
 
 class SessionEntry(BaseModel):
@@ -113,8 +117,9 @@ class SessionEntry(BaseModel):
 
 
 class SessionsResult(BaseModel):
-    session_count: int
+    session_count: int = Field(description="how many there are, on all pages")
     sessions: list[SessionEntry]
+    next_cursor: NextCursor
 
 
 class ChangedResult(BaseModel):
@@ -129,7 +134,6 @@ class KeeperStatus(BaseModel):
     runtime_dir: str
     sessions: int
     kernels: dict[str, int] = Field(description="process id of each live kernel, by session")
-    workspaces: dict[str, str]
     connections: int
     sandbox: str
     missed_changes: int = Field(description="names stored by an audit, not by what changed them")
@@ -271,7 +275,7 @@ def _restored(restored: Restored | None) -> RestoredNames | None:
     )
 
 
-def of_variables(session_id: str, variables: list[Variable]) -> tuple[VariablesResult, str]:
+def of_variables(session_id: str, variables: Page[Variable]) -> tuple[VariablesResult, str]:
     entries = [
         VariableInfo(
             name=v.name,
@@ -290,11 +294,16 @@ def of_variables(session_id: str, variables: list[Variable]) -> tuple[VariablesR
         + ("" if entry.saved else f", NOT SAVED: {entry.reason}")
         for entry in entries
     ]
-    text = "\n".join([f"{len(entries)} variables in {session_id!r}", *lines])
-    return VariablesResult(session_id=session_id, variable_count=len(entries), variables=entries), text
+    result = VariablesResult(
+        session_id=session_id,
+        variable_count=variables.total,
+        variables=entries,
+        next_cursor=variables.next_cursor,
+    )
+    return result, _listing(f"variables in {session_id!r}", lines, variables)
 
 
-def of_sessions(views: list[SessionView]) -> tuple[SessionsResult, str]:
+def of_sessions(views: Page[SessionView]) -> tuple[SessionsResult, str]:
     entries = [
         SessionEntry(
             session_id=view.info.session_id,
@@ -314,5 +323,11 @@ def of_sessions(views: list[SessionView]) -> tuple[SessionsResult, str]:
         f" kernel {e.kernel}, sandbox {e.sandbox}"
         for e in entries
     ]
-    text = "\n".join([f"{len(entries)} sessions", *lines])
-    return SessionsResult(session_count=len(entries), sessions=entries), text
+    result = SessionsResult(session_count=views.total, sessions=entries, next_cursor=views.next_cursor)
+    return result, _listing("sessions", lines, views)
+
+
+def _listing(what: str, lines: list[str], page: Page[Any]) -> str:
+    head = f"{page.total} {what}" if len(page) == page.total else f"{len(page)} of {page.total} {what}"
+    more = [] if page.next_cursor is None else [f"[more] the next page is at cursor {page.next_cursor!r}"]
+    return "\n".join([head, *lines, *more])

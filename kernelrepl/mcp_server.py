@@ -6,11 +6,8 @@ One server object serves all connections; which one a call came from is a contex
 from __future__ import annotations
 
 import asyncio
-import functools
 import hashlib
 import json
-import os
-from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Annotated, Any
@@ -20,22 +17,22 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ResourceError, ToolError
 from mcp.server.stdio import stdio_server
-from mcp_types import CallToolResult, TextContent, ToolAnnotations
-from pydantic import BaseModel, Field
+from mcp_types import CallToolResult, ToolAnnotations
+from pydantic import Field
 
 from kernelrepl import __version__, transcript
 from kernelrepl.checks import check_wait
 from kernelrepl.errors import KernelReplError, UnknownSession
 from kernelrepl.job import Job
 from kernelrepl.keeper import Connection, Keeper
-from kernelrepl.mcp_arguments import Server, refused
+from kernelrepl.mcp_arguments import MAX_PAGE, Server, answer, asked, typed
 from kernelrepl.mcp_lines import LineReader, LineWriter
+from kernelrepl.mcp_operator import OperatorTools
 from kernelrepl.mcp_results import (
     IDLE_ENDED,
     NOTHING_RAN,
     OUTPUT_URI,
     ChangedResult,
-    KeeperStatus,
     ReplResult,
     SessionsResult,
     VariablesResult,
@@ -49,8 +46,8 @@ from kernelrepl.session import Session
 
 FIRST_PROGRESS_S = 1.0
 PROGRESS_S = 5.0
-STOP_DELAY_S = 0.2
-"""Between the answer to a stop and the stop, so that the answer arrives."""
+SESSIONS_PAGE = 100
+VARIABLES_PAGE = 300
 
 _connection: ContextVar[Connection] = ContextVar("connection")
 
@@ -67,6 +64,10 @@ into the session."""
 SessionId = Annotated[
     str, Field(description="the session, for example 'analysis'; letters, digits and . _ - : @ +, at most 100")
 ]
+Contains = Annotated[
+    str | None, Field(description="only those whose name has this in it, upper and lower case being the same")
+]
+Cursor = Annotated[str | None, Field(description="the next_cursor of the page before; leave it out for the first")]
 Wait = Annotated[
     float, Field(description="seconds to wait for the result before the call returns with status 'running'")
 ]
@@ -114,14 +115,16 @@ def build_server(keeper: Keeper, *, operator: bool = False) -> MCPServer[Any]:
             ToolAnnotations(destructive_hint=True, idempotent_hint=True, open_world_hint=False),
         ),
     ):
-        server.add_tool(_typed(tool), title=title, annotations=hints)
+        server.add_tool(typed(tool), title=title, annotations=hints)
     server.resource(OUTPUT_URI, name="output", description="the whole output of an execution", mime_type="text/plain")(
         tools.output
     )
     if operator:
-        server.add_tool(tools.keeper_status, annotations=ToolAnnotations(read_only_hint=True))
-        server.add_tool(_typed(tools.keeper_grant), annotations=ToolAnnotations(destructive_hint=True))
-        server.add_tool(tools.keeper_stop, annotations=ToolAnnotations(destructive_hint=True))
+        more = OperatorTools(keeper)
+        for reading in (more.keeper_status, more.keeper_workspace):
+            server.add_tool(typed(reading), annotations=ToolAnnotations(read_only_hint=True))
+        for changing in (more.keeper_grant, more.keeper_stop):
+            server.add_tool(typed(changing), annotations=ToolAnnotations(destructive_hint=True))
     return server
 
 
@@ -148,27 +151,6 @@ def _deliver(session: Session, job: Job) -> CallToolResult:
     others = [other for other in ended if other is not job and not other.result.exception()]
     notes = [note for note in (execution.note, *(earlier(other.result.result()) for other in others)) if note]
     return _reply(replace(execution, note="; ".join(notes) or None))
-
-
-def _answer(structured: BaseModel, text: str) -> CallToolResult:
-    return CallToolResult(
-        content=[TextContent(type="text", text=text)], structured_content=structured.model_dump(mode="json")
-    )
-
-
-def _typed(tool: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """The same tool; an error of ours comes with its class as well, for clients that are programs."""
-
-    @functools.wraps(tool)
-    async def answer(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return await tool(*args, **kwargs)
-        except ToolError as error:
-            if not isinstance(error.__cause__, KernelReplError):
-                raise
-            return refused(error.__cause__)
-
-    return answer
 
 
 class Tools:
@@ -313,24 +295,35 @@ class Tools:
         except KernelReplError as error:
             raise ToolError(str(error)) from error
 
-    async def python_list_variables(self, session_id: SessionId) -> Annotated[CallToolResult, VariablesResult]:
-        """List the variables of a session with type and size, and whether each one is saved.
+    async def python_list_variables(
+        self,
+        session_id: SessionId,
+        contains: Contains = None,
+        limit: Annotated[int, Field(description=f"entries of one page, 1 to {MAX_PAGE}")] = VARIABLES_PAGE,
+        cursor: Cursor = None,
+    ) -> Annotated[CallToolResult, VariablesResult]:
+        """List the variables of a session by name, with type and size, and whether each one is saved.
 
         Answered from storage: works while the session is busy or asleep, and wakes nothing.
         """
         try:
-            variables = await self._keeper.manager.list_variables(session_id)
+            variables = await self._keeper.manager.list_variables(session_id, asked(limit, cursor, contains))
         except KernelReplError as error:
             raise ToolError(str(error)) from error
-        return _answer(*of_variables(session_id, variables))
+        return answer(*of_variables(session_id, variables))
 
-    async def python_list_sessions(self) -> Annotated[CallToolResult, SessionsResult]:
-        """List all sessions, the latest used first."""
+    async def python_list_sessions(
+        self,
+        contains: Contains = None,
+        limit: Annotated[int, Field(description=f"entries of one page, 1 to {MAX_PAGE}")] = SESSIONS_PAGE,
+        cursor: Cursor = None,
+    ) -> Annotated[CallToolResult, SessionsResult]:
+        """List the sessions, the latest used first."""
         try:
-            views = await self._keeper.manager.list_sessions()
+            views = await self._keeper.manager.list_sessions(asked(limit, cursor, contains))
         except KernelReplError as error:
             raise ToolError(str(error)) from error
-        return _answer(*of_sessions(views))
+        return answer(*of_sessions(views))
 
     async def python_clear_session(self, session_id: SessionId) -> Annotated[CallToolResult, ChangedResult]:
         """Remove all variables from a session, when code that runs in it has ended. Files and history stay."""
@@ -339,7 +332,7 @@ class Tools:
         except KernelReplError as error:
             raise ToolError(str(error)) from error
         message = f"{count} variables removed from {session_id!r}; files and history are kept"
-        return _answer(ChangedResult(session_id=session_id, message=message), message)
+        return answer(ChangedResult(session_id=session_id, message=message), message)
 
     async def python_delete_session(
         self, ctx: Context[Any, Any], session_id: SessionId
@@ -355,7 +348,7 @@ class Tools:
         except KernelReplError as error:
             raise ToolError(str(error)) from error
         message = f"session {session_id!r} is deleted"
-        return _answer(ChangedResult(session_id=session_id, message=message), message)
+        return answer(ChangedResult(session_id=session_id, message=message), message)
 
     async def output(self, request_id: str, stream: str) -> str:
         """The whole of stdout, stderr or result of an execution."""
@@ -363,37 +356,3 @@ class Tools:
         if row is None or stream not in ("stdout", "stderr", "result"):
             raise ResourceError("there is no such output; it may have been deleted with its session")
         return str(getattr(transcript.load(row.outputs), stream) or "")
-
-    async def keeper_status(self) -> Annotated[CallToolResult, KeeperStatus]:
-        """What the keeper does: sessions, kernels, connections."""
-        views = await self._keeper.manager.list_sessions()
-        kernels = {view.info.session_id: view.pid for view in views if view.pid is not None}
-        status = KeeperStatus(
-            pid=os.getpid(),
-            version=__version__,
-            data_dir=str(self._keeper.data_dir),
-            runtime_dir=str(self._keeper.runtime_dir),
-            sessions=len(views),
-            kernels=kernels,
-            workspaces={view.info.session_id: str(self._keeper.manager.workspace(view.info)) for view in views},
-            connections=self._keeper.connections,
-            sandbox=self._keeper.manager.sandbox,
-            missed_changes=self._keeper.manager.missed_changes(),
-        )
-        return _answer(status, status.model_dump_json(indent=2))
-
-    async def keeper_grant(self, session_id: str, read: list[str], write: list[str], revoke: list[str]) -> str:
-        """Change what a session may reach beside its workspace."""
-        try:
-            access, later = await self._keeper.manager.grant(session_id, read, write, revoke)
-        except KernelReplError as error:
-            raise ToolError(str(error)) from error
-        lines = [f"{kind} {path}" for kind, paths in (("read", access.read), ("write", access.write)) for path in paths]
-        if later:
-            lines.append("its kernel, at work or with names that are not saved, goes on as it is; the next one has it")
-        return "\n".join(lines or [f"session {session_id!r} reaches nothing beside its workspace"])
-
-    async def keeper_stop(self) -> str:
-        """Stop the keeper. Sessions stay; the next call starts a new one."""
-        asyncio.get_running_loop().call_later(STOP_DELAY_S, self._keeper.stopping.set)
-        return "the keeper stops; sessions stay"

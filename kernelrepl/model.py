@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+T = TypeVar("T")
 Status = Literal["ok", "error", "timeout", "interrupted", "running", "crashed"]
 
 MAX_HISTORY_BYTES = 100_000_000
@@ -138,6 +139,31 @@ class SessionInfo:
     execution_count: int
     size_bytes: int
     workspace: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which part of a list somebody wants."""
+
+    limit: int | None = None
+    """The most entries of one page. None: all."""
+    cursor: str | None = None
+    """Where the page begins, as the page before said. None: at the beginning."""
+    contains: str | None = None
+    """Only entries whose name has this in it, upper and lower case being the same."""
+
+
+ALL = Asked()
+
+
+class Page(list[T]):
+    """Some entries of a list."""
+
+    def __init__(self, entries: Iterable[T], total: int, next_cursor: str | None = None) -> None:
+        """total: how many there are on all pages. next_cursor: where the next page begins; None: this is the last."""
+        super().__init__(entries)
+        self.total = total
+        self.next_cursor = next_cursor
 
 
 Write = Callable[[memoryview, int], None]

@@ -7,7 +7,6 @@ waiting. Executions of one session run one after the other, in the order they ca
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
@@ -25,9 +24,7 @@ from kernelrepl.model import Commit, Execution, Limits, NotRestored, Status
 from kernelrepl.overseer import FULL_FILE_BYTES, Overseer
 from kernelrepl.recorder import Recorder
 from kernelrepl.starting import STARTS_PER_CALL, Starter
-
-INTERRUPT_GRACE_S = 5.0
-BEGIN_TIMEOUT_S = 60.0
+from kernelrepl.stopping import Stopper
 
 
 class Session:
@@ -58,6 +55,7 @@ class Session:
         self._means = means
         self._starter = Starter(recorder, means, limits, durable=session_id is not None)
         self._kernel: Kernel | None = None
+        self._stopper = Stopper(lambda: (self._kernel, self.current))
         self._lost: tuple[NotRestored, ...] = ()  # what could not be loaded, and no result has told yet
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -75,6 +73,12 @@ class Session:
     @property
     def pid(self) -> int | None:
         return None if self._kernel is None else self._kernel.pid
+
+    @property
+    def dispensable(self) -> bool:
+        """Whether all of it is in the store: another one can take its place."""
+        at_rest = self._kernel is None and not self.busy and self._starter.calm and self._overseer.full is None
+        return self.state is State.DELETED or (at_rest and not self.uncollected and self.greeting is None)
 
     def running(self, job: Job) -> Execution:
         """The execution as far as it has come."""
@@ -140,29 +144,12 @@ class Session:
         self.current = job
         job.started = self._overseer.ran = True
         self._advance(Event.RUN)
-        watch = asyncio.create_task(self._enforce_begin(job))
-        timer = None
-        if job.timeout_s is not None:
-            timer = asyncio.create_task(self._enforce_timeout(job, job.timeout_s))
         try:
-            await kernel.execute(job.msg_id, job.code)
+            with self._stopper.watching(job):
+                await kernel.execute(job.msg_id, job.code)
             self._advance(Event.DONE)
         finally:
             self.current = None
-            watch.cancel()
-            if timer is not None:
-                timer.cancel()
-
-    async def _enforce_begin(self, job: Job) -> None:
-        """A kernel that earlier code broke may not even take the next; another one can."""
-        await asyncio.sleep(BEGIN_TIMEOUT_S)
-        if not job.began.is_set():
-            await self._kill_for(job)
-
-    async def _enforce_timeout(self, job: Job, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        job.stopped_by = "timeout"
-        await self._stop_job(job)
 
     async def interrupt(self, job: Job, *, reason: Status = "interrupted", force: bool = False) -> None:
         """Stop one execution: where it runs, or before it starts. `force` ends the kernel at once."""
@@ -175,27 +162,7 @@ class Session:
                     replace(self.running(job), status="interrupted", note="it had not started; nothing ran")
                 )
             return
-        await (self._kill_for(job) if force else self._stop_job(job))
-
-    async def _stop_job(self, job: Job) -> None:
-        """Interrupt; a timeout that user code ignores ends the kernel in the end."""
-        # A kernel at rest drops an interrupt, and takes one for the code that it has begun with.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(job.began.wait(), INTERRUPT_GRACE_S)
-        for _ in range(2):
-            if job is not self.current or self._kernel is None:
-                return
-            self._kernel.interrupt()
-            done, _pending = await asyncio.wait({job.result}, timeout=INTERRUPT_GRACE_S)
-            if done:
-                return
-            if job.stopped_by != "timeout" and job.stopped_for is None:
-                return
-        await self._kill_for(job)
-
-    async def _kill_for(self, job: Job) -> None:
-        if job is self.current and self._kernel is not None:
-            await self._kernel.process.kill()
+        await (self._stopper.kill(job) if force else self._stopper.stop(job))
 
     # Results
 
@@ -222,7 +189,7 @@ class Session:
         if job is not None:
             job.stopped_for = job.stopped_for or reason
             job.stopped_by = job.stopped_by or "interrupted"
-            self._spawn(self._kill_for(job) if kill else self._stop_job(job))
+            self._spawn(self._stopper.kill(job) if kill else self._stopper.stop(job))
         elif kill and self._kernel is not None:
             self.greeting = f"{reason}: the kernel was ended between two calls"
             self._spawn(self._kernel.process.kill())

@@ -59,6 +59,11 @@ class Starter:
         await kernel.adopt(handlers, self._limits, self._durable)
         await self._recorder.note_versions(kernel)
 
+    @property
+    def calm(self) -> bool:
+        """Whether no component is suspected of what killed the last kernel."""
+        return self._suspect is None
+
     async def note_death(self, error: KernelDied) -> None:
         """Skip what killed the kernel when it was loaded: once may be anybody's kill -9, twice is the component."""
         if error.loading is not None and error.loading == self._suspect:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from kernelrepl import session
+from kernelrepl import stopping
 from kernelrepl.mcp_results import describe
 from kernelrepl.model import Limits
 from tests.conftest import Sessions
@@ -400,7 +400,7 @@ async def test_a_cell_that_takes_no_interrupt_loses_its_kernel(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a while, and it is said why."""
-    monkeypatch.setattr(session, "INTERRUPT_GRACE_S", 0.2)
+    monkeypatch.setattr(stopping, "INTERRUPT_GRACE_S", 0.2)
     await start(sessions)
     code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nkept.append(3)\nwhile True: pass"
     execution = await sessions.run(code, timeout_s=0.2)
@@ -414,7 +414,7 @@ async def test_a_kernel_that_takes_no_more_code_is_replaced(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The code runs in the next one, as it has not begun."""
-    monkeypatch.setattr(session, "BEGIN_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(stopping, "BEGIN_TIMEOUT_S", 2.0)
     await start(sessions)
     await sessions.run("import json; json.loads = None")
     await goes_on(sessions, restored=True)

@@ -213,11 +213,25 @@ async def test_a_missing_argument_is_named(client: Client) -> None:
         assert await refusal(client, tool) == f"{tool} needs the argument 'session_id'"
 
 
-async def test_numbers_as_texts_and_dummies_of_hosts_are_taken(client: Client) -> None:
-    """Some hosts send every value as a text, and something to tools that take nothing."""
+async def test_numbers_as_texts_are_taken(client: Client) -> None:
+    """Some hosts send every value as a text."""
     result = await run(client, "1", "Known", wait="45", timeout="60", reset="false")
     assert (result["status"], result["result"]) == ("ok", "1")
-    assert (await call(client, "python_list_sessions", random_string="x"))["session_count"] >= 1
+    assert len((await call(client, "python_list_sessions", limit="1"))["sessions"]) == 1
+
+
+@pytest.mark.parametrize("tool", ["python_list_sessions", "python_list_variables"])
+@pytest.mark.parametrize("limit", [0, -1, 1001, 1.5, "many", True, None])
+async def test_a_page_has_from_1_to_1000_entries(client: Client, tool: str, limit: Any) -> None:
+    """In one sentence that says so."""
+    session = {"session_id": "Known"} if tool == "python_list_variables" else {}
+    assert (await refusal(client, tool, limit=limit, **session)).startswith(f"limit is {json.dumps(limit)}; it must be")
+
+
+@pytest.mark.parametrize("cursor", ["", "2", "x/y", "2026-01-01T00:00:00.000Z/" + "9" * 30])
+async def test_a_cursor_comes_from_a_page(client: Client, cursor: str) -> None:
+    """Nobody can guess one."""
+    assert "it must be the next_cursor of a page before" in await refusal(client, "python_list_sessions", cursor=cursor)
 
 
 @pytest.mark.parametrize("wait", [-1, 1e300, "nan", "soon", True])

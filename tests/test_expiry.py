@@ -78,7 +78,7 @@ async def test_a_session_is_inactive_after_a_week_and_gone_after_a_month(session
     """Looked at every day, with rows, chunks and files gone in the end; the next one with its id is told."""
     clocks = Clocks()
     await sessions.run("x = bytes(range(256)) * 2000; open('file', 'w').write('x'); y = 1", "old")
-    workspace = sessions.manager.workspace((await sessions.manager.list_sessions())[0].info)
+    workspace = await sessions.manager.workspace((await sessions.manager.list_sessions())[0].info.session_id)
     expiry = clocks.expiry(sessions)
     seen = []
     for _ in range(32):
@@ -135,7 +135,7 @@ async def test_a_busy_session_is_in_use(sessions: Sessions) -> None:
     await expiry.look()
     clocks.live(days=30)
     [view] = await sessions.manager.list_sessions()
-    go = sessions.manager.workspace(view.info) / "go"
+    go = await sessions.manager.workspace(view.info.session_id) / "go"
     _, job = await sessions.submit(
         "import os\nopen('began', 'w').close()\nwhile not os.path.exists('go'): pass\nx += 1"
     )

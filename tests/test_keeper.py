@@ -237,11 +237,12 @@ async def test_only_operators_can_stop_it(
         await run(agent, "x = 1")
         async with client.connect(operator=True, start=False) as operator:
             more = {tool.name for tool in (await operator.list_tools()).tools}
-            assert more - tools == {"keeper_status", "keeper_grant", "keeper_stop"}
+            assert more - tools == {"keeper_status", "keeper_workspace", "keeper_grant", "keeper_stop"}
             status = await call(operator, "keeper_status")
             assert status["pid"] == place.keeper.pid
             assert status["kernels"] == {"s": place.kernel().pid}
-            assert status["workspaces"] == {"s": str(place.file("").parent / place.file("").name)}
+            found = await operator.call_tool("keeper_workspace", {"session_id": "s"})
+            assert found.content[0].text == str(place.file(""))
             assert (status["sessions"], status["connections"], status["sandbox"]) == (1, 2, this_tier().label)
 
 

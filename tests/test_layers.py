@@ -43,6 +43,7 @@ RANKS: dict[str, float] = {
     "recorder": 2.5,
     "means": 2.5,
     "starting": 2.7,
+    "stopping": 2.7,
     "standby": 3.2,
     "room": 2.4,
     "session": 3,
@@ -52,6 +53,7 @@ RANKS: dict[str, float] = {
     "mcp_results": 4.5,
     "mcp_lines": 4.5,
     "mcp_arguments": 4.5,
+    "mcp_operator": 4.7,
     "mcp_server": 5,
     "front": 5,
     "client": 5,
@@ -70,7 +72,9 @@ PACKAGES = ("store", "kernel", "sandbox", "guest", "cli")
 OF_THE_GUEST = {"guest.wire"}
 """What the host may import of the code that runs in kernels."""
 
-PARTS_OF = {part: {"mcp_server"} for part in ("mcp_results", "mcp_lines", "mcp_arguments")}
+PARTS_OF = {
+    part: {"mcp_server", "mcp_operator"} for part in ("mcp_results", "mcp_lines", "mcp_arguments", "mcp_operator")
+}
 """Modules that belong to one face: nobody else imports them."""
 
 OWNERS: dict[str, set[str]] = {
@@ -84,8 +88,8 @@ OWNERS: dict[str, set[str]] = {
     "ipykernel": {"guest", "jupyter_kernel"},
     "IPython": {"guest", "result"},
     "nh3": {"result"},
-    "mcp": {"mcp_server", "mcp_results", "mcp_arguments", "client", "api", "demo"},
-    "mcp_types": {"mcp_server", "mcp_results", "mcp_lines", "mcp_arguments", "client", "demo"},
+    "mcp": {"mcp_server", "mcp_results", "mcp_arguments", "mcp_operator", "client", "api", "demo"},
+    "mcp_types": {"mcp_server", "mcp_results", "mcp_lines", "mcp_arguments", "mcp_operator", "client", "demo"},
     "click": {"cli"},
     "platformdirs": {"rendezvous"},
 }

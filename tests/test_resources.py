@@ -196,7 +196,7 @@ async def test_what_takes_no_interrupt_is_gone_after_its_timeout(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     """With all that it started."""
-    monkeypatch.setattr("kernelrepl.session.INTERRUPT_GRACE_S", 0.2)
+    monkeypatch.setattr("kernelrepl.stopping.INTERRUPT_GRACE_S", 0.2)
     await sessions.run("x = 1")
     pid = sessions.manager._sessions["s"].pid
     assert pid is not None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 
 import pytest
 
 from kernelrepl import policy, standby
 from kernelrepl.manager import Origin
+from kernelrepl.model import Execution
 from kernelrepl.policy import Resting
 from kernelrepl.room import Room
 from tests.conftest import Sessions
@@ -156,3 +158,57 @@ def test_what_a_killed_keeper_left_is_removed(tmp_path: Path) -> None:
     standby.borrow(tmp_path / "once")
     standby.sweep(tmp_path, ["known"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "known"]
+
+
+# What is forgotten of sessions that sleep
+
+
+async def forgotten(sessions: Sessions) -> set[str]:
+    """The sessions of which nothing but their rows is left, after a look."""
+    await sessions.manager.tidy()
+    gc.collect()
+    known = {info.info.session_id for info in await sessions.manager.list_sessions()}
+    return known - set(sessions.manager._sessions)
+
+
+async def test_a_session_that_sleeps_is_in_the_store_only(sessions: Sessions) -> None:
+    """There may be ten thousand of them; what it was is all there when it is asked for."""
+    await sessions.run("x = 1; print('seen')")
+    assert await forgotten(sessions) == set()
+    await sleep(sessions)
+    assert await forgotten(sessions) == {"s"}
+    execution = await sessions.manager.latest("s")
+    assert isinstance(execution, Execution)
+    assert (execution.output.stdout, execution.note) == ("seen\n", None)
+    assert await sessions.value("x") == "1"
+
+
+async def test_what_nobody_has_got_yet_is_not_forgotten(sessions: Sessions) -> None:
+    """Code whose call has returned, and what the next reply has to say."""
+    session, job = await sessions.submit("x = 1", "uncollected")
+    session.uncollected.append(job)
+    await job.result
+    await sessions.run(UNSAVABLE, "greeting")
+    for name in ("uncollected", "greeting"):
+        await sessions.manager._sessions[name].hibernate("max_live = 1")
+    del session
+    assert await forgotten(sessions) == set()
+    assert "not saved, and gone" in ((await sessions.run("1", "greeting")).note or "")
+    sessions.manager._sessions["uncollected"].uncollected.clear()
+    assert await forgotten(sessions) == {"uncollected"}
+
+
+async def test_a_session_that_somebody_holds_has_no_second(sessions: Sessions) -> None:
+    """Whoever found it before it was forgotten and whoever asks later have the same kernel."""
+    await sessions.run("x = 1")
+    await sleep(sessions)
+    held = sessions.manager._sessions["s"]
+    assert await forgotten(sessions) == set()
+    session, job = await sessions.submit("x")
+    assert session is held
+    assert (await job.result).output.result == "1"
+
+
+async def sleep(sessions: Sessions) -> None:
+    for session in list(sessions.manager._sessions.values()):
+        await session.hibernate()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from sqlite_utils import Database
 
 from kernelrepl.errors import DatabaseTooNew, StorageFailed
 from kernelrepl.guest.wire import CHUNK_BYTES, ROW_BYTES
-from kernelrepl.model import Commit, Limits, NewComponent, NotRestored, NotSaved, Restored, Saved
+from kernelrepl.model import Asked, Commit, Limits, NewComponent, NotRestored, NotSaved, Page, Restored, Saved
 from kernelrepl.store import Store
 from kernelrepl.store.worker import PAGE_BYTES
 from tests.conftest import Sessions, stored_bytes
@@ -148,6 +149,7 @@ async def test_a_fresh_file_gets_its_tables_and_is_ours_alone(store: Store, path
         ("keep_the_chunks_of_a_component_in_its_row",),
         ("note_what_may_be_loaded_at_any_time",),
         ("keep_earlier_states",),
+        ("find_sessions_by_their_last_use",),
     ]
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -587,6 +589,78 @@ async def test_sessions_are_listed_by_their_last_use(store: Store) -> None:
     assert (listed[0].total_executions, listed[0].workspace) == (1, "workspace-of-a")
     assert listed[0].created_at < listed[0].last_used_at
     assert await store.find_session("d") is None
+
+
+async def pages(listing: Callable[[Asked], Awaitable[Page[Any]]], asked: Asked) -> list[Page[Any]]:
+    """All pages of a list, from the first on."""
+    found = [await listing(asked)]
+    while found[-1].next_cursor is not None:
+        found.append(await listing(replace(asked, cursor=found[-1].next_cursor)))
+    return found
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 6, 7, None])
+async def test_pages_of_sessions_have_each_once(store: Store, limit: int | None) -> None:
+    """Also those of the same millisecond; the last page says that it is the last."""
+    store._now = lambda: "2026-01-01T00:00:00.000Z"  # type: ignore[method-assign]
+    for number in range(6):
+        await new_session(store, f"s{number}")
+    found = await pages(store.list_sessions, Asked(limit))
+    assert [info.session_id for page in found for info in page] == ["s5", "s4", "s3", "s2", "s1", "s0"]
+    assert {page.total for page in found} == {6}
+    assert all(len(page) == (limit or 6) for page in found[:-1])
+
+
+async def test_a_session_that_is_used_while_somebody_reads_shifts_no_page(store: Store) -> None:
+    """What comes after the cursor is what was used before."""
+    keys = [await new_session(store, f"s{number}") for number in range(5)]
+    first = await store.list_sessions(Asked(2))
+    await store.start_execution(keys[0], "r1", "test", "1")
+    await store.delete_session(keys[4])
+    second = await store.list_sessions(Asked(2, first.next_cursor))
+    assert [info.session_id for info in [*first, *second]] == ["s4", "s3", "s2", "s1"]
+    assert second.next_cursor is None
+
+
+@pytest.mark.parametrize(
+    ("contains", "ids"),
+    [("a", ["data", "Alpha"]), ("ALPHA", ["Alpha"]), ("_", ["x_1"]), ("%", []), ("", ["x_1", "data", "Alpha"])],
+)
+async def test_sessions_are_found_by_a_part_of_their_name(store: Store, contains: str, ids: list[str]) -> None:
+    """No character has a meaning of its own."""
+    for name in ("Alpha", "data", "x_1"):
+        await new_session(store, name)
+    found = await pages(store.list_sessions, Asked(1, contains=contains))
+    assert [info.session_id for page in found for info in page] == ids
+    assert {page.total for page in found} == {len(ids)}
+
+
+async def test_lists_of_many_sessions_are_read_by_their_index(store: Store) -> None:
+    """No list sorts all sessions to show a few of them."""
+    statements: list[str] = []
+    await store._reader.run(lambda db: db.conn.set_trace_callback(statements.append))
+    page = await store.list_sessions(Asked(10))
+    await store.list_sessions(Asked(10, "2026-01-01T00:00:00.000Z/5"))
+    await store.unused_sessions(datetime(2026, 1, 1, tzinfo=UTC))
+    await store.similar_ids("x")
+    assert page.total == 0
+    await store._reader.run(lambda db: db.conn.set_trace_callback(None))
+    assert len(statements) >= 5
+    for statement in statements:
+        plan = " ".join(str(row[3]) for row in await query(store, f"EXPLAIN QUERY PLAN {statement}"))
+        assert "TEMP B-TREE FOR ORDER BY" not in plan
+        assert "SCAN sessions" not in plan
+
+
+async def test_pages_of_variables_have_each_once(store: Store) -> None:
+    """By name, from where the page before ended."""
+    session = await new_session(store)
+    names = dict.fromkeys(("b", "a_1", "B", "é", "a%", "_", "*random"), (1, "int", 28))
+    await store.publish(session, None, commit(part(0, 1, b"x"), names=names), UNLIMITED, None)
+    found = await pages(lambda asked: store.variables(session, asked), Asked(2))
+    assert [entry.name for page in found for entry in page] == ["B", "a%", "a_1", "b", "é"]
+    assert [(len(page), page.total) for page in found] == [(2, 5), (2, 5), (1, 5)]
+    assert [entry.name for entry in await store.variables(session, Asked(5, contains="A"))] == ["a%", "a_1"]
 
 
 async def test_variables_are_listed_by_name_with_what_is_known_of_them(store: Store) -> None:

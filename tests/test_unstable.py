@@ -94,7 +94,8 @@ async def test_a_change_by_a_task_between_cells_is_stored_with_the_next_one(sess
     await sessions.run(LATER)
     await settle(sessions)
     [view] = await sessions.manager.list_sessions()
-    go, done = (sessions.manager.workspace(view.info) / name for name in ("go", "done"))
+    workspace = await sessions.manager.workspace(view.info.session_id)
+    go, done = (workspace / name for name in ("go", "done"))
     for path in (go, done):
         os.mkfifo(path)
         path.chmod(0o666)

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from kernelrepl import __version__, config, hosts, rendezvous
-from kernelrepl.cli.base import CODE_FAILED, FAILED, print_text, run, tool
+from kernelrepl.cli.base import CODE_FAILED, FAILED, given, paged, print_text, run, tool
 from kernelrepl.cli.files import get, grant, put, workspace
 from kernelrepl.errors import KernelReplError, NoKeeper
 
@@ -80,16 +80,18 @@ async def _execute(source: str, session_id: str | None, timeout: float | None) -
 
 
 @cli.command()
-def sessions() -> None:
-    """List all sessions."""
-    print_text(run(tool("python_list_sessions")))
+@paged
+def sessions(**page: Any) -> None:
+    """List the sessions, the latest used first."""
+    print_text(run(tool("python_list_sessions", **given(page))))
 
 
 @cli.command()
 @click.argument("session_id")
-def variables(session_id: str) -> None:
+@paged
+def variables(session_id: str, **page: Any) -> None:
     """List the variables of a session."""
-    print_text(run(tool("python_list_variables", session_id=session_id)))
+    print_text(run(tool("python_list_variables", session_id=session_id, **given(page))))
 
 
 @cli.command()

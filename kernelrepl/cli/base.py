@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import click
@@ -34,6 +34,22 @@ async def tool(name: str, *, operator: bool = False, start: bool = True, **argum
 
     async with client.connect(operator=operator, start=start) as keeper:
         return await client.call(keeper, name, **arguments)
+
+
+def paged(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of a command that prints a list."""
+    for option in (
+        click.option("--cursor", default=None, help="Begin where the page before said that there is more."),
+        click.option("--limit", type=int, default=None, help="The most entries, at most 1000."),
+        click.option("--contains", default=None, help="Only those whose name has this in it."),
+    ):
+        command = option(command)
+    return command
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given: what a tool takes for the others is its own affair."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def print_text(result: Any) -> None:

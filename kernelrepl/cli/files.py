@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import click
 
 from kernelrepl import workspace_files
-from kernelrepl.checks import check_session_id, close_ids
+from kernelrepl.checks import check_session_id
 from kernelrepl.cli.base import FAILED, print_text, run, tool
 from kernelrepl.errors import CopyFailed, InvalidArgument, NoSessionYet, UnknownSession
 
@@ -20,10 +20,11 @@ from kernelrepl.errors import CopyFailed, InvalidArgument, NoSessionYet, Unknown
 def _workspace(session_id: str, missing: type[UnknownSession] = UnknownSession) -> Path:
     """The directory of a session, from the keeper. Raises `missing`, with names that may be meant."""
     check_session_id(session_id)
-    workspaces = run(tool("keeper_status", operator=True)).structured_content["workspaces"]
-    if session_id not in workspaces:
-        raise missing(session_id, close_ids(session_id, workspaces))
-    return Path(workspaces[session_id])
+    try:
+        found = run(tool("keeper_workspace", operator=True, session_id=session_id))
+    except UnknownSession as error:
+        raise missing(session_id, error.close) from None
+    return Path(found.content[0].text)
 
 
 _MAX_BYTES = click.option(

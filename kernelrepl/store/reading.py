@@ -15,18 +15,12 @@ from kernelrepl.model import (
     NotSaved,
     Restored,
     Saved,
-    SessionInfo,
     StoredComponent,
-    Variable,
     Write,
 )
 from kernelrepl.store.database import Database
 from kernelrepl.store.publish import DIGEST_BYTES
 
-_SESSION = (
-    "SELECT id, session_id, created_at, last_used_at, state, variable_count, total_executions, execution_count,"
-    " size_bytes, workspace, fixed FROM sessions"
-)
 _CODE_SHOWN_CHARS = 80
 _WORD = re.compile(r"\w+")
 
@@ -48,29 +42,6 @@ class ExecutionRow:
     not_saved: tuple[NotSaved, ...]
     restored: Restored | None
     committed: bool
-
-
-def _session(row: Any) -> SessionInfo:
-    return SessionInfo(*row[:10])
-
-
-def find_session(db: Database, owner: str, session_id: str) -> tuple[SessionInfo, dict[str, Any]] | None:
-    row = db.execute(f"{_SESSION} WHERE owner = ? AND session_id = ?", [owner, session_id]).fetchone()
-    return None if row is None else (_session(row), json.loads(row[10]))
-
-
-def list_sessions(db: Database, owner: str) -> list[SessionInfo]:
-    rows = db.execute(f"{_SESSION} WHERE owner = ? ORDER BY last_used_at DESC, id DESC", [owner])
-    return [_session(row) for row in rows]
-
-
-def variables(db: Database, session: int) -> list[Variable]:
-    rows = db.execute(
-        "SELECT name, type, size_bytes, root IS NOT NULL, updated_at, reason, path, summary FROM names"
-        " WHERE session = ? AND to_commit IS NULL AND name <> '_' AND name NOT LIKE '*%' ORDER BY name",
-        [session],
-    )
-    return [Variable(row[0], row[1], row[2], bool(row[3]), *row[4:]) for row in rows]
 
 
 def execution(db: Database, condition: str, parameters: list[Any]) -> ExecutionRow | None:

@@ -56,6 +56,12 @@ def keep_earlier_states(db: Database) -> None:
         db.execute(f"CREATE INDEX {table}_of_session ON {table} (session, to_commit)")
 
 
+@migrations()
+def find_sessions_by_their_last_use(db: Database) -> None:
+    db.execute("CREATE INDEX sessions_by_use ON sessions (owner, last_used_at)")
+    db.execute("CREATE INDEX inactive_sessions ON sessions (owner) WHERE state = 'inactive'")
+
+
 def is_known(db: Database) -> bool:
     """Whether no later version than this one has migrated the database."""
     if not db["_sqlite_migrations"].exists():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -16,19 +15,23 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from kernelrepl.checks import close_ids
 from kernelrepl.errors import DatabaseTooNew, StorageFailed
 from kernelrepl.model import (
+    ALL,
     MAX_HISTORY_BYTES,
+    Asked,
     Commit,
     Limits,
     Manifest,
+    Page,
     Restored,
     SessionInfo,
     StoredComponent,
     Variable,
     Write,
 )
-from kernelrepl.store import reading
+from kernelrepl.store import lists, reading, sessions
 from kernelrepl.store.clock import stamp, utc_now
 from kernelrepl.store.collecting import empty_log
 from kernelrepl.store.collector import Collector
@@ -37,7 +40,6 @@ from kernelrepl.store.publish import (
     Staged,
     Weight,
     chunked,
-    count_variables,
     dump_restored,
     finish_row,
     put_chunks,
@@ -112,90 +114,53 @@ class Store:
     async def create_session(self, session_id: str, workspace: str, fixed: dict[str, Any]) -> int:
         """Insert a session; returns its key."""
         now = self._now()
-
-        def job(db: Database) -> int:
-            with db.atomic():
-                row = db.execute(
-                    "INSERT INTO sessions (owner, session_id, state, created_at, last_used_at, workspace, fixed)"
-                    " VALUES (?, ?, 'active', ?, ?, ?, ?)",
-                    [LOCAL_OWNER, session_id, now, now, workspace, json.dumps(fixed)],
-                )
-                return int(row.lastrowid or 0)
-
-        return await self._writer.run(job)
+        return await self._writer.run(lambda db: sessions.create(db, LOCAL_OWNER, session_id, workspace, fixed, now))
 
     async def fix_session(self, session: int, fixed: dict[str, Any]) -> None:
         """Note anew what is fixed for a session."""
-
-        def job(db: Database) -> None:
-            with db.atomic():
-                db.execute("UPDATE sessions SET fixed = ? WHERE id = ?", [json.dumps(fixed), session])
-
-        await self._writer.run(job)
+        await self._writer.run(lambda db: sessions.fix(db, session, fixed))
 
     async def find_session(self, session_id: str) -> tuple[SessionInfo, dict[str, Any]] | None:
         """The session with this id and what was fixed at its creation."""
-        return await self._reader.run(lambda db: reading.find_session(db, LOCAL_OWNER, session_id))
+        return await self._reader.run(lambda db: lists.find_session(db, LOCAL_OWNER, session_id))
 
-    async def list_sessions(self) -> list[SessionInfo]:
-        """All sessions, the latest used first."""
-        return await self._reader.run(lambda db: reading.list_sessions(db, LOCAL_OWNER))
+    async def list_sessions(self, asked: Asked = ALL) -> Page[SessionInfo]:
+        """Sessions, the latest used first. Raises InvalidArgument for a cursor that is none."""
+        return await self._reader.run(lambda db: lists.sessions(db, LOCAL_OWNER, asked))
+
+    async def count_sessions(self) -> int:
+        return await self._reader.run(lambda db: lists.count_sessions(db, LOCAL_OWNER))
+
+    async def similar_ids(self, session_id: str) -> list[str]:
+        """Ids of sessions that somebody may have meant. Of many sessions only the latest used are looked at."""
+        return await self._reader.run(lambda db: close_ids(session_id, lists.recent_ids(db, LOCAL_OWNER)))
+
+    async def unused_sessions(self, since: datetime | None) -> list[SessionInfo]:
+        """Sessions that nobody has used since then (None: no such), and those that are marked inactive."""
+        before = "" if since is None else stamp(since)
+        return await self._reader.run(lambda db: lists.unused_sessions(db, LOCAL_OWNER, before))
 
     async def workspaces(self) -> list[str]:
         """The names of the directories of all sessions."""
         return await self._reader.run(lambda db: [name for (name,) in db.execute("SELECT workspace FROM sessions")])
 
-    async def variables(self, session: int) -> list[Variable]:
-        return await self._reader.run(lambda db: reading.variables(db, session))
+    async def variables(self, session: int, asked: Asked = ALL) -> Page[Variable]:
+        """The variables of a session, by name."""
+        return await self._reader.run(lambda db: lists.variables(db, session, asked))
 
     async def note_versions(self, session: int, python: str, packages: dict[str, str]) -> None:
-        encodable = python.encode(errors="replace").decode()
-
-        def job(db: Database) -> None:
-            with db.atomic():
-                db.execute(
-                    "UPDATE sessions SET python = ?, packages = ? WHERE id = ?",
-                    [encodable, json.dumps(packages), session],
-                )
-
-        await self._writer.run(job)
+        await self._writer.run(lambda db: sessions.note_versions(db, session, python, packages))
 
     async def clear_session(self, session: int) -> int:
         """Forget all variables; what was before stays as history. Returns how many variables went."""
         now = self._now()
-
-        def job(db: Database) -> int:
-            with db.atomic():
-                gone = count_variables(db, session)
-                row = db.execute(
-                    "INSERT INTO commits (session, cause, created_at) VALUES (?, 'clear', ?)", [session, now]
-                )
-                for table in ("names", "components"):
-                    db.execute(
-                        f"UPDATE {table} SET to_commit = ? WHERE session = ? AND to_commit IS NULL",
-                        [row.lastrowid, session],
-                    )
-                db.execute(
-                    "UPDATE sessions SET variable_count = 0, size_bytes = 0, last_used_at = ? WHERE id = ?",
-                    [now, session],
-                )
-            return gone
-
-        gone = await self._writer.run(job)
+        gone = await self._writer.run(lambda db: sessions.clear(db, session, now))
         await self._collector.collect()
         return gone
 
-    async def mark_inactive(self, sessions: Mapping[int, str]) -> None:
+    async def mark_inactive(self, unused: Mapping[int, str]) -> None:
         """Note that sessions have been left alone since the time given for each. The next use makes it active again."""
-
-        def job(db: Database) -> None:
-            with db.atomic():
-                for session, since in sessions.items():
-                    db.execute(
-                        "UPDATE sessions SET state = 'inactive' WHERE id = ? AND last_used_at = ?", [session, since]
-                    )
-
-        await self._writer.run(job)
+        await self._writer.run(lambda db: sessions.mark_inactive(db, unused))
 
     async def delete_session(self, session: int, *, remember: bool = False) -> None:
         """Remove every row and byte of a session, from the write-ahead log too.
@@ -204,18 +169,8 @@ class Store:
         another program reads the database all the time and so keeps the log from being emptied.
         """
         now = self._now()
-
-        def job(db: Database) -> None:
-            with db.atomic():
-                if remember:
-                    db.execute(
-                        "INSERT OR REPLACE INTO tombstones SELECT owner, session_id, ? FROM sessions WHERE id = ?",
-                        [now, session],
-                    )
-                db.execute("DELETE FROM sessions WHERE id = ?", [session])
-
         await self._collector.forget(session)  # most of what goes, in steps
-        await self._writer.run(job)
+        await self._writer.run(lambda db: sessions.delete(db, session, now if remember else None))
         await self._collector.tidy()
         for _ in range(EMPTY_LOG_TRIES):
             if await self._writer.run(empty_log):
@@ -229,16 +184,7 @@ class Store:
 
     async def pop_tombstone(self, session_id: str) -> str | None:
         """When the session that had this id was deleted for its age, if so. Told once."""
-
-        def job(db: Database) -> str | None:
-            with db.atomic():
-                row = db.execute(
-                    "DELETE FROM tombstones WHERE owner = ? AND session_id = ? RETURNING deleted_at",
-                    [LOCAL_OWNER, session_id],
-                ).fetchone()
-            return None if row is None else str(row[0])
-
-        return await self._writer.run(job)
+        return await self._writer.run(lambda db: sessions.pop_tombstone(db, LOCAL_OWNER, session_id))
 
     # Executions
 

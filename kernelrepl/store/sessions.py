@@ -1,0 +1,74 @@
+"""What changes the rows of sessions. Runs in the writer thread."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from kernelrepl.store.database import Database
+from kernelrepl.store.publish import count_variables
+
+
+def create(db: Database, owner: str, session_id: str, workspace: str, fixed: dict[str, Any], now: str) -> int:
+    with db.atomic():
+        row = db.execute(
+            "INSERT INTO sessions (owner, session_id, state, created_at, last_used_at, workspace, fixed)"
+            " VALUES (?, ?, 'active', ?, ?, ?, ?)",
+            [owner, session_id, now, now, workspace, json.dumps(fixed)],
+        )
+        return int(row.lastrowid or 0)
+
+
+def fix(db: Database, session: int, fixed: dict[str, Any]) -> None:
+    with db.atomic():
+        db.execute("UPDATE sessions SET fixed = ? WHERE id = ?", [json.dumps(fixed), session])
+
+
+def note_versions(db: Database, session: int, python: str, packages: dict[str, str]) -> None:
+    encodable = python.encode(errors="replace").decode()
+    with db.atomic():
+        db.execute(
+            "UPDATE sessions SET python = ?, packages = ? WHERE id = ?", [encodable, json.dumps(packages), session]
+        )
+
+
+def clear(db: Database, session: int, now: str) -> int:
+    """End all variables with a commit; returns how many there were."""
+    with db.atomic():
+        gone = count_variables(db, session)
+        row = db.execute("INSERT INTO commits (session, cause, created_at) VALUES (?, 'clear', ?)", [session, now])
+        for table in ("names", "components"):
+            db.execute(
+                f"UPDATE {table} SET to_commit = ? WHERE session = ? AND to_commit IS NULL", [row.lastrowid, session]
+            )
+        db.execute(
+            "UPDATE sessions SET variable_count = 0, size_bytes = 0, last_used_at = ? WHERE id = ?", [now, session]
+        )
+    return gone
+
+
+def mark_inactive(db: Database, unused: Mapping[int, str]) -> None:
+    """unused: sessions, and the time since which each has been left alone; one used later stays as it is."""
+    with db.atomic():
+        for session, since in unused.items():
+            db.execute("UPDATE sessions SET state = 'inactive' WHERE id = ? AND last_used_at = ?", [session, since])
+
+
+def delete(db: Database, session: int, remember: str | None) -> None:
+    """remember: the time to keep with its id, for whoever comes for it; None: forget it."""
+    with db.atomic():
+        if remember is not None:
+            db.execute(
+                "INSERT OR REPLACE INTO tombstones SELECT owner, session_id, ? FROM sessions WHERE id = ?",
+                [remember, session],
+            )
+        db.execute("DELETE FROM sessions WHERE id = ?", [session])
+
+
+def pop_tombstone(db: Database, owner: str, session_id: str) -> str | None:
+    with db.atomic():
+        row = db.execute(
+            "DELETE FROM tombstones WHERE owner = ? AND session_id = ? RETURNING deleted_at", [owner, session_id]
+        ).fetchone()
+    return None if row is None else str(row[0])
