@@ -28,6 +28,7 @@ from kernelrepl.store.worker import Worker
 
 T = TypeVar("T")
 COLLECT_AFTER_BYTES = 32 << 20
+SESSIONS_AT_ONCE = 200
 COLLECT_AT_ONCE_BYTES = 1 << 30
 """Not left to the next quiet moment: one execution can commit for ever."""
 
@@ -47,6 +48,8 @@ class Collector:
         self._waiting = waiting
         self._max_history_bytes = max_history_bytes
         self._written = COLLECT_AFTER_BYTES + 1  # whatever the last keeper left
+        self._touched: set[int] | None = None
+        """The sessions with new commits since the last collection. None: any may have some."""
         self._turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -57,6 +60,11 @@ class Collector:
         if self._task is not None:
             self._task.cancel()
         self._reader.close()
+
+    def touched(self, session: int) -> None:
+        """There is a new commit."""
+        if self._touched is not None:
+            self._touched.add(session)
 
     async def wrote(self, size: int) -> None:
         """Count bytes that were written, which supersede about as many, now or later, and bytes that were closed.
@@ -85,15 +93,22 @@ class Collector:
                 await self._close_unreachable()
                 await self.tidy()
             except BaseException:
+                self._touched = None
                 self._written = max(self._written, COLLECT_AFTER_BYTES + 1)
                 raise
 
     async def _close_unreachable(self) -> None:
-        for session, head in await self._read(reading.heads):
-            rows = await self._read(functools.partial(reading.unreachable_components, session=session))
-            for start in range(0, len(rows), ROWS_AT_ONCE):
-                some = rows[start : start + ROWS_AT_ONCE]
-                await self._writer.run(functools.partial(close_unreachable, session=session, head=head, rows=some))
+        """In the sessions that were written to; those that an earlier keeper wrote to are not known."""
+        heads = await self._read(reading.heads)
+        if self._touched is not None:
+            heads = [(session, head) for session, head in heads if session in self._touched]
+        self._touched = set()
+        for start in range(0, len(heads), SESSIONS_AT_ONCE):
+            some = heads[start : start + SESSIONS_AT_ONCE]
+            for session, head, rows in await self._read(functools.partial(reading.unreachable, heads=some)):
+                for at in range(0, len(rows), ROWS_AT_ONCE):
+                    of_it = rows[at : at + ROWS_AT_ONCE]
+                    await self._writer.run(functools.partial(close_unreachable, session=session, head=head, rows=of_it))
 
     async def tidy(self) -> None:
         """Remove what is over the budget of history, and chunks without a version. Raises StorageFailed."""

@@ -207,6 +207,12 @@ def oldest_commit(db: Database, session: int) -> int | None:
     return None if found is None else int(found)
 
 
+def unreachable(db: Database, heads: Sequence[tuple[int, int]]) -> list[tuple[int, int, list[int]]]:
+    """Of each of these sessions that has some, itself, its last commit and its unreachable components."""
+    found = ((session, head, unreachable_components(db, session)) for session, head in heads)
+    return [entry for entry in found if entry[2]]
+
+
 def unreachable_components(db: Database, session: int) -> list[int]:
     """Rows of live components that no live name leads to: left when a name that could not be loaded was replaced."""
     parts = _components(db, session)

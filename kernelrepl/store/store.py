@@ -155,6 +155,7 @@ class Store:
         """Forget all variables; what was before stays as history. Returns how many variables went."""
         now = self._now()
         gone = await self._writer.run(lambda db: sessions.clear(db, session, now))
+        self._collector.touched(session)
         await self._collector.collect()
         return gone
 
@@ -279,6 +280,7 @@ class Store:
             return closed
 
         closed = await self._writer.run(job)
+        self._collector.touched(session)
         await self._collector.wrote(written_bytes(commit) + closed)
 
     async def discard_staged(self, session: int) -> None:
