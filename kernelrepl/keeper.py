@@ -30,6 +30,7 @@ from kernelrepl.kernel import WarmLauncher, spawn
 from kernelrepl.kernel.launch import Launcher
 from kernelrepl.manager import Manager, Origin
 from kernelrepl.means import Means
+from kernelrepl.metrics import Metrics
 from kernelrepl.room import Room
 from kernelrepl.sandbox import describe, probe
 from kernelrepl.standby import Standby
@@ -44,6 +45,7 @@ TIDY_PAUSE_S = 0.05
 CANCELLATIONS = 1000
 LINE_BYTES = 64 << 20
 _LOG_BYTES = 1_000_000
+_EVERYDAY = ("called", "executed", "committed")
 _log = logging.getLogger("kernelrepl")
 
 
@@ -90,6 +92,7 @@ class Keeper:
         self.settings = settings
         self.data_dir = settings.data_dir
         self.runtime_dir = rendezvous.runtime_dir(self.data_dir, settings.runtime_dir, os.environ)
+        self.metrics = Metrics()
         self.stopping = asyncio.Event()
         self.instance = secrets.token_hex(8)
         self._changed = asyncio.Event()
@@ -126,12 +129,12 @@ class Keeper:
             stack.callback(context.destroy, 0)
             launcher = self._launcher or self._make_launcher(stack)
             room = Room(
-                self._emit,
+                self.emit,
                 idle_timeout_s=self.settings.idle_timeout_s,
                 max_live=self.settings.max_live,
                 memory_bytes=self.settings.max_live_bytes,
             )
-            means = Means(launcher, context, store, self._emit, room)
+            means = Means(launcher, context, store, self.emit, room)
             sandbox = await self._confinement(base_environment(os.environ, rendezvous.cache_dir()))
             self.manager = Manager(self.data_dir, sandbox, means)
             stack.push_async_callback(self.manager.close)
@@ -146,7 +149,7 @@ class Keeper:
             hidden = asyncio.Event()
             asyncio.get_running_loop().add_signal_handler(rendezvous.SHOW_YOURSELF, hidden.set)
             stack.enter_context(self._published(lock))
-            expiry = Expiry(self.manager, store, self.settings.retention(), self._emit)
+            expiry = Expiry(self.manager, store, self.settings.retention(), self.emit)
             for work in (self._housekeeping(), expiry.run(), self._show_when_asked(hidden)):
                 stack.callback(asyncio.create_task(work).cancel)
             ready()
@@ -159,7 +162,7 @@ class Keeper:
     def _make_launcher(self, stack: contextlib.AsyncExitStack) -> Launcher:
         if self.settings.warm_start == "off":
             return spawn
-        warm = WarmLauncher(self.settings.preload, self._emit)
+        warm = WarmLauncher(self.settings.preload, self.emit)
         stack.push_async_callback(warm.close)
         return warm
 
@@ -317,8 +320,10 @@ class Keeper:
         temporary.chmod(0o600)
         temporary.replace(path)
 
-    def _emit(self, event: str, **data: Any) -> None:
-        level = logging.DEBUG if event == "executed" else logging.INFO
+    def emit(self, event: str, **data: Any) -> None:
+        """Something has happened: for the log, for the metrics, and for the housekeeping."""
+        self.metrics(event, **data)
+        level = logging.DEBUG if event in _EVERYDAY else logging.INFO
         _log.log(level, "%s %s", event, " ".join(f"{key}={value!r}" for key, value in data.items()))
         self._changed.set()
 

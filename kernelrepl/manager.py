@@ -356,10 +356,6 @@ class Manager:
         """How many kernels there are, or will be in a moment."""
         return len(self._transient) + sum(1 for s in self._sessions.values() if s.pid is not None or s.busy)
 
-    def missed_changes(self) -> int:
-        """How many names audits had to store after the commits that should have: 0 is the aim."""
-        return sum(session.missed for session in self._sessions.values())
-
     def busy(self) -> bool:
         return bool(self._transient) or any(session.busy for session in self._sessions.values())
 

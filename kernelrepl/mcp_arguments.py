@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from kernelrepl import errors
 from kernelrepl.errors import InvalidArgument, KernelReplError, UnknownTool
+from kernelrepl.means import Emit
 from kernelrepl.model import Asked
 
 MAX_PAGE = 1000
@@ -34,10 +36,24 @@ _WORDS = {
 
 
 class Server(MCPServer[Any]):
-    """The SDK's server, with calls checked first."""
+    """The SDK's server, with calls checked first, and told of as events."""
+
+    def __init__(self, emit: Emit, **options: Any) -> None:
+        super().__init__("kernelrepl", **options)
+        self._emit = emit
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        began = time.monotonic()
+        result = await self._call_tool(name, arguments, context)
+        error = ((result.meta or {}).get(errors.WIRE_KEY) or {}).get("type")
+        tool = name if error != UnknownTool.__name__ else "unknown"
+        self._emit("called", tool=tool, seconds=time.monotonic() - began, error=error)
+        return result
+
+    async def _call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None
     ) -> CallToolResult | InputRequiredResult:
         tool = self._tool_manager.get_tool(name)
         if tool is None:

@@ -41,7 +41,7 @@ class OperatorTools:
             kernels=manager.kernels(),
             connections=self._keeper.connections,
             sandbox=manager.sandbox,
-            missed_changes=manager.missed_changes(),
+            metrics=self._keeper.metrics.dump(),
         )
         return answer(status, status.model_dump_json(indent=2))
 

@@ -136,7 +136,7 @@ class KeeperStatus(BaseModel):
     kernels: dict[str, int] = Field(description="process id of each live kernel, by session")
     connections: int
     sandbox: str
-    missed_changes: int = Field(description="names stored by an audit, not by what changed them")
+    metrics: dict[str, Any] = Field(description="what was counted and measured since the keeper started")
 
 
 def of_execution(execution: Execution, limit_chars: int, *, outputs: bool = False) -> CallToolResult:

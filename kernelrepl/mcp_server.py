@@ -96,7 +96,7 @@ class Face:
 def build_server(keeper: Keeper, *, operator: bool = False) -> MCPServer[Any]:
     """The MCP server of a keeper: the agent's tools, and for an operator some more."""
     instructions = INSTRUCTIONS + ("" if keeper.manager.confinement.tier is None else CONFINED)
-    server = Server("kernelrepl", version=__version__, instructions=instructions, log_level="WARNING")
+    server = Server(keeper.emit, version=__version__, instructions=instructions, log_level="WARNING")
     tools = Tools(keeper)
     for tool, title, hints in (
         (tools.python_repl, "Run Python", ToolAnnotations(destructive_hint=False, open_world_hint=False)),

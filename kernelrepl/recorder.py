@@ -18,7 +18,7 @@ class Recorder(Protocol):
 
     async def manifest(self) -> Manifest: ...
     async def start(self, job: Job) -> int | None: ...
-    async def publish(self, job: Job | None, commit: Commit) -> None: ...
+    async def publish(self, job: Job | None, commit: Commit) -> int: ...
     async def finish(self, job: Job, status: Status) -> None: ...
     async def stage(self, component: int, data: bytes) -> None: ...
     async def discard_staged(self) -> None: ...
@@ -43,13 +43,14 @@ class StoreRecorder:
     async def start(self, job: Job) -> int | None:
         return await self._store.start_execution(self._key, job.request_id, job.origin, job.code)
 
-    async def publish(self, job: Job | None, commit: Commit) -> None:
+    async def publish(self, job: Job | None, commit: Commit) -> int:
+        """Returns about how many bytes were written."""
         if job is not None and commit.outcome is not None:
             commit = replace(commit, outcome={**commit.outcome, "status": outcome_status(commit, job.stopped_by)})
         row = None if job is None else job.row
         restored = None if job is None else job.restored
         try:
-            await self._store.publish(self._key, row, commit, self._limits, restored)
+            return await self._store.publish(self._key, row, commit, self._limits, restored)
         except StorageFailed:
             if row is not None and commit.outcome is not None:
                 # It ran to its end all the same: the next keeper must not take it for one that crashed.
@@ -91,8 +92,8 @@ class NullRecorder:
     async def start(self, job: Job) -> int | None:
         return None
 
-    async def publish(self, job: Job | None, commit: Commit) -> None:
-        return None
+    async def publish(self, job: Job | None, commit: Commit) -> int:
+        return 0
 
     async def finish(self, job: Job, status: Status) -> None:
         return None

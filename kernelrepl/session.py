@@ -20,7 +20,7 @@ from kernelrepl.kernel.kernel import Handlers
 from kernelrepl.kernel.meter import Verdict
 from kernelrepl.lifecycle import Event, State, advance
 from kernelrepl.means import Means
-from kernelrepl.model import Commit, Execution, Limits, NotRestored, Status
+from kernelrepl.model import Commit, Execution, Limits, NotRestored, Restored, Status
 from kernelrepl.overseer import FULL_FILE_BYTES, Overseer
 from kernelrepl.recorder import Recorder
 from kernelrepl.starting import STARTS_PER_CALL, Starter
@@ -49,7 +49,6 @@ class Session:
         """What the first result says about how this session came to be."""
         self.unsaved: set[str] = set()
         self.behind = False  # the last commit failed: the kernel has changes that the store has not
-        self.missed = 0  # names that a commit should have brought, and an audit did
         self.idle_since: float = asyncio.get_running_loop().time()
         self._recorder = recorder
         self._means = means
@@ -105,6 +104,7 @@ class Session:
                     return
                 self._refuse_deleted()
                 execution = await self._execute(job)
+                self._means.emit("executed", session=self.session_id, status=execution.status)
                 if not job.result.done():
                     job.result.set_result(execution)
         except BaseException as error:
@@ -135,7 +135,6 @@ class Session:
                 # It died before it had begun: nothing ran, so the next kernel may run it.
                 await self._drop_kernel()
                 continue
-            self._means.emit("executed", session=self.session_id)
             greeting, self.greeting = self.greeting, None
             return outcomes.noted(self._result(job), greeting, self._overseer.full)
         raise KernelStartFailed(f"the kernel ended {STARTS_PER_CALL} times before it could run the code")
@@ -217,13 +216,14 @@ class Session:
         await self._means.room.enter(self)
         self._advance(Event.START)
         launch = replace(self.launch, most_file_bytes=None if self._overseer.full is None else FULL_FILE_BYTES)
+        began = asyncio.get_running_loop().time()
         try:
             kernel, restored = await self._starter.start(launch, self._handlers())
         except BaseException:
             self._means.room.leave(self)
             self._advance(Event.DIED)
             raise
-        self._take(kernel)
+        self._take(kernel, kernel.process.how, began, restored)
         if restored.names or restored.not_restored:
             job.restored = restored
         return kernel
@@ -231,13 +231,14 @@ class Session:
     async def adopt(self, kernel: Kernel) -> None:
         """Begin with a kernel that has been started for whoever comes. Raises KernelDied; then it is the caller's."""
         await self._means.room.enter(self)
+        began = asyncio.get_running_loop().time()
         try:
             await self._starter.adopt(kernel, self._handlers())
         except BaseException:
             self._means.room.leave(self)
             raise
         self._advance(Event.START)
-        self._take(kernel)
+        self._take(kernel, "standby", began, Restored())
 
     def _handlers(self) -> Handlers:
         return Handlers(
@@ -250,14 +251,21 @@ class Session:
             self._on_flood,
         )
 
-    def _take(self, kernel: Kernel) -> None:
+    def _take(self, kernel: Kernel, how: str, began: float, restored: Restored) -> None:
         self._kernel = kernel
         self._advance(Event.READY)
         self._watches = [
             asyncio.create_task(self._watch_idle_death(kernel)),
             asyncio.create_task(self._overseer.watch(kernel.process, lambda: self.current is not None)),
         ]
-        self._means.emit("kernel_started", session=self.session_id)
+        self._means.emit(
+            "kernel_started",
+            session=self.session_id,
+            how=how,
+            seconds=asyncio.get_running_loop().time() - began,
+            restored=len(restored.names),
+            not_restored=len(restored.not_restored),
+        )
 
     async def _watch_idle_death(self, kernel: Kernel) -> None:
         await kernel.ended.wait()
@@ -288,14 +296,19 @@ class Session:
             job.commit = commit
             job.restored, self._lost = outcomes.without(job.restored, self._lost), ()
         self.behind = True
+        clock = asyncio.get_running_loop().time
+        began = clock()
         try:
-            await self._recorder.publish(job, commit)
+            size = await self._recorder.publish(job, commit)
         except Exception as error:
+            self._means.emit("commit_failed", session=self.session_id, reason=str(error))
             if job is not None:
                 job.commit_error = str(error) if isinstance(error, StorageFailed) else f"internal error: {error!r}"
             raise
         self.behind = commit.failure is not None
-        self.missed += commit.missed
+        self._means.emit(
+            "committed", session=self.session_id, seconds=clock() - began, bytes=size, missed=commit.missed
+        )
         self.unsaved.difference_update(commit.names, commit.deleted)
         self.unsaved.update(commit.unsaved)
 
@@ -308,6 +321,8 @@ class Session:
         """The kernel has loaded what waited until it was needed."""
         self._starter.loaded(key)
         self._lost += lost
+        if lost:
+            self._means.emit("lost", session=self.session_id, names=len(lost))
 
     def _refuse_deleted(self) -> None:
         if self.state is State.DELETED:

@@ -24,6 +24,7 @@ from kernelrepl.kernel import spawn
 from kernelrepl.kernel.launch import Launcher
 from kernelrepl.manager import Manager, Origin
 from kernelrepl.means import Means
+from kernelrepl.metrics import Metrics
 from kernelrepl.model import Execution, Limits, Resources, StoredComponent
 from kernelrepl.room import Room
 from kernelrepl.sandbox import Tier, probe
@@ -156,8 +157,9 @@ async def stored_bytes(store: Store, component: StoredComponent) -> bytes:
 class Sessions:
     """A manager in this process, used the way a face uses it."""
 
-    def __init__(self, manager: Manager, store: Store) -> None:
+    def __init__(self, manager: Manager, store: Store, metrics: Metrics) -> None:
         self.manager = manager
+        self.metrics = metrics
         self.store = store
 
     async def submit(self, code: str, session_id: str = "s", **options: Any) -> tuple[Session, Job]:
@@ -221,9 +223,10 @@ async def sessions(
     store.open()
     environment = base_environment(os.environ, tmp_path / "cache")
     tier = await asyncio.to_thread(this_tier)
+    metrics = Metrics()
     confinement = Confinement(tier, sys.executable, runtime_dir, (data_dir, runtime_dir), environment)
-    manager = Manager(data_dir, confinement, Means(launcher, context, store, ignore, Room(ignore)))
-    yield Sessions(manager, store)
+    manager = Manager(data_dir, confinement, Means(launcher, context, store, metrics, Room(metrics)))
+    yield Sessions(manager, store, metrics)
     await manager.close()
     context.destroy(0)
     store.close()

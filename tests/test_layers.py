@@ -42,6 +42,7 @@ RANKS: dict[str, float] = {
     "confinement": 2.7,
     "recorder": 2.5,
     "means": 2.5,
+    "metrics": 2.5,
     "starting": 2.7,
     "stopping": 2.7,
     "standby": 3.2,
@@ -91,6 +92,7 @@ OWNERS: dict[str, set[str]] = {
     "mcp": {"mcp_server", "mcp_results", "mcp_arguments", "mcp_operator", "client", "api", "demo"},
     "mcp_types": {"mcp_server", "mcp_results", "mcp_lines", "mcp_arguments", "mcp_operator", "client", "demo"},
     "click": {"cli"},
+    "prometheus_client": {"metrics"},
     "platformdirs": {"rendezvous"},
 }
 """Who may import a library, by module or package of ours."""

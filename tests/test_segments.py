@@ -81,7 +81,7 @@ async def test_what_is_in_segments_comes_back_as_it_was(
         assert execution.not_saved == ()
     await sessions.kill()
     assert await sessions.value(expression) == expected
-    assert sessions.manager.missed_changes() == 0
+    assert sessions.metrics.value("missed_changes_total") == 0
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,51 @@ def stop() -> None:
 
 
 @cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print all of it, with the metrics.")
+def status(as_json: bool) -> None:
+    """Show what the keeper does, and what it has counted since it started."""
+    try:
+        found = run(tool("keeper_status", operator=True, start=False)).structured_content
+    except NoKeeper:
+        click.echo(json.dumps(None) if as_json else "no keeper is running; the next call starts one")
+        return
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    click.echo(f"{_keeper(found)}, sandbox {found['sandbox']}")
+    for session, pid in found["kernels"].items():
+        click.echo(f"kernel of {session}: pid {pid}")
+    for metric in found["metrics"].values():
+        for line in _told(metric):
+            click.echo(line)
+
+
+def _keeper(found: dict[str, Any]) -> str:
+    return (
+        f"keeper: running, pid {found['pid']}, version {found['version']}, {found['sessions']} sessions,"
+        f" {len(found['kernels'])} kernels, {found['connections'] - 1} clients"
+    )
+
+
+def _told(metric: dict[str, Any]) -> Iterator[str]:
+    """A metric in words, a line for each of its labels; nothing where nothing was counted."""
+    values: dict[tuple[str, ...], dict[str, float]] = {}
+    for sample in metric["samples"]:
+        if "le" not in sample["labels"]:
+            kind = sample["name"].rpartition("_")[2]
+            values.setdefault(tuple(sample["labels"].values()), {})[kind] = sample["value"]
+    for labels, found in values.items():
+        of = f" ({', '.join(labels)})" if labels else ""
+        if found.get("total"):
+            text = f"{found['total']:,.0f}"
+        elif found.get("count"):
+            text = f"{found['count']:,.0f}, {found['sum'] / found['count'] * 1e3:,.1f} ms each"
+        else:
+            continue
+        yield f"{metric['help']}{of}: {text}"
+
+
+@cli.command()
 def doctor() -> None:
     """Show paths, versions, the keeper, the settings with their origin, and the state of the sandbox."""
     settings = config.load()
@@ -131,11 +177,7 @@ def doctor() -> None:
         f"config file: {rendezvous.config_file()}" + ("" if rendezvous.config_file().exists() else " (not there)")
     )
     try:
-        status = run(tool("keeper_status", operator=True, start=False)).structured_content
-        click.echo(
-            f"keeper: running, pid {status['pid']}, version {status['version']}, {status['sessions']} sessions,"
-            f" {len(status['kernels'])} kernels, {status['connections'] - 1} clients"
-        )
+        click.echo(_keeper(run(tool("keeper_status", operator=True, start=False)).structured_content))
     except NoKeeper:
         click.echo("keeper: not running; the next call starts one")
     except KernelReplError as error:

@@ -63,12 +63,17 @@ class Launch:
 class Parent(Protocol):
     """Of whom a kernel process is the child."""
 
+    how: str
+    """How it starts its children."""
+
     def collect(self, pid: int, then: Callable[[int | None], None]) -> None:
         """Reap a child that has ended, and tell with which code, as `subprocess` does. None: nobody knows."""
 
 
 class _Spawned:
     """A child of this process."""
+
+    how = "cold"
 
     def __init__(self, popen: subprocess.Popen[bytes]) -> None:
         self._popen = popen
@@ -103,6 +108,7 @@ class Process:
         self.exit_code: int | None = None
         self._log = ends.log
         self._parent = parent
+        self.how = parent.how
         self.first_pid = pid
         self._loop = asyncio.get_running_loop()
         self._pidfd = pidfd

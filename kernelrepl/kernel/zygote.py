@@ -97,6 +97,8 @@ class Zygote:
             os.close(pidfd)
             self.collect(pid, lambda code: None)
 
+    how = "fork"
+
     def collect(self, pid: int, then: Callable[[int | None], None]) -> None:
         """A child has ended: have it reaped."""
         try:

@@ -264,24 +264,28 @@ class Store:
 
     async def publish(
         self, session: int, execution: int | None, commit: Commit, limits: Limits, restored: Restored | None
-    ) -> None:
+    ) -> int:
         """Make a commit the state of the session, together with the outcome of its execution.
 
-        Raises StorageFailed; then nothing of it is there.
+        Returns about how many bytes it wrote, with those that were staged for it. Raises StorageFailed; then nothing
+        of it is there.
         """
         now = self._now()
 
-        def job(db: Database) -> int:
+        def job(db: Database) -> tuple[int, int]:
+            before = self._staged_bytes.get(session, 0)
             staged = self._pop_staged(session)
             with db.atomic():
                 commit_id, closed = write_commit(db, session, execution, commit, staged, limits, now, self._most)
                 if execution is not None and commit.outcome is not None:
                     finish_row(db, execution, commit_id, commit, restored, now)
-            return closed
+            return before, closed
 
-        closed = await self._writer.run(job)
+        before, closed = await self._writer.run(job)
         self._collector.touched(session)
-        await self._collector.wrote(written_bytes(commit) + closed)
+        written = written_bytes(commit)
+        await self._collector.wrote(written + closed)
+        return before + written
 
     async def discard_staged(self, session: int) -> None:
         """Forget pieces of a commit that will not come."""

@@ -23,6 +23,7 @@ from kernelrepl.kernel import Launch, WarmLauncher, spawn
 from kernelrepl.kernel.launch import MODULE, Launcher, Process
 from kernelrepl.manager import Manager
 from kernelrepl.means import Means
+from kernelrepl.metrics import Metrics
 from kernelrepl.model import Resources
 from kernelrepl.room import Room
 from kernelrepl.store import Store
@@ -116,7 +117,7 @@ async def arena(configuration: Configuration, resources: Resources) -> AsyncIter
             manager = Manager(data_dir, confinement, Means(launcher, context, store, ignore, Room(ignore)))
             with Targets() as targets:
                 try:
-                    yield Arena(Sessions(manager, store), targets, resources)
+                    yield Arena(Sessions(manager, store, Metrics()), targets, resources)
                 finally:
                     await manager.close()
     finally:
