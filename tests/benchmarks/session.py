@@ -136,12 +136,16 @@ class Place:
         assert found is not None
         return int(found["pid"])
 
-    def close(self) -> None:
+    def end(self) -> None:
+        """End the keeper, if there is one."""
         found = rendezvous.read_keeper(self.data)
         if found is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(found["pid"], signal.SIGTERM)
                 rendezvous.wait_for_end(found["pid"], TIMEOUT_S)
+
+    def close(self) -> None:
+        self.end()
         shutil.rmtree(self.data, ignore_errors=True)
         shutil.rmtree(self.short, ignore_errors=True)
 
