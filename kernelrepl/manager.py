@@ -158,7 +158,8 @@ class Manager:
         info, _ = await self._known(session_id)
         session = self._sessions.get(session_id)
         if session is not None and session.latest is not None:
-            return session, session.current or session.latest
+            pending = (job for job in session.unfinished.values() if not job.result.done())
+            return session, next(pending, session.latest)
         row = await self._store.last_execution(info.key)
         if row is None:
             raise NothingRunning(session_id)
@@ -286,7 +287,7 @@ class Manager:
         session = self._sessions.get(info.session_id)
         if session is None:
             return SessionView(info, "asleep", None, self.sandbox)
-        return SessionView(info, session.state.value, session.pid, session.sandbox)
+        return SessionView(info, session.kernel_state, session.pid, session.sandbox)
 
     async def list_variables(self, session_id: str, asked: Asked = ALL) -> Page[Variable]:
         """Answered from the store, so it works while the session is busy or asleep. Raises UnknownSession."""

@@ -286,6 +286,7 @@ class Tools:
             session, job = found
             if job.result.done():
                 if force:
+                    await session.interrupt(job, force=True)  # it may be stuck behind its answer
                     await session.hibernate()
                 return _reply(replace(job.result.result(), note=IDLE_ENDED if force else NOTHING_RAN))
             await session.interrupt(job, force=force)

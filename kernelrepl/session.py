@@ -54,11 +54,12 @@ class Session:
         self._means = means
         self._starter = Starter(recorder, means, limits, durable=session_id is not None)
         self._kernel: Kernel | None = None
-        self._stopper = Stopper(lambda: (self._kernel, self.current))
+        self._stopper = Stopper(lambda: (self._kernel, self.current), self._spawn)
         self._lost: tuple[NotRestored, ...] = ()  # what could not be loaded, and no result has told yet
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watches: list[asyncio.Task[None]] = []
+        self._ending: asyncio.Task[None] | None = None
         self._overseer = Overseer(
             launch.resources, launch.workspace, self._overrun, lambda size: means.room.weigh(self, size)
         )
@@ -67,7 +68,17 @@ class Session:
 
     @property
     def busy(self) -> bool:
-        return self.waiting > 0 or self._turn.locked()
+        """Whether it has something to do. What is left to do after an answer keeps nobody waiting."""
+        return self.waiting > 0 or (self._turn.locked() and not self._answered)
+
+    @property
+    def _answered(self) -> bool:
+        return self.current is not None and self.current.result.done()
+
+    @property
+    def kernel_state(self) -> str:
+        """What lists say of its kernel."""
+        return (State.IDLE if self.state is State.BUSY and not self.busy else self.state).value
 
     @property
     def pid(self) -> int | None:
@@ -105,8 +116,7 @@ class Session:
                 self._refuse_deleted()
                 execution = await self._execute(job)
                 self._means.emit("executed", session=self.session_id, status=execution.status)
-                if not job.result.done():
-                    job.result.set_result(execution)
+                self._answer(job, execution)
         except BaseException as error:
             if not job.result.done():
                 job.result.set_exception(error)
@@ -135,9 +145,18 @@ class Session:
                 # It died before it had begun: nothing ran, so the next kernel may run it.
                 await self._drop_kernel()
                 continue
-            greeting, self.greeting = self.greeting, None
-            return outcomes.noted(self._result(job), greeting, self._overseer.full)
+            return self._result(job)
         raise KernelStartFailed(f"the kernel ended {STARTS_PER_CALL} times before it could run the code")
+
+    def _answer(self, job: Job, execution: Execution) -> None:
+        if not job.result.done():
+            greeting, self.greeting = self.greeting, None
+            job.result.set_result(outcomes.noted(execution, greeting, self._overseer.full))
+
+    def _answer_early(self, job: Job) -> None:
+        """All is known and stored: that the kernel has yet to come to its end need keep nobody waiting."""
+        if job.commit is not None and job.commit.outcome is not None:
+            self._answer(job, self._result(job))
 
     async def _run_in(self, kernel: Kernel, job: Job) -> None:
         self.current = job
@@ -152,7 +171,7 @@ class Session:
 
     async def interrupt(self, job: Job, *, reason: Status = "interrupted", force: bool = False) -> None:
         """Stop one execution: where it runs, or before it starts. `force` ends the kernel at once."""
-        if job.result.done():
+        if job.result.done() and job is not self.current:
             return
         job.stopped_by = job.stopped_by or reason
         if job is not self.current:
@@ -278,7 +297,9 @@ class Session:
             return
         for watch in self._watches:
             watch.cancel()
-        await kernel.stop()
+        # To its end, even if whoever waits here is cancelled: it would leave sockets and directories behind.
+        self._ending = asyncio.create_task(kernel.stop())
+        await asyncio.shield(self._ending)
         self._means.room.leave(self)
         self.unsaved.clear()
         self.behind, self._lost = False, ()
@@ -304,7 +325,10 @@ class Session:
             self._means.emit("commit_failed", session=self.session_id, reason=str(error))
             if job is not None:
                 job.commit_error = str(error) if isinstance(error, StorageFailed) else f"internal error: {error!r}"
+                self._answer_early(job)
             raise
+        if job is not None:
+            self._answer_early(job)
         self.behind = commit.failure is not None
         self._means.emit(
             "committed", session=self.session_id, seconds=clock() - began, bytes=size, missed=commit.missed
@@ -373,5 +397,7 @@ class Session:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._ending is not None:
+            await self._ending
         await self._audit()
         await self._drop_kernel()

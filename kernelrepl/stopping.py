@@ -1,46 +1,59 @@
-"""Stop the code that runs in a session: at its timeout, when somebody asks for it, or when it does not even begin."""
+"""Stop the code that runs in a session: at its timeout, when somebody asks for it, or when its kernel gets stuck."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 from kernelrepl.job import Job
 from kernelrepl.kernel import Kernel
 
 INTERRUPT_GRACE_S = 5.0
 BEGIN_TIMEOUT_S = 60.0
+REPLY_TIMEOUT_S = 60.0
+"""How long a kernel may take to say that it has come to the end, after it has told what came out."""
 
 
 class Stopper:
     """Of one session. `running`: the kernel and what it runs, as far as there is either."""
 
-    def __init__(self, running: Callable[[], tuple[Kernel | None, Job | None]]) -> None:
+    def __init__(
+        self,
+        running: Callable[[], tuple[Kernel | None, Job | None]],
+        spawn: Callable[[Coroutine[Any, Any, Any]], None],
+    ) -> None:
         self._running = running
+        self._spawn = spawn
 
     @contextlib.contextmanager
     def watching(self, job: Job) -> Iterator[None]:
-        """Stop it when it takes too long to begin, or to end."""
-        watches = [asyncio.create_task(self._enforce_begin(job))]
+        """Stop it when it takes too long to begin or to end."""
+        loop = asyncio.get_running_loop()
+        timers = [loop.call_later(BEGIN_TIMEOUT_S, self._look, job)]
         if job.timeout_s is not None:
-            watches.append(asyncio.create_task(self._enforce_timeout(job, job.timeout_s)))
+            timers.append(loop.call_later(job.timeout_s, self._time_out, job))
+
+        def answered(result: asyncio.Future[Any]) -> None:
+            timers.append(loop.call_later(REPLY_TIMEOUT_S, lambda: self._spawn(self.kill(job))))
+
+        job.result.add_done_callback(answered)
         try:
             yield
         finally:
-            for watch in watches:
-                watch.cancel()
+            job.result.remove_done_callback(answered)
+            for timer in timers:
+                timer.cancel()
 
-    async def _enforce_begin(self, job: Job) -> None:
+    def _look(self, job: Job) -> None:
         """A kernel that earlier code broke may not even take the next; another one can."""
-        await asyncio.sleep(BEGIN_TIMEOUT_S)
         if not job.began.is_set():
-            await self.kill(job)
+            self._spawn(self.kill(job))
 
-    async def _enforce_timeout(self, job: Job, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+    def _time_out(self, job: Job) -> None:
         job.stopped_by = "timeout"
-        await self.stop(job)
+        self._spawn(self.stop(job))
 
     async def stop(self, job: Job) -> None:
         """Interrupt; a timeout that user code ignores ends the kernel in the end."""
@@ -49,7 +62,7 @@ class Stopper:
             await asyncio.wait_for(job.began.wait(), INTERRUPT_GRACE_S)
         for _ in range(2):
             kernel, current = self._running()
-            if job is not current or kernel is None:
+            if job is not current or kernel is None or job.result.done():
                 return
             kernel.interrupt()
             done, _pending = await asyncio.wait({job.result}, timeout=INTERRUPT_GRACE_S)

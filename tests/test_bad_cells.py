@@ -420,6 +420,40 @@ async def test_a_kernel_that_takes_no_more_code_is_replaced(
     await goes_on(sessions, restored=True)
 
 
+STUCK = "import time; get_ipython().kernel.finish_metadata = lambda *given: time.sleep({})"
+"""What comes after the commit of a cell, and before its reply."""
+
+
+async def test_an_answer_comes_with_the_commit(sessions: Sessions) -> None:
+    """Not with the reply of the kernel, which says nothing that the commit has not said; the next code waits for it."""
+    await start(sessions)
+    await sessions.run("kept.append(3)\n" + STUCK.format(1))
+    session, following = await sessions.submit("kept.append(4)")
+    assert session.current is not None
+    assert session.current.result.done()
+    assert not following.started
+    assert await sessions.manager.latest("s") == (session, following)
+    assert (await following.result).status == "ok"
+    assert await sessions.value("kept") == "[1, 2, 3, 4]"
+
+
+async def test_a_kernel_that_gets_stuck_behind_its_answer_is_replaced(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a while, or when somebody wants to be rid of it; what was answered is kept."""
+    monkeypatch.setattr(stopping, "REPLY_TIMEOUT_S", 1.0)
+    await start(sessions)
+    await sessions.run("kept.append(3)\n" + STUCK.format(600))
+    assert await sessions.value("kept") == "[1, 2, 3]"
+    monkeypatch.undo()
+    await sessions.run(STUCK.format(600))
+    session = sessions.manager._sessions["s"]
+    assert session.latest is not None
+    await session.interrupt(session.latest, force=True)
+    await session.hibernate()
+    assert await sessions.value("kept") == "[1, 2, 3]"
+
+
 async def test_an_alarm_without_a_handler_is_an_error(sessions: Sessions) -> None:
     """In the cell that runs when it goes off; between cells it is nothing."""
     await start(sessions)

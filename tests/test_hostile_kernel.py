@@ -386,7 +386,8 @@ async def test_one_execution_that_commits_for_ever_does_not_fill_the_disk(
         await opened.stage(session, 0, bytes([100 + number]) * 20_000)
         await opened.discard_staged(session)
         most = max(most, await stored() - before)
-    assert most <= 2 * 100_000 + HISTORY_BYTES + 20_000
+    # What is full when a collection begins, and again while it works: each by one commit too much.
+    assert most <= 2 * (100_000 + 20_000) + HISTORY_BYTES
     await opened.collect()
     assert await stored() - before <= HISTORY_BYTES + 20_000
 

@@ -800,11 +800,11 @@ class FailsOnce(Store):
 
     failures = 1
 
-    async def publish(self, session: int, execution: int | None, commit: Commit, *rest: Any) -> None:
+    async def publish(self, session: int, execution: int | None, commit: Commit, *rest: Any) -> int:
         if self.failures and "x" in {*commit.names, *commit.unsaved, *commit.deleted}:
             self.failures -= 1
             raise StorageFailed("the disk is full; free some space")
-        await super().publish(session, execution, commit, *rest)
+        return await super().publish(session, execution, commit, *rest)
 
 
 @pytest.mark.parametrize("make_store", [FailsOnce])

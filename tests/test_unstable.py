@@ -112,10 +112,10 @@ class FailsOnDemand(Store):
 
     refuse = False
 
-    async def publish(self, session: int, execution: int | None, commit: Commit, *rest: Any) -> None:
+    async def publish(self, session: int, execution: int | None, commit: Commit, *rest: Any) -> int:
         if self.refuse:
             raise StorageFailed("the disk is full; free some space")
-        await super().publish(session, execution, commit, *rest)
+        return await super().publish(session, execution, commit, *rest)
 
 
 @pytest.mark.parametrize("make_store", [FailsOnDemand])

@@ -25,11 +25,12 @@ ROOT = Path(__file__).resolve().parents[2]
 class FaultyStore(Store):
     """Ends the process before or after a commit is in the database."""
 
-    async def publish(self, *args: Any) -> None:
+    async def publish(self, *args: Any) -> int:
         """Publish, unless a fault is due."""
         reach("before_publish")
-        await super().publish(*args)
+        size = await super().publish(*args)
         reach("after_publish")
+        return size
 
 
 class CredulousSession(Session):
