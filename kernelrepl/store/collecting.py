@@ -11,7 +11,7 @@ from kernelrepl.store.database import Database
 from kernelrepl.store.history import Plan, split
 
 ROWS_AT_ONCE = 500
-BYTES_AT_ONCE = 4 << 20
+BYTES_AT_ONCE = 1 << 20
 """How much one step removes: it is overwritten, and a commit may be waiting."""
 
 
