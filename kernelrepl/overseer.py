@@ -1,12 +1,14 @@
 """Look after what a kernel takes of the machine, and say when it is too much.
 
-Not at each allocation: several times a second while code runs, and less often in between. What is taken
-between two looks is not bounded by this, but by the limits that the operating system keeps for each process.
+Not at each allocation: several times a second while code runs, and between that the less often the longer nothing
+changes. What is taken between two looks is not bounded by this, but by the limits that the operating system keeps for
+each process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from kernelrepl.model import Resources, amount
 
 BUSY_S = 0.25
 IDLE_S = 2.0
+MOST_IDLE_S = 30.0
+_CHANGE_BYTES = 1 << 20
 FILES_S = 2.0
 """The least time between two counts of the files; counting never takes more than a twentieth of the time."""
 IDLE_FILES_S = 60.0
@@ -39,24 +43,33 @@ class Overseer:
         self._resources = resources
         self._workspace = workspace
         self._stop = stop
-        self.ran = True
-        """Something has run since the files were counted. Set by whoever runs it."""
+        self._ran = True  # since the files were counted
+        self._begun = asyncio.Event()
         self.full: str | None = None
         """What to say while there are too many files. A kernel that starts meanwhile can remove files, hardly write."""
+
+    def begin(self) -> None:
+        """Something runs from now on."""
+        self._ran = True
+        self._begun.set()
 
     async def watch(self, process: Process, busy: Callable[[], bool]) -> None:
         """Until it is cancelled, or the kernel has to go."""
         clock = asyncio.get_running_loop().time
         started_full = self.full is not None
         counted, took = -IDLE_FILES_S, 0.0
+        idle, before = IDLE_S, 0
         while True:
+            self._begun.clear()
             now_busy = busy()
-            if self._too_much_memory(process.pid):
+            pids = list(usage.descendants(process.pid))
+            resident = usage.resident(pids)
+            if self._too_much_memory(pids, resident):
                 self._stop(f"memory limit {amount(self._resources.memory_bytes or 0)} reached (max_memory_bytes)", True)
                 return
             began = clock()
-            if began >= counted + max(FILES_S if self.ran else IDLE_FILES_S, _SHARE * took):
-                self.ran = now_busy
+            if began >= counted + max(FILES_S if self._ran else IDLE_FILES_S, _SHARE * took):
+                self._ran = now_busy
                 self.full = await self._too_many_files()
                 counted = clock()
                 took = counted - began
@@ -65,12 +78,23 @@ class Overseer:
             if (self.full is not None) != started_full and not busy():
                 self._stop(self.full or "there is room for files again", True)
                 return
-            await asyncio.sleep(BUSY_S if now_busy else IDLE_S)
+            if now_busy:
+                idle = IDLE_S
+                await asyncio.sleep(BUSY_S)
+                continue
+            idle = IDLE_S if abs(resident - before) > _CHANGE_BYTES else min(2 * idle, MOST_IDLE_S)
+            before = resident
+            await self._rest(idle)
 
-    def _too_much_memory(self, pid: int) -> bool:
+    async def _rest(self, seconds: float) -> None:
+        """Until it is time to look, or something has run for as long as it may without being looked at."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._begun.wait()
+                await asyncio.sleep(BUSY_S)
+
+    def _too_much_memory(self, pids: list[int], resident: int) -> bool:
         limit = self._resources.memory_bytes
-        pids = list(usage.descendants(pid))
-        resident = usage.resident(pids)
         self._weigh(resident)
         return limit is not None and resident > limit and usage.proportional(pids) > limit
 

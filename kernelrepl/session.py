@@ -160,7 +160,8 @@ class Session:
 
     async def _run_in(self, kernel: Kernel, job: Job) -> None:
         self.current = job
-        job.started = self._overseer.ran = True
+        job.started = True
+        self._overseer.begin()
         self._advance(Event.RUN)
         try:
             with self._stopper.watching(job):
@@ -261,14 +262,9 @@ class Session:
 
     def _handlers(self) -> Handlers:
         return Handlers(
-            self._on_begin,
-            self._recorder.stage,
-            self._on_commit,
-            self._on_output,
-            self._recorder,
-            self._on_loaded,
+            self._on_begin, self._recorder.stage, self._on_commit, self._on_output, self._recorder, self._on_loaded,
             self._on_flood,
-        )
+        )  # fmt: skip
 
     def _take(self, kernel: Kernel, how: str, began: float, restored: Restored) -> None:
         self._kernel = kernel

@@ -24,6 +24,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look often: tests wait for what is seen."""
     monkeypatch.setattr(overseer, "FILES_S", 0.1)
     monkeypatch.setattr(overseer, "IDLE_S", 0.1)
+    monkeypatch.setattr(overseer, "MOST_IDLE_S", 0.1)
 
 
 # Memory
