@@ -55,9 +55,11 @@ class Starter:
         return kernel, restored
 
     async def adopt(self, kernel: Kernel, handlers: Handlers) -> None:
-        """Take a kernel that has been started for whoever comes, and has nothing to restore. Raises KernelDied."""
+        """Take a kernel that has been started for whoever comes, and has nothing to restore. Raises KernelDied.
+
+        Its versions have been noted with the session.
+        """
         await kernel.adopt(handlers, self._limits, self._durable)
-        await self._recorder.note_versions(kernel)
 
     @property
     def calm(self) -> bool:

@@ -295,7 +295,7 @@ def test_any_commit_is_stored_or_refused_whole(opened: Store, commits: list[tupl
 
 
 async def publish_all(store: Store, commits: list[tuple[Any, bytes, Any]]) -> None:
-    victim, hostile = [await store.create_session(secrets.token_hex(8), "w", {}) for _ in range(2)]
+    victim, hostile = [(await store.create_session(secrets.token_hex(8), "w", {}))[0] for _ in range(2)]
     limits = Limits(20_000, 40_000)
     ours = parse_commit(copy.deepcopy(VALID) | {"components": VALID["components"][:2]}, PAYLOAD, "3.12")
     await store.publish(victim, None, ours, limits, None)
@@ -341,7 +341,7 @@ async def all_of(store: Store, session: int) -> tuple[Any, ...]:
 @pytest.mark.anyio
 async def test_pieces_ahead_of_a_commit_that_never_comes_are_bounded(opened: Store) -> None:
     """By what the session may have; the commit they belong to fails, the next one does not."""
-    session = await opened.create_session("stages", "w", {})
+    session, _ = await opened.create_session("stages", "w", {})
     limits = Limits(None, 25_000)
     await opened.stage(session, 0, b"a" * 20_000, limits)
     for index in (0, 1):
@@ -373,7 +373,7 @@ async def test_one_execution_that_commits_for_ever_does_not_fill_the_disk(
     await opened.collect()
     before, most = await stored(), 0
     monkeypatch.setattr("kernelrepl.store.collector.COLLECT_AT_ONCE_BYTES", 100_000)
-    session = await opened.create_session("commits", "w", {})
+    session, _ = await opened.create_session("commits", "w", {})
     entry = {"roots": [1], "references": [], "segments": [20_000], "code": False, "inert": False}
     for number in range(20):
         commit = parsed(
@@ -395,7 +395,7 @@ async def test_one_execution_that_commits_for_ever_does_not_fill_the_disk(
 @pytest.mark.anyio
 async def test_names_without_bytes_are_bounded_too(opened: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """In number and in length; deleting some makes room."""
-    session = await opened.create_session("names", "w", {})
+    session, _ = await opened.create_session("names", "w", {})
 
     def of(names: dict[str, str], *deleted: str) -> Commit:
         unsaved = {name: ["t", "p", reason, ""] for name, reason in names.items()}

@@ -78,7 +78,8 @@ async def everything(store: Store) -> dict[str, list[Any]]:
 
 
 async def new_session(store: Store, session_id: str = "s") -> int:
-    return await store.create_session(session_id, f"workspace-of-{session_id}", {"limits": {}})
+    key, _ = await store.create_session(session_id, f"workspace-of-{session_id}", {"limits": {}})
+    return key
 
 
 def part(

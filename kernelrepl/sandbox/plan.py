@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,6 +188,42 @@ def _outermost(mounts: list[list[str]]) -> list[list[str]]:
     return kept
 
 
+@dataclass(frozen=True)
+class _Common:
+    """What the plans of all sessions with the same interpreter have."""
+
+    mounts: tuple[tuple[str, ...], ...]
+    links: tuple[tuple[str, str], ...]
+    execute: tuple[str, ...]
+
+
+def _stamp(python: Interpreter) -> tuple[tuple[int, int, int] | None, ...]:
+    """What changes when something is installed, removed or put elsewhere."""
+    return tuple(map(_state, (*_SYSTEM, *_ROOT_LINKS, *_DATA, *python.prefixes, *python.path, python.executable)))
+
+
+def _state(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - dozens of them, at each start
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=16)
+def _common(
+    python: Interpreter, never: tuple[Path, ...], code: tuple[str, ...], stamp: tuple[tuple[int, int, int] | None, ...]
+) -> _Common:
+    """stamp: of when it was looked up."""
+    installation, run = _installation(python, never)
+    libraries = [path for path in _SYSTEM if Path(path).is_dir()]
+    libraries += [path for path in _ROOT_LINKS if Path(path).is_dir() and not Path(path).is_symlink()]
+    links = tuple((path, str(Path(path).readlink())) for path in _ROOT_LINKS if Path(path).is_symlink())
+    mounts = _mounts(libraries, "rx") + _mounts(installation, "rx") + _mounts(code, "r")
+    mounts += [[str(Path(path).resolve()), path, "r"] for path in _DATA if Path(path).exists()]
+    return _Common(tuple(map(tuple, _outermost(mounts))), links, (*run, *_loaders()))
+
+
 def confined(
     *,
     tier: int,
@@ -199,15 +237,10 @@ def confined(
     scratch: Path,
 ) -> Plan:
     """The plan for one kernel. `scratch` is a directory for temporary files, used where there is no private /tmp."""
-    installation, run = _installation(python, surroundings.never)
-    libraries = [path for path in _SYSTEM if Path(path).is_dir()]
-    libraries += [path for path in _ROOT_LINKS if Path(path).is_dir() and not Path(path).is_symlink()]
-    links = {path: str(Path(path).readlink()) for path in _ROOT_LINKS if Path(path).is_symlink()}
-    mounts = _mounts(libraries, "rx") + _mounts(installation, "rx") + _mounts(surroundings.code, "r")
-    mounts += [[str(Path(path).resolve()), path, "r"] for path in _DATA if Path(path).exists()]
+    common = _common(python, surroundings.never, surroundings.code, _stamp(python))
     inside = WORKSPACE if tier == 1 else str(workspace)
     temporary = "/tmp" if tier == 1 else str(scratch)
-    mounts = _outermost(mounts)
+    mounts = [list(mount) for mount in common.mounts]
     mounts += [[path, path, "r"] for path in access.read]
     mounts += [[path, path, "rw"] for path in access.write]
     mounts.append([str(workspace.resolve()), inside, "rw"])
@@ -230,8 +263,8 @@ def confined(
         "mounts": mounts,
         "tmpfs": tmpfs,
         "files": _FILES if tier == 1 else {},
-        "links": links if tier == 1 else {},
-        "execute": [*run, *_loaders()],
+        "links": dict(common.links) if tier == 1 else {},
+        "execute": list(common.execute),
         "limits": _limits(resources),
         "environment": _environment(surroundings.environment, python, inside, temporary),
     }

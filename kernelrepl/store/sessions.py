@@ -4,20 +4,46 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from kernelrepl.store.database import Database
 from kernelrepl.store.publish import count_variables
 
+Versions = tuple[str, Mapping[str, str]]
+"""Of Python, and of its packages."""
 
-def create(db: Database, owner: str, session_id: str, workspace: str, fixed: dict[str, Any], now: str) -> int:
+
+@dataclass(frozen=True)
+class Row:
+    """A session that is to be made."""
+
+    owner: str
+    session_id: str
+    workspace: str
+    fixed: Mapping[str, Any]
+    versions: Versions | None = None
+
+
+def create(db: Database, row: Row, now: str) -> tuple[int, str | None]:
+    """Its key; and when a session that had this id was deleted for its age, if so. That is told once."""
     with db.atomic():
-        row = db.execute(
-            "INSERT INTO sessions (owner, session_id, state, created_at, last_used_at, workspace, fixed)"
-            " VALUES (?, ?, 'active', ?, ?, ?, ?)",
-            [owner, session_id, now, now, workspace, json.dumps(fixed)],
+        gone = db.execute(
+            "DELETE FROM tombstones WHERE owner = ? AND session_id = ? RETURNING deleted_at",
+            [row.owner, row.session_id],
+        ).fetchone()
+        made = db.execute(
+            "INSERT INTO sessions"
+            " (owner, session_id, state, created_at, last_used_at, workspace, fixed, python, packages)"
+            " VALUES (?, ?, 'active', ?, ?, ?, ?, ?, ?)",
+            [row.owner, row.session_id, now, now, row.workspace, json.dumps(row.fixed), *_versions(row.versions)],
         )
-        return int(row.lastrowid or 0)
+        return int(made.lastrowid or 0), None if gone is None else str(gone[0])
+
+
+def _versions(found: Versions | None) -> tuple[str | None, str | None]:
+    """As the table has them."""
+    return (None, None) if found is None else (found[0].encode(errors="replace").decode(), json.dumps(dict(found[1])))
 
 
 def fix(db: Database, session: int, fixed: dict[str, Any]) -> None:
@@ -25,12 +51,9 @@ def fix(db: Database, session: int, fixed: dict[str, Any]) -> None:
         db.execute("UPDATE sessions SET fixed = ? WHERE id = ?", [json.dumps(fixed), session])
 
 
-def note_versions(db: Database, session: int, python: str, packages: dict[str, str]) -> None:
-    encodable = python.encode(errors="replace").decode()
+def note_versions(db: Database, session: int, versions: Versions) -> None:
     with db.atomic():
-        db.execute(
-            "UPDATE sessions SET python = ?, packages = ? WHERE id = ?", [encodable, json.dumps(packages), session]
-        )
+        db.execute("UPDATE sessions SET python = ?, packages = ? WHERE id = ?", [*_versions(versions), session])
 
 
 def clear(db: Database, session: int, now: str) -> int:
@@ -64,11 +87,3 @@ def delete(db: Database, session: int, remember: str | None) -> None:
                 [remember, session],
             )
         db.execute("DELETE FROM sessions WHERE id = ?", [session])
-
-
-def pop_tombstone(db: Database, owner: str, session_id: str) -> str | None:
-    with db.atomic():
-        row = db.execute(
-            "DELETE FROM tombstones WHERE owner = ? AND session_id = ? RETURNING deleted_at", [owner, session_id]
-        ).fetchone()
-    return None if row is None else str(row[0])

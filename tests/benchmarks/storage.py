@@ -103,7 +103,7 @@ class Trial:
         store = Store(self._path, max_history_bytes=None)
         store.open()
         try:
-            session = await store.create_session("s", "w", {})
+            session, _ = await store.create_session("s", "w", {})
             await self._store(store, session)
             first = await self._file_bytes(store)
             await self._cells("one place", self._place, store, session)
