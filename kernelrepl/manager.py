@@ -191,12 +191,12 @@ class Manager:
             if spare is None:
                 await self._make_workspace(name)
             try:
-                key = await self._store.create_session(session_id, name, fixed.dump())
+                versions = None if spare is None else (spare.kernel.python, spare.kernel.packages)
+                key, expired_at = await self._store.create_session(session_id, name, fixed.dump(), versions)
             except BaseException:
                 if spare is not None:
                     await standby.discard(spare)
                 raise
-            expired_at = await self._store.pop_tombstone(session_id)
         else:
             info, stored = found
             key, name = info.key, info.workspace
@@ -293,6 +293,14 @@ class Manager:
         """Answered from the store, so it works while the session is busy or asleep. Raises UnknownSession."""
         info, _ = await self._known(session_id)
         return await self._store.variables(info.key, asked)
+
+    async def history(self, session_id: str, after: int, room: int) -> list[ExecutionRow]:
+        """What has run in a session, in its order, behind row `after`: as much as takes `room` bytes.
+
+        Raises UnknownSession.
+        """
+        info, _ = await self._known(session_id)
+        return await self._store.executions(info.key, after, room)
 
     async def clear(self, session_id: str, origin: Origin) -> int:
         """Forget the variables of a session; history and workspace stay. Returns how many there were."""

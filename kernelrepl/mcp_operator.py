@@ -13,10 +13,12 @@ from kernelrepl import __version__
 from kernelrepl.errors import KernelReplError
 from kernelrepl.keeper import Keeper
 from kernelrepl.mcp_arguments import answer
-from kernelrepl.mcp_results import KeeperStatus
+from kernelrepl.mcp_results import HistoryResult, KeeperStatus, cells_of
 
 STOP_DELAY_S = 0.2
 """Between the answer to a stop and the stop, so that the answer arrives."""
+
+HISTORY_BYTES = 8 << 20
 
 
 class OperatorTools:
@@ -51,6 +53,16 @@ class OperatorTools:
             return str(await self._keeper.manager.workspace(session_id))
         except KernelReplError as error:
             raise ToolError(str(error)) from error
+
+    async def keeper_history(self, session_id: str, cursor: int = 0) -> Annotated[CallToolResult, HistoryResult]:
+        """What has run in a session, as cells of a notebook, a part at a time."""
+        try:
+            rows = await self._keeper.manager.history(session_id, cursor, HISTORY_BYTES)
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        cells = await asyncio.to_thread(cells_of, rows)
+        found = HistoryResult(cells=cells, next_cursor=rows[-1].id if rows else None)
+        return answer(found, f"{len(cells)} executions of {session_id!r}")
 
     async def keeper_grant(self, session_id: str, read: list[str], write: list[str], revoke: list[str]) -> str:
         """Change what a session may reach beside its workspace."""

@@ -5,14 +5,16 @@ Descriptions become the output schemas, written for a model that has never seen 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 from pydantic import BaseModel, Field
 
-from kernelrepl import notebook
+from kernelrepl import notebook, transcript
 from kernelrepl.manager import SessionView
 from kernelrepl.model import Execution, Page, Restored, Variable
+from kernelrepl.store.reading import ExecutionRow
 from kernelrepl.transcript import cut
 
 TEXT_CHARS = 10_000
@@ -125,6 +127,11 @@ class SessionsResult(BaseModel):
 class ChangedResult(BaseModel):
     session_id: str
     message: str
+
+
+class HistoryResult(BaseModel):
+    cells: list[dict[str, Any]] = Field(description="what has run, as cells of a notebook")
+    next_cursor: int | None
 
 
 class KeeperStatus(BaseModel):
@@ -301,6 +308,21 @@ def of_variables(session_id: str, variables: Page[Variable]) -> tuple[VariablesR
         next_cursor=variables.next_cursor,
     )
     return result, _listing(f"variables in {session_id!r}", lines, variables)
+
+
+def cells_of(rows: Sequence[ExecutionRow]) -> list[dict[str, Any]]:
+    """Executions as cells of a notebook. Those that still run have no outputs yet."""
+    found = []
+    for row in rows:
+        about: dict[str, Any] = {
+            "status": "running" if row.status == "started" else row.status,
+            "started_at": row.started_at,
+        }
+        about |= {"duration_s": round(row.duration_s, 6), "by": row.origin}
+        if not row.kept:
+            about["outputs"] = "removed for their age"
+        found.append(notebook.cell(row.id, row.code, row.execution_count, transcript.load(row.outputs), about))
+    return found
 
 
 def of_sessions(views: Page[SessionView]) -> tuple[SessionsResult, str]:

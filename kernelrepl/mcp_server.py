@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections import deque
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from mcp.server.stdio import stdio_server
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
-from kernelrepl import __version__, transcript
+from kernelrepl import __version__, notebook, transcript
 from kernelrepl.checks import check_wait
 from kernelrepl.errors import KernelReplError, UnknownSession
 from kernelrepl.job import Job
@@ -36,6 +37,7 @@ from kernelrepl.mcp_results import (
     ReplResult,
     SessionsResult,
     VariablesResult,
+    cells_of,
     earlier,
     of_execution,
     of_sessions,
@@ -48,6 +50,8 @@ FIRST_PROGRESS_S = 1.0
 PROGRESS_S = 5.0
 SESSIONS_PAGE = 100
 VARIABLES_PAGE = 300
+NOTEBOOK_BYTES = 8 << 20
+NOTEBOOK_URI = "kernelrepl://sessions/{session_id}/notebook"
 
 _connection: ContextVar[Connection] = ContextVar("connection")
 
@@ -119,9 +123,15 @@ def build_server(keeper: Keeper, *, operator: bool = False) -> MCPServer[Any]:
     server.resource(OUTPUT_URI, name="output", description="the whole output of an execution", mime_type="text/plain")(
         tools.output
     )
+    server.resource(
+        NOTEBOOK_URI,
+        name="notebook",
+        description="a session as a notebook: all code that ran in it, with its outputs",
+        mime_type="application/x-ipynb+json",
+    )(tools.notebook)
     if operator:
         more = OperatorTools(keeper)
-        for reading in (more.keeper_status, more.keeper_workspace):
+        for reading in (more.keeper_status, more.keeper_workspace, more.keeper_history):
             server.add_tool(typed(reading), annotations=ToolAnnotations(read_only_hint=True))
         for changing in (more.keeper_grant, more.keeper_stop):
             server.add_tool(typed(changing), annotations=ToolAnnotations(destructive_hint=True))
@@ -350,6 +360,24 @@ class Tools:
             raise ToolError(str(error)) from error
         message = f"session {session_id!r} is deleted"
         return answer(ChangedResult(session_id=session_id, message=message), message)
+
+    async def notebook(self, session_id: str) -> str:
+        """A session as a notebook: what ran, and what came out. Of a very long one the last part."""
+        cells: deque[str] = deque()
+        size = left_out = cursor = 0
+        try:
+            while rows := await self._keeper.manager.history(session_id, cursor, NOTEBOOK_BYTES):
+                cursor = rows[-1].id
+                for cell in await asyncio.to_thread(lambda rows: [json.dumps(c) for c in cells_of(rows)], rows):
+                    cells.append(cell)
+                    size += len(cell)
+                while size > NOTEBOOK_BYTES and len(cells) > 1:
+                    size -= len(cells.popleft())
+                    left_out += 1
+        except KernelReplError as error:
+            raise ResourceError(str(error)) from error
+        found = notebook.document(session_id, [], left_out=left_out)
+        return json.dumps(found)[:-2] + ",".join(cells) + "]}"
 
     async def output(self, request_id: str, stream: str) -> str:
         """The whole of stdout, stderr or result of an execution."""

@@ -6,7 +6,7 @@ What a kernel sends is not trusted: contents of an unexpected form are left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kernelrepl.model import Output
@@ -24,6 +24,33 @@ def outputs(output: Output) -> list[dict[str, Any]]:
         except _TooDeep:
             continue  # nested deeper than any renderer could show
     return found
+
+
+def document(session_id: str, cells: Iterable[dict[str, Any]], *, left_out: int = 0) -> dict[str, Any]:
+    """A notebook of the cells of a session. left_out: how many older ones there are."""
+    about = {"session_id": session_id, **({"left_out": left_out} if left_out else {})}
+    return {
+        "nbformat": 4,
+        "nbformat_minor": 5,
+        "metadata": {
+            "kernelspec": {"name": "kernelrepl", "display_name": "Python (kernelrepl)", "language": "python"},
+            "language_info": {"name": "python"},
+            "kernelrepl": about,
+        },
+        "cells": list(cells),
+    }
+
+
+def cell(number: int, code: str, count: int, output: Output, about: dict[str, Any]) -> dict[str, Any]:
+    """A code cell. number: unique in its notebook. count: 0 if it never ran to its end."""
+    return {
+        "cell_type": "code",
+        "id": f"execution-{number}",
+        "execution_count": count or None,
+        "metadata": {"kernelrepl": about},
+        "source": _encodable(code),
+        "outputs": outputs(output),
+    }
 
 
 class _TooDeep(Exception):
@@ -73,13 +100,20 @@ def _display(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
     metadata = content.get("metadata")
     shown: dict[str, Any] = {
         "output_type": "execute_result" if kind == "execute_result" else "display_data",
-        "data": content["data"],
+        "data": {kind: value for kind, value in content["data"].items() if _fits(kind, value)},
         "metadata": metadata if isinstance(metadata, dict) else {},
     }
     if kind == "execute_result":
         count = content.get("execution_count")
         shown["execution_count"] = count if type(count) is int else None
     return shown
+
+
+def _fits(kind: str, value: Any) -> bool:
+    """Whether a notebook may have this: what is not JSON is text, in one piece or in several."""
+    if kind.partition(";")[0].endswith("json"):
+        return True
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(line, str) for line in value))
 
 
 def _encodable(value: Any, depth: int = 0) -> Any:

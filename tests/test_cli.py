@@ -13,7 +13,20 @@ from kernelrepl.config import Settings
 from tests.conftest import this_tier
 from tests.mcp_hosts import Place, command
 
-COMMANDS = ("exec", "sessions", "variables", "workspace", "put", "get", "delete", "stop", "status", "doctor")
+COMMANDS = (
+    "exec",
+    "sessions",
+    "variables",
+    "workspace",
+    "put",
+    "get",
+    "delete",
+    "export",
+    "import",
+    "stop",
+    "status",
+    "doctor",
+)
 
 
 # Running code

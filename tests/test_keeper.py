@@ -237,7 +237,13 @@ async def test_only_operators_can_stop_it(
         await run(agent, "x = 1")
         async with client.connect(operator=True, start=False) as operator:
             more = {tool.name for tool in (await operator.list_tools()).tools}
-            assert more - tools == {"keeper_status", "keeper_workspace", "keeper_grant", "keeper_stop"}
+            assert more - tools == {
+                "keeper_status",
+                "keeper_workspace",
+                "keeper_history",
+                "keeper_grant",
+                "keeper_stop",
+            }
             status = await call(operator, "keeper_status")
             assert status["pid"] == place.keeper.pid
             assert status["kernels"] == {"s": place.kernel().pid}

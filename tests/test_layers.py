@@ -93,6 +93,7 @@ OWNERS: dict[str, set[str]] = {
     "mcp_types": {"mcp_server", "mcp_results", "mcp_lines", "mcp_arguments", "mcp_operator", "client", "demo"},
     "click": {"cli"},
     "prometheus_client": {"metrics"},
+    "nbformat": {"cli"},
     "platformdirs": {"rendezvous"},
 }
 """Who may import a library, by module or package of ours."""

@@ -17,6 +17,7 @@ import click
 from kernelrepl import __version__, config, hosts, rendezvous
 from kernelrepl.cli.base import CODE_FAILED, FAILED, given, paged, print_text, run, tool
 from kernelrepl.cli.files import get, grant, put, workspace
+from kernelrepl.cli.notebooks import export, import_
 from kernelrepl.errors import KernelReplError, NoKeeper
 
 STOP_TIMEOUT_S = 20.0
@@ -39,7 +40,7 @@ def cli() -> None:
     """Empty: the group only holds the commands."""
 
 
-for _command in (workspace, put, get, grant):
+for _command in (workspace, put, get, grant, export, import_):
     cli.add_command(_command)
 
 

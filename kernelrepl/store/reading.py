@@ -42,16 +42,34 @@ class ExecutionRow:
     not_saved: tuple[NotSaved, ...]
     restored: Restored | None
     committed: bool
+    origin: str
+    kept: bool
+    """Its outputs are still there, or are yet to come."""
+
+
+_EXECUTION = (
+    "SELECT id, session, request_id, code, status, execution_count, started_at, duration_s, outputs, saved,"
+    " not_saved, restored, commit_id, origin FROM executions"
+)
 
 
 def execution(db: Database, condition: str, parameters: list[Any]) -> ExecutionRow | None:
-    row = db.execute(
-        "SELECT id, session, request_id, code, status, execution_count, started_at, duration_s, outputs, saved,"
-        f" not_saved, restored, commit_id FROM executions WHERE {condition}",
-        parameters,
-    ).fetchone()
-    if row is None:
-        return None
+    row = db.execute(f"{_EXECUTION} WHERE {condition}", parameters).fetchone()
+    return None if row is None else _execution(row)
+
+
+def executions(db: Database, session: int, after: int, room: int) -> list[ExecutionRow]:
+    """Executions of a session in their order, from the first behind `after` on: as many as take `room` bytes."""
+    found: list[ExecutionRow] = []
+    for row in db.execute(f"{_EXECUTION} WHERE session = ? AND id > ? ORDER BY id", [session, after]):
+        room -= len(row[3]) + len(row[8] or "")
+        if found and room < 0:
+            break
+        found.append(_execution(row))
+    return found
+
+
+def _execution(row: Any) -> ExecutionRow:
     saved = Saved(**{key: tuple(names) for key, names in json.loads(row[9]).items()}) if row[9] else Saved()
     restored = None
     if row[11]:
@@ -72,6 +90,8 @@ def execution(db: Database, condition: str, parameters: list[Any]) -> ExecutionR
         not_saved=tuple(NotSaved(**entry) for entry in json.loads(row[10] or "[]")),
         restored=restored,
         committed=row[12] is not None,
+        origin=row[13],
+        kept=row[8] is not None,
     )
 
 

@@ -111,10 +111,16 @@ class Store:
 
     # Sessions
 
-    async def create_session(self, session_id: str, workspace: str, fixed: dict[str, Any]) -> int:
-        """Insert a session; returns its key."""
+    async def create_session(
+        self, session_id: str, workspace: str, fixed: dict[str, Any], versions: sessions.Versions | None = None
+    ) -> tuple[int, str | None]:
+        """Insert a session; its key, and when one that had this id was deleted for its age, if so. That is told once.
+
+        versions: of Python and its packages, where there is a kernel already.
+        """
+        row = sessions.Row(LOCAL_OWNER, session_id, workspace, fixed, versions)
         now = self._now()
-        return await self._writer.run(lambda db: sessions.create(db, LOCAL_OWNER, session_id, workspace, fixed, now))
+        return await self._writer.run(lambda db: sessions.create(db, row, now))
 
     async def fix_session(self, session: int, fixed: dict[str, Any]) -> None:
         """Note anew what is fixed for a session."""
@@ -149,7 +155,7 @@ class Store:
         return await self._reader.run(lambda db: lists.variables(db, session, asked))
 
     async def note_versions(self, session: int, python: str, packages: dict[str, str]) -> None:
-        await self._writer.run(lambda db: sessions.note_versions(db, session, python, packages))
+        await self._writer.run(lambda db: sessions.note_versions(db, session, (python, packages)))
 
     async def clear_session(self, session: int) -> int:
         """Forget all variables; what was before stays as history. Returns how many variables went."""
@@ -182,10 +188,6 @@ class Store:
             f"the session is deleted, but {self.path.name}-wal may still hold bytes of it: another program has the"
             " database open; close that program, and the next deletion or stop of the keeper empties the file"
         )
-
-    async def pop_tombstone(self, session_id: str) -> str | None:
-        """When the session that had this id was deleted for its age, if so. Told once."""
-        return await self._writer.run(lambda db: sessions.pop_tombstone(db, LOCAL_OWNER, session_id))
 
     # Executions
 
@@ -241,6 +243,10 @@ class Store:
     async def last_execution(self, session: int) -> reading.ExecutionRow | None:
         condition = "session = ? ORDER BY id DESC LIMIT 1"
         return await self._reader.run(lambda db: reading.execution(db, condition, [session]))
+
+    async def executions(self, session: int, after: int, room: int) -> list[reading.ExecutionRow]:
+        """Executions of a session in their order, behind row `after`: as many as take `room` bytes, or one."""
+        return await self._reader.run(lambda db: reading.executions(db, session, after, room))
 
     # Commits
 

@@ -1,0 +1,101 @@
+"""Notebooks in and out of a session."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kernelrepl import notebook
+from kernelrepl.checks import check_session_id
+from kernelrepl.cli.base import CODE_FAILED, print_text, run
+from kernelrepl.errors import InvalidArgument
+
+
+@click.command("export")
+@click.argument("session_id")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+def export(session_id: str, output: Path | None, force: bool) -> None:
+    """Print a session as a notebook: all code that ran in it, with its outputs."""
+    check_session_id(session_id)
+    if output is not None and output.exists() and not force:
+        raise InvalidArgument(f"'{output}' is there already; give another name, or --force to replace it")
+    text = json.dumps(run(_document(session_id)), indent=1) + "\n"
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidArgument(f"'{output}' cannot be written: {error.strerror}; give another place") from error
+
+
+async def _document(session_id: str) -> dict[str, Any]:
+    from kernelrepl import client
+
+    cells: list[dict[str, Any]] = []
+    cursor = 0
+    async with client.connect(operator=True) as keeper:
+        while cursor is not None:
+            result = await client.call(keeper, "keeper_history", session_id=session_id, cursor=cursor)
+            page: Any = result.structured_content
+            cells += page["cells"]
+            cursor = page["next_cursor"]
+    return notebook.document(session_id, cells)
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-s", "--session", "session_id", required=True, help="The session to run it in.")
+@click.option("--keep-going", is_flag=True, help="Go on after a cell that fails.")
+def import_(file: Path, session_id: str, keep_going: bool) -> None:
+    """Run the code cells of a notebook in a session, in their order. Exits with 2 if one failed."""
+    check_session_id(session_id)
+    cells = _code(file)
+    failed = run(_run_all(cells, session_id, keep_going))
+    if failed:
+        sys.exit(CODE_FAILED)
+
+
+def _code(file: Path) -> list[str]:
+    """The code cells of a notebook that is written in Python. Raises InvalidArgument."""
+    import nbformat
+
+    try:
+        book: Any = nbformat.reads(file.read_text(encoding="utf-8"), as_version=4)  # type: ignore[no-untyped-call]
+        nbformat.validate(book)
+    except OSError as error:
+        raise InvalidArgument(f"'{file}' cannot be read: {error.strerror}; name a notebook") from error
+    except Exception as error:
+        # Of many kinds: no JSON, no notebook, one of a version to come.
+        reason = str(error).partition("\n")[0][:200]
+        raise InvalidArgument(f"'{file}' is no notebook that can be read: {reason}; name an .ipynb file") from error
+    about = book.metadata
+    language = about.get("language_info", {}).get("name") or about.get("kernelspec", {}).get("language") or "python"
+    if str(language).lower() not in ("python", "ipython"):
+        raise InvalidArgument(f"'{file}' is written in {language}; sessions run Python")
+    return [cell.source for cell in book.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+async def _run_all(cells: list[str], session_id: str, keep_going: bool) -> int:
+    """Returns how many failed."""
+    from kernelrepl import client
+
+    failed = 0
+    async with client.connect() as keeper:
+        for number, code in enumerate(cells, 1):
+            result = await client.call(keeper, "python_repl", code=code, session_id=session_id, wait=7 * 24 * 3600)
+            status = (result.structured_content or {}).get("status")
+            click.echo(f"[{number}/{len(cells)}] {status}")
+            print_text(result)
+            if status != "ok":
+                failed += 1
+                if not keep_going:
+                    left = len(cells) - number
+                    click.echo(f"stopped at cell {number}; {left} not run; --keep-going goes on after errors", err=True)
+                    break
+    return failed
