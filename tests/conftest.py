@@ -30,6 +30,7 @@ from kernelrepl.room import Room
 from kernelrepl.sandbox import Tier, probe
 from kernelrepl.session import Job, Session
 from kernelrepl.store import Store
+from tests.forking import forking
 
 RUN_TIMEOUT_S = 60.0
 """A deadline, not a measurement: what takes longer hangs."""
@@ -207,6 +208,13 @@ def make_store() -> type[Store]:
 def launcher() -> Launcher:
     """What starts the kernels of `sessions`. A module that tests another one has a fixture of this name."""
     return spawn
+
+
+@pytest.fixture
+async def forked() -> AsyncIterator[Launcher]:
+    """What starts kernels as a keeper does in the end: by fork. For modules with very many of them."""
+    async with forking() as launcher:
+        yield launcher
 
 
 def ignore(event: str, **data: object) -> None:

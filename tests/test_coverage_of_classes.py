@@ -9,10 +9,18 @@ import re
 
 import pytest
 
+from kernelrepl.kernel.launch import Launcher
 from tests.conftest import Sessions
 from tests.coverage_cases import SCIENTIFIC, STANDARD, Case, cases
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def launcher(forked: Launcher) -> Launcher:
+    """Very many kernels."""
+    return forked
+
 
 NEEDS = {
     "numpy": "numpy",

@@ -11,9 +11,16 @@ from typing import Any
 
 import pytest
 
+from kernelrepl.kernel.launch import Launcher
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def launcher(forked: Launcher) -> Launcher:
+    """Very many kernels."""
+    return forked
 
 
 @dataclass(frozen=True)

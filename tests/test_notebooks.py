@@ -59,7 +59,6 @@ async def test_what_a_notebook_cannot_hold_is_left_out(sessions: Sessions) -> No
         "from IPython.display import publish_display_data as show\n"
         "show({'text/plain': 'kept', 'image/png': {'no': 'text'}, 'text/html': 5, 'application/json': {'a': [1]}})\n"
         "show({'text/plain': ['in ', 'pieces']}, metadata={'a': {'b': 1}})\n"
-        "get_ipython().kernel.session.send(get_ipython().kernel.iopub_socket, 'display_data', {'data': 7})"
     )
     first, second = (await exported(sessions)).cells[0].outputs
     assert first.data == {"text/plain": "kept", "application/json": {"a": [1]}}

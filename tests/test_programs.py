@@ -13,10 +13,18 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from kernelrepl.kernel.launch import Launcher
 from tests.conftest import Sessions
 from tests.programs import NAMES, Reference, program
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def launcher(forked: Launcher) -> Launcher:
+    """Very many kernels."""
+    return forked
+
 
 TIMES = int(os.environ.get("KERNELREPL_EXAMPLES", "1"))
 """How many times the examples of the gate; more than once they are other ones each time."""

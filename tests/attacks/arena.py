@@ -19,8 +19,8 @@ import zmq.asyncio
 from kernelrepl import trees
 from kernelrepl.confinement import base_environment
 from kernelrepl.errors import KernelReplError
-from kernelrepl.kernel import Launch, WarmLauncher, spawn
-from kernelrepl.kernel.launch import MODULE, Launcher, Process
+from kernelrepl.kernel import spawn
+from kernelrepl.kernel.launch import Launcher
 from kernelrepl.manager import Manager
 from kernelrepl.means import Means
 from kernelrepl.metrics import Metrics
@@ -32,6 +32,7 @@ from tests.attacks.attempt import NO_KERNEL, Attempt, Outcome
 from tests.attacks.configurations import UNCONFINED, Arranged, Configuration, tier_of
 from tests.attacks.targets import Targets
 from tests.conftest import Sessions, ignore, processes_of
+from tests.forking import forking
 
 SECRET = "ATTACKED_SECRET"
 """A variable of the keeper's environment that no session may see."""
@@ -83,19 +84,8 @@ async def starts() -> AsyncIterator[Launcher]:
     if FORKED not in os.environ:
         yield spawn
         return
-    warm = WarmLauncher(("json",), ignore)
-
-    async def fork(launch: Launch) -> Process:
-        if launch.module == MODULE:
-            await warm.warm(
-                launch.python, launch.environment
-            )  # an attempt may kill that one, too: then it is a cold start
-        return await warm(launch)
-
-    try:
+    async with forking() as fork:  # an attempt may kill that one, too: then it is a cold start
         yield fork
-    finally:
-        await warm.close()
 
 
 @contextlib.asynccontextmanager
