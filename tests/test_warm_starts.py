@@ -18,6 +18,7 @@ from kernelrepl.errors import SandboxUnavailable
 from kernelrepl.kernel import Launch, WarmLauncher, spawn
 from kernelrepl.kernel.launch import Process
 from kernelrepl.kernel.zygote import Zygote, ZygoteFailed
+from kernelrepl.model import Resources
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
@@ -87,7 +88,8 @@ print(json.dumps({
     "threads": sorted(thread.name for thread in threading.enumerate()),
     "native": len(os.listdir("/proc/self/task")),
     "signals": [str(signal.getsignal(n)).split(" at ")[0] for n in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)],
-    "limits": [resource.getrlimit(getattr(resource, n)) for n in sorted(dir(resource)) if n.startswith("RLIMIT_")],
+    "limits": [resource.getrlimit(getattr(resource, n))
+               for n in sorted(dir(resource)) if n.startswith("RLIMIT_") and n != "RLIMIT_DATA"],
     "recursion": sys.getrecursionlimit(), "path": sys.path, "collects": gc.isenabled(), "threshold": gc.get_threshold(),
     "switch": sys.getswitchinterval(), "umask": os.umask(0o22), "temporary": tempfile.gettempdir(),
     "status": [line for line in open("/proc/self/status") if line.startswith(("Uid", "Gid", "Groups", "Cap", "NoNew",
@@ -218,6 +220,24 @@ async def test_a_library_that_cannot_be_loaded_is_left_out(
         "tests.preloads.leaves": "SystemExit: 3",
     }
     assert launcher.zygotes()[0] in ancestors(pid_of(sessions))
+
+
+@pytest.mark.parametrize("preload", [("tests.preloads.reserves",)])
+async def test_what_a_library_has_reserved_before_is_no_memory_of_a_session(
+    sessions: Sessions, launcher: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is for what the session takes: it starts with less than that, and has all of it."""
+    with_tests(sessions, monkeypatch)
+    loaded = await sessions.run(
+        "import sys; 'tests.preloads.reserves' in sys.modules", resources=Resources(memory_bytes=600_000_000)
+    )
+    assert loaded.output.result == "True", launcher.events
+    assert launcher.zygotes()[0] in ancestors(pid_of(sessions))
+    assert (await sessions.run("len(bytes(400_000_000))")).output.result == "400000000"
+    execution = await sessions.run("bytes(700_000_000)")
+    assert execution.output.error is not None
+    assert execution.output.error.name == "MemoryError"
+    assert await sessions.value("1 + 1") == "2"
 
 
 @pytest.mark.parametrize("preload", [("tests.preloads.restless",)])

@@ -27,8 +27,10 @@ def myself() -> str:
 class Worker:
     """One process that makes attempts. A context manager; it is started when it is first asked."""
 
-    def __init__(self, who: str) -> None:
+    def __init__(self, who: str, *, forked: bool = False) -> None:
+        """forked: in kernels that are forked, as those of a keeper are."""
         self.who = who
+        self._forked = forked
         self._process: subprocess.Popen[str] | None = None
         self._home: Path | None = None
 
@@ -56,6 +58,8 @@ class Worker:
     def _start(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.attacks.worker"]
         environment = {**os.environ, "PYTHONPATH": str(as_user.ROOT)}
+        if self._forked:
+            environment[as_user.FORKED] = "1"
         if self.who != myself():
             assert self.who == USER, "only root becomes somebody else"
             self._home = as_user.make_home()

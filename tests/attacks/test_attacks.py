@@ -60,14 +60,14 @@ needs_root = pytest.mark.skipif(myself() != ROOT, reason="only root can try it a
 
 @pytest.fixture(scope="session")
 def user() -> Iterator[Worker]:
-    """Makes attempts as an ordinary user."""
-    with Worker(USER) as worker:
+    """Makes attempts as an ordinary user, in kernels that are forked."""
+    with Worker(USER, forked=True) as worker:
         yield worker
 
 
 @pytest.fixture(scope="session")
 def root() -> Iterator[Worker]:
-    """Makes attempts as root."""
+    """Makes attempts as root, in kernels that are interpreters of their own."""
     with Worker(ROOT) as worker:
         yield worker
 
