@@ -10,7 +10,6 @@ import contextlib
 import gc
 import json
 import logging
-import logging.handlers
 import os
 import secrets
 import signal
@@ -20,9 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import zmq
 import zmq.asyncio
 
-from kernelrepl import __version__, config, confinement, rendezvous
+from kernelrepl import __version__, config, confinement, process, rendezvous
 from kernelrepl.confinement import Confinement, Grants, base_environment
 from kernelrepl.errors import InvalidSettings, KeeperUnavailable, KernelReplError, StorageFailed
 from kernelrepl.expiry import Expiry
@@ -43,8 +43,9 @@ STORAGE_RETRY_S = 60.0
 TIDY_PAUSE_S = 0.05
 """Many changes may come together, and a look at all sessions is not for each of them."""
 CANCELLATIONS = 1000
+MOST_SOCKETS = 1 << 14
+"""Of all kernels together: each takes six, and without this there would be places for 170 of them."""
 LINE_BYTES = 64 << 20
-_LOG_BYTES = 1_000_000
 _EVERYDAY = ("called", "executed", "committed")
 _log = logging.getLogger("kernelrepl")
 
@@ -114,6 +115,7 @@ class Keeper:
         Raises KeeperRunning when the data directory has a keeper, StorageFailed for the database, and
         KeeperUnavailable for directories that cannot be used.
         """
+        process.allow_descriptors()
         async with contextlib.AsyncExitStack() as stack:
             rendezvous.make_private(self.data_dir, config.PREFIX + "DATA_DIR")
             lock = stack.enter_context(rendezvous.exclusive(self.data_dir))
@@ -126,6 +128,7 @@ class Keeper:
             store.open()
             stack.callback(store.close)
             context = zmq.asyncio.Context()
+            context.set(zmq.MAX_SOCKETS, MOST_SOCKETS)
             stack.callback(context.destroy, 0)
             launcher = self._launcher or self._make_launcher(stack)
             room = Room(
@@ -352,18 +355,6 @@ async def _end(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-def set_up_log(data_dir: Path) -> None:
-    """A rotating log beside the database. The log is the only thing a keeper writes for people."""
-    directory = data_dir / "logs"
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handler = logging.handlers.RotatingFileHandler(directory / "keeper.log", maxBytes=_LOG_BYTES, backupCount=3)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(logging.WARNING)
-    _log.setLevel(logging.INFO)
-
-
 def main(face: Face, ready_fd: int | None, **seams: Any) -> int:
     """Run a keeper in this process. Says on `ready_fd`, as one JSON line, that it serves or why it cannot."""
 
@@ -378,7 +369,7 @@ def main(face: Face, ready_fd: int | None, **seams: Any) -> int:
     try:
         settings = config.load()
         rendezvous.make_private(settings.data_dir, config.PREFIX + "DATA_DIR")
-        set_up_log(settings.data_dir)
+        process.set_up_log(settings.data_dir)
         asyncio.run(serve())
     except KernelReplError as error:
         _log.error("%s", error)

@@ -166,7 +166,9 @@ def wait_for_end(pid: int, timeout_s: float) -> bool:
     except OSError:
         return True
     try:
-        return bool(select.select([descriptor], [], [], timeout_s)[0])
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
     finally:
         os.close(descriptor)
 

@@ -23,6 +23,7 @@ RANKS: dict[str, float] = {
     "model": 0,
     "rendezvous": 0.5,
     "trees": 0.5,
+    "process": 0.5,
     "bootstrap": 0.5,
     "lifecycle": 1,
     "transcript": 1,

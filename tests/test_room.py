@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -212,3 +214,20 @@ async def test_a_session_that_somebody_holds_has_no_second(sessions: Sessions) -
 async def sleep(sessions: Sessions) -> None:
     for session in list(sessions.manager._sessions.values()):
         await session.hibernate()
+
+
+async def test_sessions_beyond_a_thousand_descriptors_are_like_any_other(sessions: Sessions) -> None:
+    """Fifty kernels take more than that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        assert await sessions.value("x = 1; x") == "1"
+        assert await sessions.value("x") == "1"
+        await sessions.manager._sessions["s"].hibernate()
+        assert await sessions.value("x") == "1"
+        await sessions.manager.close()
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import zmq
 import zmq.asyncio
 
 from kernelrepl.errors import KernelStartFailed, SandboxUnavailable, StorageFailed
@@ -109,6 +110,9 @@ class Kernel:
             if self.loading is not None:
                 raise KernelDied(self.process.exit_code, self.loading) from error
             raise KernelStartFailed(f"it was not ready after {START_TIMEOUT_S:g} s", self.process.log()) from error
+        except zmq.ZMQError as error:
+            await self.process.kill()
+            raise KernelStartFailed(f"it cannot be connected to: {error.strerror}; set max_live lower") from error
         except OSError as error:
             await self.process.kill()
             raise KernelStartFailed(f"there is no room for what is to be restored: {error.strerror}") from error

@@ -154,8 +154,11 @@ class Process:
 
     def alive(self) -> bool:
         """Whether the process runs right now, even if its end has not been noticed yet."""
-        watched = [fd for fd in (self._pidfd, self._kernel) if fd >= 0]
-        return self._pidfd >= 0 and not select.select(watched, [], [], 0)[0]
+        poll = select.poll()  # `select` knows none of the descriptors above 1023, which many sessions have
+        for descriptor in (self._pidfd, self._kernel):
+            if descriptor >= 0:
+                poll.register(descriptor, select.POLLIN)
+        return self._pidfd >= 0 and not poll.poll(0)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to exactly this process; nothing if it has ended."""

@@ -38,7 +38,7 @@ from tests.benchmarks.session import (
 )
 
 FIRST = "import pandas as pd; pd.DataFrame({'a':[1]}).shape"
-STACK = "import numpy as np, pandas as pd, matplotlib.pyplot as plt; pd.DataFrame({'a':[1]}).describe(); x = 1"
+STACK = "import numpy as np, pandas as pd, matplotlib.pyplot as plt; pd.DataFrame({'a':[1]}).shape; x = 1"
 REFILL_S = 1.0
 """After a start, until kernels stand ready again."""
 CALLS = 300
