@@ -6,9 +6,16 @@ import asyncio
 
 import pytest
 
+from kernelrepl.kernel.launch import Launcher
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def launcher(forked: Launcher) -> Launcher:
+    """Very many kernels."""
+    return forked
 
 
 async def missed(sessions: Sessions) -> int:

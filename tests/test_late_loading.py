@@ -8,10 +8,18 @@ import os
 import pytest
 
 from kernelrepl.errors import StorageFailed
+from kernelrepl.kernel.launch import Launcher
 from kernelrepl.model import Limits
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def launcher(forked: Launcher) -> Launcher:
+    """Very many kernels."""
+    return forked
+
 
 SETUP = """
 import numpy as np

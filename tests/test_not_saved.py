@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from kernelrepl.kernel.launch import Launcher
 from kernelrepl.model import Execution, Limits, NotSaved
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def launcher(forked: Launcher) -> Launcher:
+    """Very many kernels."""
+    return forked
+
 
 VALUES = {
     "socket": ("import socket; v = socket.socket(socket.AF_UNIX)", "connection"),
