@@ -42,7 +42,7 @@ class Session:
         self.latest: Job | None = None
         self.waiting = 0
         self.unfinished: dict[str, Job] = {}
-        """Jobs by request id, queued or running."""
+        """Jobs by request id, queued or running; no answered ones."""
         self.uncollected: list[Job] = []
         """Jobs whose calls returned before they had ended, and whose outcome nobody has got yet."""
         self.greeting: str | None = None
@@ -104,6 +104,8 @@ class Session:
         self.waiting += 1
         self.latest = job
         self.unfinished[job.request_id] = job
+        # Answered, its id may come again, even before its kernel has come to its end.
+        job.result.add_done_callback(lambda _: self.unfinished.pop(job.request_id))
         self._spawn(self._run(job))
         return job
 
@@ -124,7 +126,6 @@ class Session:
             if not isinstance(error, Exception):
                 raise
         finally:
-            self.unfinished.pop(job.request_id, None)
             self.idle_since = asyncio.get_running_loop().time()
             self._means.room.rest()
 

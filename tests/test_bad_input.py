@@ -362,5 +362,6 @@ def test_an_id_that_is_in_flight_is_refused_and_its_first_owner_is_answered(wire
     assert refused["error"]["message"] == "the id 1 is that of a request in flight; give every request an id of its own"
     place.file("go", "Twice").touch()
     assert wire.next()["result"]["structuredContent"]["result"] == "'first'"
-    wire.send_raw(call_line(arguments='{"code": "\'third\'", "session_id": "Twice"}'))
-    assert wire.next()["result"]["structuredContent"]["result"] == "'third'"
+    for number in range(20):  # at once after its answer, when the kernel may not have come to its end
+        wire.send_raw(call_line(arguments=json.dumps({"code": f"'again', {number}", "session_id": "Twice"})))
+        assert wire.next()["result"]["structuredContent"]["result"] == f"('again', {number})"
