@@ -43,6 +43,8 @@ class Fixed:
     sandbox: str
     resources: Resources
     access: Access
+    trust_output: bool = False
+    """Whether a person lets its outputs act in notebooks: with scripts, and with widgets."""
 
     @classmethod
     def load(cls, stored: Mapping[str, Any]) -> Fixed:
@@ -53,6 +55,7 @@ class Fixed:
             stored["sandbox"],
             Resources(**stored.get("resources") or {}),
             Access(tuple(access.get("read", ())), tuple(access.get("write", ()))),
+            stored.get("trust_output") is True,
         )
 
     def dump(self) -> dict[str, Any]:

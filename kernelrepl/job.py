@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from kernelrepl import transcript
-from kernelrepl.model import Commit, Execution, Failure, NotSaved, Output, Restored, Status
+from kernelrepl.model import Commit, Execution, Failure, JupyterRequest, NotSaved, Output, Restored, Status
 
 
 @dataclass
@@ -19,6 +20,12 @@ class Job:
     origin: str
     timeout_s: float | None = None
     reset: bool = False
+    cell: JupyterRequest | None = None
+    """How a Jupyter client asked for it, if one did."""
+    reply: dict[str, Any] | None = None
+    """What the kernel replied."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when its kernel has come to its end, or never will; its result is there before."""
     msg_id: str = field(default_factory=lambda: secrets.token_hex(16))
     row: int | None = None
     live: transcript.Transcript = field(default_factory=transcript.Transcript)

@@ -13,9 +13,7 @@ import logging
 import os
 import secrets
 import signal
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,9 @@ import zmq
 import zmq.asyncio
 
 from kernelrepl import __version__, config, confinement, process, rendezvous
-from kernelrepl.confinement import Confinement, Grants, base_environment
+from kernelrepl.confinement import Confinement, base_environment
+from kernelrepl.connection import Connection, grants
+from kernelrepl.endpoints import Endpoints
 from kernelrepl.errors import InvalidSettings, KeeperUnavailable, KernelReplError, StorageFailed
 from kernelrepl.expiry import Expiry
 from kernelrepl.kernel import WarmLauncher, spawn
@@ -42,36 +42,11 @@ END_CLIENTS_S = 5.0
 STORAGE_RETRY_S = 60.0
 TIDY_PAUSE_S = 0.05
 """Many changes may come together, and a look at all sessions is not for each of them."""
-CANCELLATIONS = 1000
 MOST_SOCKETS = 1 << 14
 """Of all kernels together: each takes six, and without this there would be places for 170 of them."""
 LINE_BYTES = 64 << 20
 _EVERYDAY = ("called", "executed", "committed")
 _log = logging.getLogger("kernelrepl")
-
-
-@dataclass
-class Connection:
-    """One client: who it says it is, and what its sessions get."""
-
-    name: str
-    settings: config.Settings
-    operator: bool
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
-    resumed: frozenset[str] = frozenset()
-    """JSON-RPC ids of requests that it sends again because it lost their replies."""
-    outputs: bool = False
-    """It wants to have outputs as a notebook has them, too."""
-    cancelled: deque[str] = field(default_factory=lambda: deque(maxlen=CANCELLATIONS))
-    """JSON-RPC ids of the requests that it cancelled last. A client that only leaves cancels nothing."""
-
-    def origin(self) -> Origin:
-        return Origin(self.name, grants(self.settings))
-
-
-def grants(settings: config.Settings) -> Grants:
-    """What settings give to a new session."""
-    return Grants(settings.limits(), settings.python, settings.resources(), settings.allow_read, settings.allow_write)
 
 
 Face = Callable[["Keeper", Connection, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -104,6 +79,7 @@ class Keeper:
         self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._servers: dict[str, asyncio.Server] = {}
         self.manager: Manager
+        self.endpoints: Endpoints
 
     @property
     def connections(self) -> int:
@@ -141,11 +117,14 @@ class Keeper:
             sandbox = await self._confinement(base_environment(os.environ, rendezvous.cache_dir()))
             self.manager = Manager(self.data_dir, sandbox, means)
             stack.push_async_callback(self.manager.close)
+            self.endpoints = Endpoints(self.manager, store, context, self.runtime_dir)
+            stack.push_async_callback(self.endpoints.close)
             await asyncio.to_thread(self.manager.sweep, await store.workspaces())
             if isinstance(launcher, WarmLauncher):
                 self._warm_up(launcher, means, stack)
             stack.callback(self._close_sockets)
             await self._listen()
+            await self.endpoints.reopen(Origin("jupyter", grants(self.settings)))
             stack.push_async_callback(self._end_clients)
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self.stopping.set)
@@ -260,7 +239,11 @@ class Keeper:
         answer["instance"] = self.instance
         writer.write(json.dumps(answer).encode() + b"\n")
         await writer.drain()
-        await self._face(self, connection, reader, writer)
+        try:
+            await self._face(self, connection, reader, writer)
+        finally:
+            if connection.attached and not self.stopping.is_set():
+                await asyncio.shield(self.endpoints.release(connection.id))
 
     def _greet(self, hello: dict[str, Any], operator: bool) -> Connection:
         environment = {str(key): str(value) for key, value in hello.get("settings", {}).items()}
@@ -274,7 +257,7 @@ class Keeper:
         )
 
     async def _end_clients(self) -> None:
-        # Without another word: a front that gets no answer asks the next keeper, which knows the outcome.
+        # Without another word: a front without an answer asks the next keeper, which knows the outcome.
         for writer in self._clients.values():
             writer.transport.abort()
         if self._clients:
@@ -330,6 +313,9 @@ class Keeper:
         _log.log(level, "%s %s", event, " ".join(f"{key}={value!r}" for key, value in data.items()))
         self._changed.set()
 
+    def _needed(self) -> bool:
+        return bool(self._clients) or self.manager.live() > 0 or self.endpoints.needed
+
     async def _housekeeping(self) -> None:
         """Stop idle kernels, and the keeper itself when nobody is connected and no kernel lives."""
         while True:
@@ -339,13 +325,13 @@ class Keeper:
             except StorageFailed as error:
                 _log.error("the database cannot be tidied: %s", error)
                 due = STORAGE_RETRY_S
-            unused = not self._clients and not self.manager.live()
+            unused = not self._needed()
             try:
                 async with asyncio.timeout(self._exit_grace_s if unused else due):
                     await self._changed.wait()
                 await asyncio.sleep(TIDY_PAUSE_S)
             except TimeoutError:
-                if unused and not self._clients and not self.manager.live():
+                if unused and not self._needed():
                     self.stopping.set()
                     return
 

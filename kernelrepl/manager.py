@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kernelrepl import standby, transcript
+from kernelrepl import standby
 from kernelrepl.checks import check_code, check_session_id, check_timeout
 from kernelrepl.confinement import Confinement, Fixed, Grants
 from kernelrepl.errors import NothingRunning, StorageFailed, UnknownSession
@@ -19,9 +19,10 @@ from kernelrepl.job import Job
 from kernelrepl.kernel import KernelDied
 from kernelrepl.lifecycle import State
 from kernelrepl.means import Means
-from kernelrepl.model import ALL, Asked, Execution, Page, SessionInfo, Variable
-from kernelrepl.recorder import NullRecorder, StoreRecorder
+from kernelrepl.model import ALL, Asked, Execution, JupyterRequest, Page, SessionInfo, Variable
+from kernelrepl.recorder import NullRecorder, StoreRecorder, from_row
 from kernelrepl.sandbox import Access
+from kernelrepl.seat import Tap
 from kernelrepl.session import Session
 from kernelrepl.standby import Spare, Standby
 from kernelrepl.store.reading import ExecutionRow
@@ -64,6 +65,8 @@ class Manager:
         self._transient: set[Session] = set()
         self.standby: Standby | None = None
         """Kernels that are ready for what is new. Set by whoever keeps them so."""
+        self.taps: dict[str, Tap] = {}
+        """Who sees what goes on in a session, by its id; for sessions that are loaded later. See `tap`."""
 
     # Running code
 
@@ -77,11 +80,13 @@ class Manager:
         timeout_s: float | None = None,
         reset: bool = False,
         resumed: bool = False,
+        cell: JupyterRequest | None = None,
     ) -> tuple[Session, Job] | Execution:
         """Start code in a session, creating it if there is none.
 
         A request that was seen before is not run again: its outcome comes from its row, or the job that
-        still runs is joined. resumed: the caller asks for a request whose reply it lost.
+        still runs is joined. resumed: the caller asks for a request whose reply it lost. cell: how a Jupyter
+        client has asked.
         """
         check_code(code)
         check_timeout(timeout_s)
@@ -92,36 +97,12 @@ class Manager:
         if resumed:
             row = await self._store.execution(request_id)
             if row is not None:
-                return self._from_row(session_id, row)
-        job = Job(code, request_id, origin.name, timeout_s, reset)
+                return from_row(session_id, row, self.sandbox)
+        job = Job(code, request_id, origin.name, timeout_s, reset, cell)
+        if cell is not None:
+            job.msg_id = cell.msg_id
         self._kept.add(session)
         return session, session.submit(job)
-
-    def _from_row(self, session_id: str, row: ExecutionRow) -> Execution:
-        status: Any = row.status
-        note = "the reply was lost on the way; this is the committed outcome" if row.committed else None
-        if not row.committed:
-            status = "crashed" if row.status in ("started", "crashed") else row.status
-            note = (
-                "the keeper or the kernel ended while this ran; nothing of it was kept, and variables are as they"
-                " were before it"
-            )
-            if status in ("ok", "error", "interrupted"):
-                note = "it ran to its end, but what it changed could not be stored with it"
-        return Execution(
-            session_id,
-            status,
-            transcript.load(row.outputs),
-            execution_count=row.execution_count,
-            duration_s=row.duration_s,
-            saved=row.saved,
-            not_saved=row.not_saved,
-            restored=row.restored,
-            committed=row.committed,
-            sandbox=self.sandbox,
-            note=note,
-            request_id=row.request_id,
-        )
 
     async def execute_once(self, code: str, origin: Origin, *, timeout_s: float | None) -> tuple[Session, Job]:
         """Start code in a fresh kernel that leaves nothing. End it with `discard`."""
@@ -164,12 +145,28 @@ class Manager:
         if row is None:
             raise NothingRunning(session_id)
         return (
-            self._from_row(session_id, row)
+            from_row(session_id, row, self.sandbox)
             if row.status == "crashed"
-            else replace(self._from_row(session_id, row), note=None)
+            else replace(from_row(session_id, row, self.sandbox), note=None)
         )
 
     # Sessions
+
+    def tap(self, session_id: str, tap: Tap | None) -> None:
+        """From now on somebody sees what goes on in a session, whenever it has a kernel; None: nobody any more."""
+        if tap is None:
+            self.taps.pop(session_id, None)
+        else:
+            self.taps[session_id] = tap
+        session = self._sessions.get(session_id)
+        if session is not None:
+            session.tap = tap
+
+    async def session(self, session_id: str, origin: Origin) -> Session:
+        """A session, made if there is none. It is kept until it has come to rest."""
+        session = await self._session(check_session_id(session_id), origin)
+        self._kept.add(session)
+        return session
 
     async def _session(self, session_id: str, origin: Origin) -> Session:
         lock = self._creating.setdefault(session_id, asyncio.Lock())
@@ -218,6 +215,7 @@ class Manager:
             sandbox=self.sandbox,
         )
         self._keys[session] = key
+        session.tap = self.taps.get(session_id)
         self._kept.add(session)
         await self._give(session, spare)
         if expired_at is not None:

@@ -19,7 +19,7 @@ from mcp_types import (
 )
 from pydantic import ValidationError
 
-from kernelrepl.keeper import Connection
+from kernelrepl.connection import Connection
 
 _INVALID_REQUEST = -32600
 _INVALID_PARAMS = -32602

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult
 
 from kernelrepl import __version__
+from kernelrepl.connection import Connection
+from kernelrepl.endpoints import Wanted
 from kernelrepl.errors import KernelReplError
 from kernelrepl.keeper import Keeper
+from kernelrepl.listener import Address
 from kernelrepl.mcp_arguments import answer
-from kernelrepl.mcp_results import HistoryResult, KeeperStatus, cells_of
+from kernelrepl.mcp_results import Attached, HistoryResult, KeeperStatus, cells_of
 
 STOP_DELAY_S = 0.2
 """Between the answer to a stop and the stop, so that the answer arrives."""
@@ -24,8 +28,10 @@ HISTORY_BYTES = 8 << 20
 class OperatorTools:
     """What the command line asks a keeper for."""
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, connection: Callable[[], Connection]) -> None:
+        """connection: the one that a call comes from."""
         self._keeper = keeper
+        self._connection = connection
 
     async def keeper_status(self) -> Annotated[CallToolResult, KeeperStatus]:
         """What the keeper does: sessions, kernels, connections."""
@@ -74,6 +80,79 @@ class OperatorTools:
         if later:
             lines.append("its kernel, at work or with names that are not saved, goes on as it is; the next one has it")
         return "\n".join(lines or [f"session {session_id!r} reaches nothing beside its workspace"])
+
+    # Notebooks
+
+    async def keeper_attach(
+        self,
+        session_id: str | None = None,
+        notebook: str | None = None,
+        address: dict[str, Any] | None = None,
+        restart: bool = False,
+        again: bool = False,
+        throwaway: bool = False,
+    ) -> Annotated[CallToolResult, Attached]:
+        """Serve a session to Jupyter clients, while this connection lasts. Returns what a connection file says."""
+        connection = self._connection()
+        connection.attached = True
+        try:
+            where = None if address is None else Address.load(address)
+            wanted = Wanted(session_id, notebook, where, restart, again, throwaway)
+            session_id, served = await self._keeper.endpoints.attach(wanted, connection.origin(), connection.id)
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        return answer(Attached(session_id=session_id, connection=served.dump()), f"session {session_id!r} is served")
+
+    async def keeper_detach(self, address: dict[str, Any]) -> str:
+        """End what `keeper_attach` began. The session stays, unless it was made for that client alone."""
+        try:
+            await self._keeper.endpoints.detach(Address.load(address))
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        return "detached"
+
+    async def keeper_left(self, address: dict[str, Any]) -> str:
+        """Wait until a client of an attached session asks to end its kernel."""
+        try:
+            place = self._keeper.endpoints.place(Address.load(address))
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        await place.left.wait()
+        return "left"
+
+    async def keeper_interrupt(self, address: dict[str, Any]) -> str:
+        """Interrupt what the clients there run; nothing of others."""
+        try:
+            place = self._keeper.endpoints.place(Address.load(address))
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        await place.endpoint.interrupt(place.listener)
+        return "interrupted"
+
+    async def keeper_rename(self, address: dict[str, Any], notebook: str, before: str | None = None) -> str:
+        """The notebook of an attached client has another path now, and keeps its session."""
+        try:
+            await self._keeper.endpoints.rename(Address.load(address), notebook, before)
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        return "renamed"
+
+    async def keeper_connection_file(self, session_id: str) -> str:
+        """A connection file of a session, for `jupyter console --existing=FILE` and the like."""
+        try:
+            origin = self._connection().origin()
+            return str(await self._keeper.endpoints.connection_file(session_id, origin))
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+
+    async def keeper_trust(self, session_id: str, trusted: bool = True) -> str:
+        """Let the outputs of a session act in notebooks (scripts, widgets), or no longer."""
+        try:
+            await self._keeper.endpoints.trust(session_id, trusted)
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        what = "may act" if trusted else "cannot act any more"
+        return f"outputs of session {session_id!r} {what} in notebooks from now on"
 
     async def keeper_stop(self) -> str:
         """Stop the keeper. Sessions stay; the next call starts a new one."""

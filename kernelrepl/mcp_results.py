@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 from pydantic import BaseModel, Field
 
-from kernelrepl import notebook, transcript
+from kernelrepl import notebook, remarks, transcript
 from kernelrepl.manager import SessionView
 from kernelrepl.model import Execution, Page, Restored, Variable
 from kernelrepl.store.reading import ExecutionRow
@@ -134,6 +134,14 @@ class HistoryResult(BaseModel):
     next_cursor: int | None
 
 
+class Attached(BaseModel):
+    """Where a session is served to Jupyter clients."""
+
+    session_id: str
+    connection: dict[str, Any]
+    """What a connection file of Jupyter says."""
+
+
 class KeeperStatus(BaseModel):
     pid: int
     version: str
@@ -195,7 +203,7 @@ def of_execution(execution: Execution, limit_chars: int, *, outputs: bool = Fals
     return CallToolResult(
         content=content,
         structured_content=structured.model_dump(mode="json"),
-        _meta={OUTPUTS_KEY: notebook.outputs(output), REMARKS_KEY: remarks(execution)} if outputs else None,
+        _meta={OUTPUTS_KEY: notebook.outputs(output), REMARKS_KEY: remarks.remarks(execution)} if outputs else None,
     )
 
 
@@ -204,7 +212,7 @@ def describe(execution: Execution) -> str:
     output = execution.output
     parts: list[str] = []
     if execution.restored is not None:
-        parts.append(_describe_restored(execution.restored))
+        parts.append(remarks.describe_restored(execution.restored))
     if output.stdout:
         parts.append(output.stdout.rstrip("\n"))
     parts.extend(output.displays)
@@ -214,7 +222,7 @@ def describe(execution: Execution) -> str:
         parts.append("[stderr]\n" + output.stderr.rstrip("\n"))
     if output.error is not None:
         parts.append(output.error.traceback or f"{output.error.name}: {output.error.message}")
-    return "\n".join(parts + _endings(execution)) or "[no output]"
+    return "\n".join(parts + remarks.endings(execution)) or "[no output]"
 
 
 def earlier(execution: Execution) -> str:
@@ -222,55 +230,6 @@ def earlier(execution: Execution) -> str:
     figures = f"\n[{len(execution.output.figures)} figures are left out here]" if execution.output.figures else ""
     text = cut(describe(execution), EARLIER_CHARS)
     return f"code that an earlier call left running has ended since, with status {execution.status}:\n{text}{figures}"
-
-
-def remarks(execution: Execution) -> list[str]:
-    """What is to be said of an execution beside its output."""
-    restored = [] if execution.restored is None else [_describe_restored(execution.restored)]
-    return restored + _endings(execution)
-
-
-def _endings(execution: Execution) -> list[str]:
-    lines = []
-    if execution.session_id is None and execution.status == "timeout":
-        lines.append(f"[timeout] {_ENDED_ONCE}")
-    elif execution.status not in ("ok", "error"):
-        error = execution.output.error
-        died = error is not None and error.name == "KernelDied"  # then the note tells what is kept
-        lines.append(f"[{execution.status}] {'' if died else _STATUS_HINT.get(execution.status, '')}".rstrip())
-    lines.extend(f"[not saved] {entry.name} ({entry.type}): {entry.reason}" for entry in execution.not_saved)
-    if execution.note:
-        lines.append(f"[note] {execution.note}")
-    if execution.execution_count == 1 and execution.sandbox != _WHOLE:
-        lines.append(f"[sandbox] {execution.sandbox}{_SANDBOX_HINT.get(execution.sandbox, '')}")
-    return lines
-
-
-_WHOLE = "tier 1"
-"""What needs no word: the whole sandbox, as the documentation describes it."""
-_SANDBOX_HINT = {
-    "off": ", by config.toml: this code runs with all rights of the person who started it",
-    "tier 2": ": no multiprocessing; that a file of the host exists can be seen, what is in it cannot",
-}
-
-
-_ENDED_ONCE = (
-    "without a session_id code is ended after `wait` or `timeout` seconds, and nothing of it is kept; "
-    "give a session_id to code that takes longer"
-)
-_STATUS_HINT = {
-    "running": "it goes on; python_wait collects the result, python_interrupt stops it",
-    "timeout": "it was stopped at its timeout; what it had changed until then is kept",
-    "interrupted": "it was stopped; what it had changed until then is kept",
-}
-
-
-def _describe_restored(restored: Restored) -> str:
-    text = f"[restored] {len(restored.names)} names came back"
-    if restored.not_restored:
-        lost = "; ".join(f"{entry.name}: {entry.reason}" for entry in restored.not_restored)
-        text += f"; not restored: {lost}"
-    return text
 
 
 def _restored(restored: Restored | None) -> RestoredNames | None:

@@ -23,9 +23,10 @@ from pydantic import Field
 
 from kernelrepl import __version__, notebook, transcript
 from kernelrepl.checks import check_wait
+from kernelrepl.connection import Connection
 from kernelrepl.errors import KernelReplError, UnknownSession
 from kernelrepl.job import Job
-from kernelrepl.keeper import Connection, Keeper
+from kernelrepl.keeper import Keeper
 from kernelrepl.mcp_arguments import MAX_PAGE, Server, answer, asked, typed
 from kernelrepl.mcp_lines import LineReader, LineWriter
 from kernelrepl.mcp_operator import OperatorTools
@@ -130,12 +131,21 @@ def build_server(keeper: Keeper, *, operator: bool = False) -> MCPServer[Any]:
         mime_type="application/x-ipynb+json",
     )(tools.notebook)
     if operator:
-        more = OperatorTools(keeper)
-        for reading in (more.keeper_status, more.keeper_workspace, more.keeper_history):
+        more = OperatorTools(keeper, _connection.get)
+        for reading in (more.keeper_status, more.keeper_workspace, more.keeper_history, more.keeper_left):
             server.add_tool(typed(reading), annotations=ToolAnnotations(read_only_hint=True))
-        for changing in (more.keeper_grant, more.keeper_stop):
+        for changing in (
+            more.keeper_grant, more.keeper_stop, more.keeper_attach, more.keeper_detach, more.keeper_interrupt,
+            more.keeper_rename, more.keeper_connection_file, more.keeper_trust,
+        ):  # fmt: skip
             server.add_tool(typed(changing), annotations=ToolAnnotations(destructive_hint=True))
     return server
+
+
+def _client_of(ctx: Context[Any, Any], connection: Connection) -> str | None:
+    """The name of the program that a front serves, as it says itself."""
+    params = ctx.session.client_params
+    return params.client_info.name[:100] if connection.name == "front" and params is not None else None
 
 
 def _plain_id(request: str) -> str:
@@ -199,7 +209,7 @@ class Tools:
             started = await self._keeper.manager.execute(
                 code,
                 session_id,
-                connection.origin(),
+                connection.origin(_client_of(ctx, connection)),
                 request_id=f"{connection.id}-{_plain_id(request)}",
                 timeout_s=timeout,
                 reset=reset,

@@ -116,6 +116,22 @@ class Execution:
 
 
 @dataclass(frozen=True)
+class JupyterRequest:
+    """What a Jupyter client asks of the kernel of a session, as it came."""
+
+    kind: str
+    """The type of its message, for example execute_request."""
+    header: Mapping[str, Any]
+    content: Mapping[str, Any]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    buffers: tuple[bytes, ...] = ()
+
+    @property
+    def msg_id(self) -> str:
+        return str(self.header["msg_id"])
+
+
+@dataclass(frozen=True)
 class Variable:
     name: str
     type: str

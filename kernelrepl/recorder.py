@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
+from kernelrepl import transcript
 from kernelrepl.errors import StorageFailed
 from kernelrepl.job import Job, outcome_status
 from kernelrepl.kernel import Kernel
-from kernelrepl.model import Commit, Limits, Manifest, Status, StoredComponent, Write
+from kernelrepl.model import Commit, Execution, Limits, Manifest, Status, StoredComponent, Write
 from kernelrepl.store import Store
+from kernelrepl.store.reading import ExecutionRow
 
 
 class Recorder(Protocol):
@@ -119,3 +121,31 @@ class NullRecorder:
 
     async def note_versions(self, kernel: Kernel) -> None:
         return None
+
+
+def from_row(session_id: str, row: ExecutionRow, sandbox: str) -> Execution:
+    """What an execution came to, as its row tells it. sandbox: how the session is confined, in words."""
+    status: Any = row.status
+    note = "the reply was lost on the way; this is the committed outcome" if row.committed else None
+    if not row.committed:
+        status = "crashed" if row.status in ("started", "crashed") else row.status
+        note = (
+            "the keeper or the kernel ended while this ran; nothing of it was kept, and variables are as they"
+            " were before it"
+        )
+        if status in ("ok", "error", "interrupted"):
+            note = "it ran to its end, but what it changed could not be stored with it"
+    return Execution(
+        session_id,
+        status,
+        transcript.load(row.outputs),
+        execution_count=row.execution_count,
+        duration_s=row.duration_s,
+        saved=row.saved,
+        not_saved=row.not_saved,
+        restored=row.restored,
+        committed=row.committed,
+        sandbox=sandbox,
+        note=note,
+        request_id=row.request_id,
+    )

@@ -25,8 +25,12 @@ class Occupant(Protocol):
     """A session, as far as it matters for its place."""
 
     idle_since: float
-    unsaved: set[str]
-    behind: bool
+
+    @property
+    def unsaved(self) -> set[str]: ...
+
+    @property
+    def behind(self) -> bool: ...
 
     @property
     def session_id(self) -> str | None: ...

@@ -7,62 +7,45 @@ waiting. Executions of one session run one after the other, in the order they ca
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
 from kernelrepl import outcomes, trees
 from kernelrepl.confinement import OFF
-from kernelrepl.errors import KernelStartFailed, SessionDeleted, StorageFailed
+from kernelrepl.errors import KernelStartFailed, SessionDeleted
 from kernelrepl.job import Job
 from kernelrepl.kernel import Kernel, KernelDied, Launch
-from kernelrepl.kernel.kernel import Handlers
 from kernelrepl.kernel.meter import Verdict
-from kernelrepl.lifecycle import Event, State, advance
+from kernelrepl.lifecycle import Event, State
 from kernelrepl.means import Means
-from kernelrepl.model import Commit, Execution, Limits, NotRestored, Restored, Status
-from kernelrepl.overseer import FULL_FILE_BYTES, Overseer
+from kernelrepl.model import Commit, Execution, JupyterRequest, Limits, Status
 from kernelrepl.recorder import Recorder
-from kernelrepl.starting import STARTS_PER_CALL, Starter
+from kernelrepl.seat import Seat
+from kernelrepl.starting import STARTS_PER_CALL
 from kernelrepl.stopping import Stopper
 
 
-class Session:
+class Session(Seat):
     """Conducts one kernel."""
 
     def __init__(
         self, session_id: str | None, launch: Launch, limits: Limits, recorder: Recorder, means: Means, *, sandbox: str
     ) -> None:
-        self.session_id = session_id
-        self.launch = launch
-        self.limits = limits
+        super().__init__(session_id, launch, limits, recorder, means)
         self.sandbox = sandbox
-        self.state = State.ASLEEP
-        self.current: Job | None = None
         self.latest: Job | None = None
         self.waiting = 0
         self.unfinished: dict[str, Job] = {}
         """Jobs by request id, queued or running; no answered ones."""
         self.uncollected: list[Job] = []
         """Jobs whose calls returned before they had ended, and whose outcome nobody has got yet."""
+        self.asked: JupyterRequest | None = None
+        """What a Jupyter client has asked the kernel beside its executions, and is not answered yet."""
         self.greeting: str | None = None
         """What the first result says about how this session came to be."""
-        self.unsaved: set[str] = set()
-        self.behind = False  # the last commit failed: the kernel has changes that the store has not
         self.idle_since: float = asyncio.get_running_loop().time()
-        self._recorder = recorder
-        self._means = means
-        self._starter = Starter(recorder, means, limits, durable=session_id is not None)
-        self._kernel: Kernel | None = None
         self._stopper = Stopper(lambda: (self._kernel, self.current), self._spawn)
-        self._lost: tuple[NotRestored, ...] = ()  # what could not be loaded, and no result has told yet
         self._turn = asyncio.Lock()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._watches: list[asyncio.Task[None]] = []
-        self._ending: asyncio.Task[None] | None = None
-        self._overseer = Overseer(
-            launch.resources, launch.workspace, self._overrun, lambda size: means.room.weigh(self, size)
-        )
 
     # What others see
 
@@ -79,10 +62,6 @@ class Session:
     def kernel_state(self) -> str:
         """What lists say of its kernel."""
         return (State.IDLE if self.state is State.BUSY and not self.busy else self.state).value
-
-    @property
-    def pid(self) -> int | None:
-        return None if self._kernel is None else self._kernel.pid
 
     @property
     def dispensable(self) -> bool:
@@ -126,6 +105,9 @@ class Session:
             if not isinstance(error, Exception):
                 raise
         finally:
+            job.over.set()
+            if self.tap is not None:
+                self.tap.ended(job)
             self.idle_since = asyncio.get_running_loop().time()
             self._means.room.rest()
 
@@ -164,9 +146,11 @@ class Session:
         job.started = True
         self._overseer.begin()
         self._advance(Event.RUN)
+        if self.tap is not None:
+            self.tap.began(job)
         try:
             with self._stopper.watching(job):
-                await kernel.execute(job.msg_id, job.code)
+                job.reply = await (kernel.ask(job.cell) if job.cell else kernel.execute(job.msg_id, job.code))
             self._advance(Event.DONE)
         finally:
             self.current = None
@@ -181,6 +165,7 @@ class Session:
                 job.result.set_result(
                     replace(self.running(job), status="interrupted", note="it had not started; nothing ran")
                 )
+                job.over.set()
             return
         await (self._stopper.kill(job) if force else self._stopper.stop(job))
 
@@ -195,6 +180,7 @@ class Session:
         if job.stopped_by is None:
             await self._starter.note_death(error)
         await self._drop_kernel()
+        self._tell_restart()
         if job.commit is not None and job.commit_error is None:
             # The commit was stored; only the reply is missing.
             return replace(
@@ -217,92 +203,7 @@ class Session:
     def _on_flood(self, verdict: Verdict) -> None:
         self._overrun("the code wrote too much", verdict is Verdict.KILL)
 
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    # The kernel
-
-    def _advance(self, event: Event) -> None:
-        self.state = advance(self.state, event)
-
-    async def _awake(self, job: Job) -> Kernel:
-        """The kernel of this session, started and restored if it has none."""
-        if self._kernel is not None and self._kernel.process.alive():
-            return self._kernel
-        if self._kernel is not None:
-            await self._starter.note_death(KernelDied(self._kernel.process.exit_code, self._kernel.loading))
-            await self._drop_kernel()
-        await self._means.room.enter(self)
-        self._advance(Event.START)
-        launch = replace(self.launch, most_file_bytes=None if self._overseer.full is None else FULL_FILE_BYTES)
-        began = asyncio.get_running_loop().time()
-        try:
-            kernel, restored = await self._starter.start(launch, self._handlers())
-        except BaseException:
-            self._means.room.leave(self)
-            self._advance(Event.DIED)
-            raise
-        self._take(kernel, kernel.process.how, began, restored)
-        if restored.names or restored.not_restored:
-            job.restored = restored
-        return kernel
-
-    async def adopt(self, kernel: Kernel) -> None:
-        """Begin with a kernel that has been started for whoever comes. Raises KernelDied; then it is the caller's."""
-        await self._means.room.enter(self)
-        began = asyncio.get_running_loop().time()
-        try:
-            await self._starter.adopt(kernel, self._handlers())
-        except BaseException:
-            self._means.room.leave(self)
-            raise
-        self._advance(Event.START)
-        self._take(kernel, "standby", began, Restored())
-
-    def _handlers(self) -> Handlers:
-        return Handlers(
-            self._on_begin, self._recorder.stage, self._on_commit, self._on_output, self._recorder, self._on_loaded,
-            self._on_flood,
-        )  # fmt: skip
-
-    def _take(self, kernel: Kernel, how: str, began: float, restored: Restored) -> None:
-        self._kernel = kernel
-        self._advance(Event.READY)
-        self._watches = [
-            asyncio.create_task(self._watch_idle_death(kernel)),
-            asyncio.create_task(self._overseer.watch(kernel.process, lambda: self.current is not None)),
-        ]
-        self._means.emit(
-            "kernel_started",
-            session=self.session_id,
-            how=how,
-            seconds=asyncio.get_running_loop().time() - began,
-            restored=len(restored.names),
-            not_restored=len(restored.not_restored),
-        )
-
-    async def _watch_idle_death(self, kernel: Kernel) -> None:
-        await kernel.ended.wait()
-        if self._kernel is kernel and self.state is State.IDLE:
-            self._means.emit("kernel_died", session=self.session_id, exit_code=kernel.process.exit_code)
-
-    async def _drop_kernel(self) -> None:
-        kernel, self._kernel = self._kernel, None
-        if kernel is None:
-            return
-        for watch in self._watches:
-            watch.cancel()
-        # To its end, even if whoever waits here is cancelled: it would leave sockets and directories behind.
-        self._ending = asyncio.create_task(kernel.stop())
-        await asyncio.shield(self._ending)
-        self._means.room.leave(self)
-        self.unsaved.clear()
-        self.behind, self._lost = False, ()
-        await self._recorder.discard_staged()
-        if self.state in (State.IDLE, State.BUSY, State.STOPPING):
-            self._advance(Event.DIED)
+    # What the kernel tells
 
     def _on_begin(self, request: str) -> None:
         if self.current is not None and self.current.msg_id == request:
@@ -310,40 +211,12 @@ class Session:
 
     async def _on_commit(self, commit: Commit) -> None:
         job = self.current if self.current is not None and self.current.msg_id == commit.request else None
-        if job is not None:
-            job.commit = commit
-            job.restored, self._lost = outcomes.without(job.restored, self._lost), ()
-        self.behind = True
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        try:
-            size = await self._recorder.publish(job, commit)
-        except Exception as error:
-            self._means.emit("commit_failed", session=self.session_id, reason=str(error))
-            if job is not None:
-                job.commit_error = str(error) if isinstance(error, StorageFailed) else f"internal error: {error!r}"
-                self._answer_early(job)
-            raise
-        if job is not None:
-            self._answer_early(job)
-        self.behind = commit.failure is not None
-        self._means.emit(
-            "committed", session=self.session_id, seconds=clock() - began, bytes=size, missed=commit.missed
-        )
-        self.unsaved.difference_update(commit.names, commit.deleted)
-        self.unsaved.update(commit.unsaved)
+        await self._ledger.commit(job, commit, self._answer_early)
 
     def _on_output(self, parent: str, kind: str, content: dict[str, Any]) -> None:
         job = self.current
         if job is not None and job.msg_id == parent and kind != "status":
             job.live.add(kind, content)
-
-    def _on_loaded(self, key: int | None, lost: tuple[NotRestored, ...]) -> None:
-        """The kernel has loaded what waited until it was needed."""
-        self._starter.loaded(key)
-        self._lost += lost
-        if lost:
-            self._means.emit("lost", session=self.session_id, names=len(lost))
 
     def _refuse_deleted(self) -> None:
         if self.state is State.DELETED:
@@ -358,6 +231,7 @@ class Session:
     async def _clear(self) -> None:
         await self._stop_kernel()
         await self._recorder.clear()
+        self._tell_restart()
 
     async def hibernate(self, why: str | None = None) -> None:
         """Stop the kernel and keep the session. why: what it has to make room for, if it has."""
@@ -368,15 +242,52 @@ class Session:
             if why and lost:
                 self.greeting = f"the kernel was stopped to make room ({why}); not saved, and gone: {', '.join(lost)}"
 
-    async def _audit(self) -> None:
-        if self._kernel is not None and self.state is State.IDLE:
-            await self._kernel.audit()
+    async def restart(self) -> None:
+        """A new process with all that is stored. Stops what runs in the one that there is."""
+        if self.current is not None:
+            await self.interrupt(self.current, force=True)
+        elif self.asked is not None and self._kernel is not None:
+            await self._kernel.process.kill()
+        async with self._turn:
+            self._refuse_deleted()
+            await self._audit()
+            lost = sorted(self.unsaved)
+            await self._stop_kernel()
+            if lost:
+                self.greeting = f"the kernel was restarted; not saved, and gone: {', '.join(lost)}"
+            await self._awake()
 
-    async def _stop_kernel(self) -> None:
-        if self.state is not State.ASLEEP:
-            self._advance(Event.STOP)
-            await self._drop_kernel()
-            self._advance(Event.STOPPED)
+    async def wake(self) -> None:
+        """Have a kernel, so that the next to ask need not wait for one."""
+        async with self._turn:
+            self._refuse_deleted()
+            await self._awake()
+
+    async def ask(self, request: JupyterRequest) -> dict[str, Any] | None:
+        """Pass on what a Jupyter client asks, in turn with the executions. Raises KernelDied and what a start raises.
+
+        Returns the reply, if its kind has one.
+        """
+        async with self._turn:
+            self._refuse_deleted()
+            kernel = await self._awake()
+            self.asked = request
+            try:
+                return await kernel.ask(request)
+            finally:
+                self.asked = None
+                self.idle_since = asyncio.get_running_loop().time()
+                self._means.room.rest()
+
+    def interrupt_asked(self, request: JupyterRequest) -> None:
+        """Stop what a client has asked, if that is what the kernel is at."""
+        if self.asked is request and self._kernel is not None:
+            self._kernel.interrupt()
+
+    def answer(self, value: str) -> None:
+        """What a person typed, for code that waits for it."""
+        if self._kernel is not None:
+            self._kernel.answer(value)
 
     async def delete(self) -> None:
         """End everything at once, a running execution too, and remove the workspace."""

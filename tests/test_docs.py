@@ -9,6 +9,7 @@ import pytest
 
 from kernelrepl import __version__
 from kernelrepl.cli import cli
+from kernelrepl.cli.kernelspecs import kernelspec
 from kernelrepl.config import PREFIX, Settings
 from kernelrepl.mcp_server import Tools
 
@@ -46,9 +47,10 @@ def test_every_tool_is_in_the_readme_with_its_arguments() -> None:
 
 def test_every_command_is_in_the_readme() -> None:
     """And every command in the readme exists, options included."""
-    used = set(re.findall(r"^kernelrepl ([a-z]+)", README, re.M))
+    used = set(re.findall(r"^`?kernelrepl ([a-z-]+)", README, re.M))
     assert used == {name for name, command in cli.commands.items() if not command.hidden}
-    options = {option for command in cli.commands.values() for p in command.params for option in p.opts}
+    commands = [*cli.commands.values(), *kernelspec.commands.values()]
+    options = {option for command in commands for p in command.params for option in p.opts}
     section = README.split("## Use it from a terminal")[1].split("\n## ")[0]
     for option in re.findall(r"(--[a-z][a-z-]+)", section):
         assert option in options

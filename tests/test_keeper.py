@@ -242,6 +242,13 @@ async def test_only_operators_can_stop_it(
                 "keeper_workspace",
                 "keeper_history",
                 "keeper_grant",
+                "keeper_attach",
+                "keeper_detach",
+                "keeper_left",
+                "keeper_interrupt",
+                "keeper_rename",
+                "keeper_connection_file",
+                "keeper_trust",
                 "keeper_stop",
             }
             status = await call(operator, "keeper_status")

@@ -151,6 +151,7 @@ async def test_a_fresh_file_gets_its_tables_and_is_ours_alone(store: Store, path
         ("note_what_may_be_loaded_at_any_time",),
         ("keep_earlier_states",),
         ("find_sessions_by_their_last_use",),
+        ("remember_the_sessions_of_notebooks",),
     ]
     assert path.stat().st_mode & 0o777 == 0o600
 

@@ -15,8 +15,10 @@ from typing import Any
 import click
 
 from kernelrepl import __version__, config, hosts, rendezvous
+from kernelrepl.cli.attaching import attach, connection_file, kernel, trust
 from kernelrepl.cli.base import CODE_FAILED, FAILED, given, paged, print_text, run, tool
 from kernelrepl.cli.files import get, grant, put, workspace
+from kernelrepl.cli.kernelspecs import kernelspec
 from kernelrepl.cli.notebooks import export, import_
 from kernelrepl.errors import KernelReplError, NoKeeper
 
@@ -40,7 +42,7 @@ def cli() -> None:
     """Empty: the group only holds the commands."""
 
 
-for _command in (workspace, put, get, grant, export, import_):
+for _command in (workspace, put, get, grant, export, import_, kernel, attach, connection_file, trust, kernelspec):
     cli.add_command(_command)
 
 
@@ -241,15 +243,6 @@ def configure(host: str) -> None:
     settings = {name: value for name, value in sorted(os.environ.items()) if name.startswith(config.PREFIX)}
     click.echo(f"for {hosts.HOSTS[host].title}, in {hosts.HOSTS[host].place}:", err=True)
     click.echo(hosts.snippet(host, command, settings))
-
-
-@cli.command(hidden=True, context_settings={"ignore_unknown_options": True})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def kernel(arguments: tuple[str, ...]) -> None:
-    """Be the kernel of a notebook. Started by Jupyter, through the kernelspec."""
-    from kernelrepl import jupyter_kernel
-
-    jupyter_kernel.main(list(arguments))
 
 
 @cli.command(hidden=True)

@@ -177,6 +177,17 @@ class GuestApp(IPKernelApp):
         self.patch_io()
 
 
+class TextBars(types.ModuleType):
+    """Progress bars are text: where ipywidgets is, tqdm takes this for a notebook, and an agent sees no widget."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("tqdm", "trange"):
+            raise AttributeError(name)
+        from tqdm import std
+
+        return getattr(std, name)
+
+
 def prepare() -> GuestApp:
     """The first step: a kernel application without a session."""
     config = Config()
@@ -191,6 +202,7 @@ def prepare() -> GuestApp:
     app.session = RecordingSession(key=b"none yet", signature_scheme="hmac-sha256", parent=app)
     app.session.recorder = recorder
     app.initialize([])
+    sys.modules.setdefault("tqdm.autonotebook", TextBars("tqdm.autonotebook"))
     app.log.setLevel(logging.ERROR)  # set before, it is put back to debug by the application's own set-up
     app.variables = {name: value for name, value in os.environ.items() if before.get(name) != value}
     greeting.versions()

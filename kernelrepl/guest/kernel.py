@@ -121,9 +121,13 @@ class GuestKernel(IPythonKernel):
 
     async def _comm(self, handler: Any, stream: Any, ident: Any, message: Any) -> None:
         self.saving.restoring.need_all()
-        result = handler(stream, ident, message)
-        if result is not None:
-            await result
+        try:
+            with self.interrupts.user_code():
+                result = handler(stream, ident, message)
+            if result is not None:
+                await result
+        except KeyboardInterrupt:
+            self.log.error("a widget's callback was interrupted")
         if not self.saving.in_cell:
             self.saving.audits.disturb()
 

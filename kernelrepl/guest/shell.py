@@ -119,12 +119,24 @@ class GuestShell(ZMQInteractiveShell):
         self.set_hook("show_in_pager", page.as_hook(self.show_page), 1)
 
     def show_page(self, text: Any, start: int = 0, screen_lines: int = 0, pager_cmd: Any = None) -> None:
-        """What IPython would show in a pager is output."""
-        self.display_pub.publish(text if isinstance(text, dict) else {"text/plain": text})
+        """What IPython would show in a pager is output, where nobody has one."""
+        data = text if isinstance(text, dict) else {"text/plain": text}
+        if self._for_notebook():
+            self.payload_manager.write_payload({"source": "page", "data": data, "start": start})
+        else:
+            self.display_pub.publish(data)
 
     def set_next_input(self, text: str, replace: bool = False) -> None:
-        """What IPython would put into the next cell is output, for whoever writes that cell."""
-        self.display_pub.publish({"text/plain": text})
+        """What IPython would put into the next cell is output, for an agent that writes that cell."""
+        if self._for_notebook():
+            super().set_next_input(text, replace)
+        else:
+            self.display_pub.publish({"text/plain": text})
+
+    def _for_notebook(self) -> bool:
+        """Whether it is a Jupyter client that asked for what runs: it has cells, and a pager."""
+        kernel = getattr(self, "kernel", None)
+        return kernel is not None and "kernelrepl" in (kernel.get_parent("shell").get("metadata") or {})
 
     def system(self, cmd: str) -> NoReturn:
         raise console.NoShell(cmd)

@@ -22,11 +22,17 @@ import zmq.asyncio
 from jupyter_client.session import DELIM, Session
 
 from kernelrepl.kernel.meter import REPLY_LIMITS, FloodLimits, Meter, Verdict
+from kernelrepl.model import JupyterRequest
 from kernelrepl.transcript import DROPPED
 
 Message = dict[str, Any]
+"""Its type, the msg_id of its parent, and its content; its parent's whole header, metadata and buffers as well."""
+
 OnOutput = Callable[[str, str, dict[str, Any]], None]
 """Called with parent msg_id, message type and content of each iopub message."""
+
+OnMessage = Callable[[Message], None]
+"""Called with each message that a kernel publishes or asks a person with."""
 
 OnFlood = Callable[[Verdict], None]
 """Called when a kernel sends so much that it has to be interrupted, and again when it has to be killed."""
@@ -47,6 +53,14 @@ _TURN_MESSAGES, _TURN_BYTES = 64, 1 << 20
 
 _MAX_TYPE_CHARS = 100
 
+_IDENTITY = b"keeper"
+"""A kernel asks on one socket whoever has the identity of a request on another."""
+
+_IDLE_TIMEOUT_S = 2.0
+"""How long after a reply a kernel may say that it is idle. If its outputs are a flood, that may be lost."""
+
+_UNANSWERED = ("comm_open", "comm_msg", "comm_close")
+
 
 class JupyterClient:
     """One client of one kernel over ipc sockets."""
@@ -59,7 +73,13 @@ class JupyterClient:
         on_output: OnOutput,
         on_flood: OnFlood = lambda verdict: None,
         limits: FloodLimits | None = None,
+        on_message: OnMessage | None = None,
     ) -> None:
+        self._context = context
+        self._directory = directory
+        self._on_message = on_message
+        self._idle: dict[str, asyncio.Future[None]] = {}
+        self._stdin: zmq.asyncio.Socket | None = None
         self._session = Session(key=key.encode(), signature_scheme="hmac-sha256")
         self._on_output = on_output
         self._on_flood = on_flood
@@ -80,14 +100,17 @@ class JupyterClient:
         ]
 
     @staticmethod
-    def _connect(context: zmq.asyncio.Context, kind: int, path: Path) -> zmq.asyncio.Socket:
+    def _connect(context: zmq.asyncio.Context, kind: int, path: Path, *, connect: bool = True) -> zmq.asyncio.Socket:
         socket = context.socket(kind)
         # libzmq aborts this process when a socket is closed in the middle of a message that a kernel does not take.
         # The process that reads has ended by then: the connection breaks first.
         socket.setsockopt(zmq.LINGER, _LINGER_MS)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
         socket.setsockopt(zmq.RCVHWM, _WAITING_MESSAGES)
-        socket.connect(f"ipc://{path}")
+        if kind == zmq.DEALER:
+            socket.setsockopt(zmq.IDENTITY, _IDENTITY)
+        if connect:
+            socket.connect(f"ipc://{path}")
         return socket
 
     async def wait_for_output(self) -> None:
@@ -95,9 +118,7 @@ class JupyterClient:
         await self._welcome
 
     def execute(self, msg_id: str, code: str) -> asyncio.Future[Message]:
-        """Send an execute_request; the future holds the content of its reply."""
-        header = self._session.msg_header("execute_request")
-        header["msg_id"] = msg_id
+        """Send an execute_request; the future holds its reply."""
         content = {
             "code": code,
             "silent": False,
@@ -106,15 +127,60 @@ class JupyterClient:
             "allow_stdin": False,
             "stop_on_error": False,
         }
-        message = self._session.msg("execute_request", content=content, header=header)
-        frames = self._session.serialize(message)
+        header = {**self._session.msg_header("execute_request"), "msg_id": msg_id}
+        return self._send(JupyterRequest("execute_request", header, content))
+
+    def _send(self, request: JupyterRequest) -> asyncio.Future[Message]:
+        message = self._session.msg(
+            request.kind, content=dict(request.content), header=dict(request.header), metadata=dict(request.metadata)
+        )
+        frames = [*self._session.serialize(message), *request.buffers]
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._replies[msg_id] = reply
-        self._latest = msg_id
+        self._replies[request.msg_id] = reply
+        self._latest = request.msg_id
         self._published.start()
         self._replied.start()
         zmq.Socket.shadow(self._shell.underlying).send_multipart(frames)
         return reply
+
+    async def ask(self, request: JupyterRequest) -> Message | None:
+        """Pass a request on; returns its reply, if its kind has one, after all that was published before it ended."""
+        if request.content.get("allow_stdin"):
+            await self._open_stdin()
+        idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._idle[request.msg_id] = idle
+        try:
+            replied = self._send(request)
+            if request.kind in _UNANSWERED:
+                self._replies.pop(request.msg_id).cancel()
+                await idle
+                return None
+            reply = await replied
+            await asyncio.wait({idle}, timeout=_IDLE_TIMEOUT_S)
+            return reply
+        finally:
+            self._idle.pop(request.msg_id, None)
+
+    async def _open_stdin(self) -> None:
+        """From now on the kernel can ask. It drops a question for which nobody is connected."""
+        if self._stdin is not None:
+            return
+        self._stdin = self._connect(self._context, zmq.DEALER, self._directory / "s-3", connect=False)
+        monitor = self._stdin.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self._monitors.append(monitor)
+        self._stdin.connect(f"ipc://{self._directory / 's-3'}")
+        await monitor.recv_multipart()
+        self._pumps.append(asyncio.create_task(self._pump(self._stdin, Meter(REPLY_LIMITS), self._take_question)))
+
+    def _take_question(self, message: Message) -> None:
+        if message["type"] == "input_request" and self._on_message is not None:
+            self._on_message(message)
+
+    def answer(self, value: str) -> None:
+        """What a person typed, for code that waits for it."""
+        if self._stdin is not None:
+            frames = self._session.serialize(self._session.msg("input_reply", content={"value": value}))
+            zmq.Socket.shadow(self._stdin.underlying).send_multipart(frames)
 
     async def _pump(self, socket: zmq.asyncio.Socket, meter: Meter, take: Callable[[Message], None]) -> None:
         """Read a socket for ever, count what comes and hand on what is a message."""
@@ -174,29 +240,39 @@ class JupyterClient:
                 self._welcome.set_result(None)
         elif message["type"] != DROPPED:
             self._on_output(message["parent"], message["type"], message["content"])
+            if self._on_message is not None:
+                self._on_message(message)
+            if message["type"] == "status" and message["content"].get("execution_state") == "idle":
+                idle = self._idle.get(message["parent"])
+                if idle is not None and not idle.done():
+                    idle.set_result(None)
 
     def _parse(self, frames: list[bytes]) -> Message | None:
         """A signed message as type, parent msg_id and content; None for anything else."""
         try:
             start = frames.index(DELIM) + 1
-            signature, header, parent, _, content = frames[start : start + 5]
-            if not hmac.compare_digest(signature, self._session.sign([header, parent, frames[start + 3], content])):
+            signature, header, parent, metadata, content = frames[start : start + 5]
+            if not hmac.compare_digest(signature, self._session.sign([header, parent, metadata, content])):
                 return None
-            kind, of, body = json.loads(header)["msg_type"], json.loads(parent).get("msg_id", ""), json.loads(content)
+            kind, above, body = json.loads(header)["msg_type"], json.loads(parent), json.loads(content)
+            of, about = above.get("msg_id", ""), json.loads(metadata)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
-        if not (isinstance(kind, str) and isinstance(of, str) and isinstance(body, dict)):
+        if not (isinstance(kind, str) and isinstance(of, str) and isinstance(body, dict) and isinstance(about, dict)):
             return None
-        return {"type": kind[:_MAX_TYPE_CHARS], "parent": of, "content": body}
+        buffers = frames[start + 5 :]
+        kind = kind[:_MAX_TYPE_CHARS]
+        return {"type": kind, "parent": of, "content": body, "of": above, "metadata": about, "buffers": buffers}
 
     async def close(self) -> None:
         """Close the sockets, after the tasks that read them have ended."""
         for pump in self._pumps:
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
-        for socket in (self._shell, self._iopub):
-            socket.disable_monitor()
-            socket.close()
+        for socket in (self._shell, self._iopub, self._stdin):
+            if socket is not None:
+                socket.disable_monitor()
+                socket.close()
         for monitor in self._monitors:
             monitor.close(0)  # disabling leaves it open
         for reply in self._replies.values():

@@ -19,10 +19,10 @@ from kernelrepl.errors import KernelStartFailed, SandboxUnavailable, StorageFail
 from kernelrepl.guest import wire
 from kernelrepl.kernel.channel import HostChannel, parse_commit
 from kernelrepl.kernel.delivery import Delivery, Library
-from kernelrepl.kernel.jupyter import JupyterClient, Message, OnFlood, OnOutput
+from kernelrepl.kernel.jupyter import JupyterClient, Message, OnFlood, OnMessage, OnOutput
 from kernelrepl.kernel.launch import Process
 from kernelrepl.kernel.meter import Verdict
-from kernelrepl.model import Commit, Limits, Manifest, NotRestored, Restored
+from kernelrepl.model import Commit, JupyterRequest, Limits, Manifest, NotRestored, Restored
 
 START_TIMEOUT_S = 60.0
 AUDIT_TIMEOUT_S = 10.0
@@ -54,6 +54,8 @@ class Handlers:
     """A component that waited until it was needed has been loaded, by key, or these names of it are lost."""
     flood: OnFlood
     """The kernel sends too much: what runs is to be interrupted, or the kernel to be ended."""
+    message: OnMessage = lambda message: None
+    """What it publishes, as it comes."""
 
 
 class Kernel:
@@ -97,7 +99,14 @@ class Kernel:
                 await self._introduce(manifest, limits, durable, key)
                 report = await self._until_ready(manifest)
                 self._pid = self.process.kernel_pid()
-                self._client = JupyterClient(context, self.process.directory, key, self._on_output, self._on_flood)
+                self._client = JupyterClient(
+                    context,
+                    self.process.directory,
+                    key,
+                    self._on_output,
+                    self._on_flood,
+                    on_message=lambda message: self._handlers.message(message),
+                )
                 await self._unless_dead(self._client.wait_for_output())
         except wire.WireError as error:
             await self.process.kill()
@@ -252,6 +261,17 @@ class Kernel:
         assert self._client is not None
         message: Message = await self._unless_dead(self._client.execute(msg_id, code))
         return message
+
+    async def ask(self, request: JupyterRequest) -> Message | None:
+        """Pass a Jupyter client's request on; returns the reply, if its kind has one. Raises KernelDied."""
+        assert self._client is not None
+        message: Message | None = await self._unless_dead(self._client.ask(request))
+        return message
+
+    def answer(self, value: str) -> None:
+        """What a person typed, for code that waits for it."""
+        if self._client is not None:
+            self._client.answer(value)
 
     async def _unless_dead(self, work: Awaitable[Any]) -> Any:
         task = asyncio.ensure_future(work)

@@ -69,6 +69,13 @@ def executions(db: Database, session: int, after: int, room: int) -> list[Execut
     return found
 
 
+def inputs(db: Database, session: int, most: int) -> list[tuple[int, str]]:
+    """Count and code of the last executions that a kernel took, in their order."""
+    condition = "session = ? AND execution_count > 0 ORDER BY id DESC LIMIT ?"
+    rows = db.execute(f"SELECT execution_count, code FROM executions WHERE {condition}", [session, most]).fetchall()
+    return [(int(count), str(code)) for count, code in reversed(rows)]
+
+
 def _execution(row: Any) -> ExecutionRow:
     saved = Saved(**{key: tuple(names) for key, names in json.loads(row[9]).items()}) if row[9] else Saved()
     restored = None

@@ -62,6 +62,15 @@ def find_sessions_by_their_last_use(db: Database) -> None:
     db.execute("CREATE INDEX inactive_sessions ON sessions (owner) WHERE state = 'inactive'")
 
 
+@migrations()
+def remember_the_sessions_of_notebooks(db: Database) -> None:
+    """By the path of the file: one that is renamed keeps its session."""
+    db.execute(
+        "CREATE TABLE notebooks (owner TEXT NOT NULL, path TEXT NOT NULL, session_id TEXT NOT NULL,"
+        " PRIMARY KEY (owner, path)) WITHOUT ROWID"
+    )
+
+
 def is_known(db: Database) -> bool:
     """Whether no later version than this one has migrated the database."""
     if not db["_sqlite_migrations"].exists():
@@ -72,7 +81,7 @@ def is_known(db: Database) -> bool:
 
 def look_at_tables(db: Database) -> None:
     """Raises an error of SQLite if one is missing: better now than in the middle of a session."""
-    for table in ("sessions", "executions", "commits", "components", "names", "chunks", "tombstones"):
+    for table in ("sessions", "executions", "commits", "components", "names", "chunks", "tombstones", "notebooks"):
         db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchall()
 
 

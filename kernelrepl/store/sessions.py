@@ -51,6 +51,20 @@ def fix(db: Database, session: int, fixed: dict[str, Any]) -> None:
         db.execute("UPDATE sessions SET fixed = ? WHERE id = ?", [json.dumps(fixed), session])
 
 
+def of_notebook(db: Database, owner: str, path: str) -> str | None:
+    row = db.execute("SELECT session_id FROM notebooks WHERE owner = ? AND path = ?", [owner, path]).fetchone()
+    return None if row is None else str(row[0])
+
+
+def bind_notebook(db: Database, owner: str, path: str, session_id: str, before: str | None) -> None:
+    with db.atomic():
+        if before is not None:
+            db.execute(
+                "DELETE FROM notebooks WHERE owner = ? AND path = ? AND session_id = ?", [owner, before, session_id]
+            )
+        db.execute("INSERT OR REPLACE INTO notebooks VALUES (?, ?, ?)", [owner, path, session_id])
+
+
 def note_versions(db: Database, session: int, versions: Versions) -> None:
     with db.atomic():
         db.execute("UPDATE sessions SET python = ?, packages = ? WHERE id = ?", [*_versions(versions), session])

@@ -248,6 +248,18 @@ class Store:
         """Executions of a session in their order, behind row `after`: as many as take `room` bytes, or one."""
         return await self._reader.run(lambda db: reading.executions(db, session, after, room))
 
+    async def inputs(self, session: int, most: int) -> list[tuple[int, str]]:
+        """Count and code of the last executions of a session, in their order."""
+        return await self._reader.run(lambda db: reading.inputs(db, session, most))
+
+    async def notebook_session(self, path: str) -> str | None:
+        """The id of the session that a notebook has, whether or not there is such a session now."""
+        return await self._reader.run(lambda db: sessions.of_notebook(db, LOCAL_OWNER, path))
+
+    async def bind_notebook(self, path: str, session_id: str, before: str | None = None) -> None:
+        """A notebook has this session from now on. before: the path that it had until now."""
+        await self._writer.run(lambda db: sessions.bind_notebook(db, LOCAL_OWNER, path, session_id, before))
+
     # Commits
 
     async def stage(self, session: int, component: int, data: bytes | bytearray, limits: Limits = UNLIMITED) -> None:

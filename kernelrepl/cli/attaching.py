@@ -1,0 +1,71 @@
+"""From a terminal into a live session, and what a notebook host starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from kernelrepl.checks import check_session_id
+from kernelrepl.cli.base import print_text, run, tool
+from kernelrepl.errors import InvalidArgument
+
+
+@click.command(hidden=True)
+@click.option("-f", "--file", type=click.Path(path_type=Path), required=True)
+@click.option("-s", "--session", "session_id", default=None)
+def kernel(file: Path, session_id: str | None) -> None:
+    """Be the kernel of a notebook. Started by Jupyter hosts, through the kernelspec."""
+    from kernelrepl import relay
+
+    sys.exit(relay.main(file, session_id))
+
+
+@click.command()
+@click.argument("session_id")
+@click.argument("options", nargs=-1)
+def attach(session_id: str, options: tuple[str, ...]) -> None:
+    """Open a Jupyter console in a session. `exit` leaves it; the session goes on.
+
+    What stands behind -- are options of jupyter console.
+    """
+    from kernelrepl.attachment import Attachment
+
+    check_session_id(session_id)
+    console = shutil.which("jupyter-console", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH')}")
+    if console is None:
+        raise InvalidArgument(
+            f"jupyter console is not installed; `{sys.executable} -m pip install jupyter-console` does"
+        )
+    attachment = Attachment(os.environ, session_id=session_id)  # so that the keeper knows somebody needs it
+    attachment.open()
+    try:
+        file = _text(run(tool("keeper_connection_file", operator=True, session_id=session_id)))
+        code = subprocess.run([console, f"--existing={file}", *options], check=False).returncode
+    finally:
+        attachment.close()
+    sys.exit(code)
+
+
+@click.command("connection-file")
+@click.argument("session_id")
+def connection_file(session_id: str) -> None:
+    """Print the path of a connection file of a session, for `jupyter console --existing=FILE` and the like."""
+    click.echo(_text(run(tool("keeper_connection_file", operator=True, session_id=check_session_id(session_id)))))
+
+
+def _text(result: object) -> str:
+    content = getattr(result, "content", [])
+    return "\n".join(block.text for block in content if block.type == "text")
+
+
+@click.command()
+@click.argument("session_id")
+@click.option("--revoke", is_flag=True, help="Do so no longer.")
+def trust(session_id: str, revoke: bool) -> None:
+    """Let the outputs of a session act in notebooks: scripts and widgets run there with your rights."""
+    print_text(run(tool("keeper_trust", operator=True, session_id=session_id, trusted=not revoke)))

@@ -1,0 +1,333 @@
+"""The Jupyter protocol of one session, served by the keeper: it outlives every kernel of the session.
+
+Executions go the way of all others, so that they are committed and recorded; what else clients ask goes to the kernel
+in turn with them. Each client has a queue of its own: an error of one aborts no cell of another. What the kernel shows
+comes to all clients, without what could act there, unless a person trusts the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any
+
+from kernelrepl import active_content, jupyter_answers, remarks
+from kernelrepl.errors import KernelReplError
+from kernelrepl.job import Job
+from kernelrepl.jupyter_answers import Answer, failed
+from kernelrepl.kernel import KernelDied
+from kernelrepl.listener import Listener
+from kernelrepl.manager import Manager, Origin
+from kernelrepl.model import Execution, JupyterRequest
+from kernelrepl.screen import COMMS, HEADER, Screen
+from kernelrepl.session import Session
+from kernelrepl.store import Store
+
+_log = logging.getLogger("kernelrepl")
+_NOTICE_S = 0.1
+"""Between the end of a kernel and the news of it: a cell that ran in it is answered first."""
+
+
+class Client:
+    """One client of a session: a notebook, a console. Known by where it is connected, and as whom."""
+
+    def __init__(self, listener: Listener, identity: bytes) -> None:
+        self.listener = listener
+        self.identity = identity
+        self.queue: deque[JupyterRequest] = deque()
+        self.work: asyncio.Task[None] | None = None
+        self.running: tuple[Session, Job] | None = None
+        self.asking: tuple[Session, JupyterRequest] | None = None
+
+    def reply(self, request: JupyterRequest, answer: Answer, channel: str = "shell") -> None:
+        kind = request.kind.replace("_request", "_reply")
+        self.listener.reply(channel, self.identity, kind, answer.content, request.header, answer.metadata)
+
+
+class Endpoint:
+    """Of one session."""
+
+    def __init__(self, session_id: str, manager: Manager, store: Store, origin: Origin, *, trusted: bool) -> None:
+        self.session_id = session_id
+        self.screen = Screen(session_id, trusted=trusted)
+        self._manager = manager
+        self._store = store
+        self._origin = origin
+        self._clients: dict[tuple[Listener, bytes], Client] = {}
+        self._owners: dict[str, Client] = {}
+        """Whose the executions are that are under way, by msg_id."""
+        self._restarting: set[Listener] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._version = ""
+
+    # What clients ask
+
+    def take(self, listener: Listener, channel: str, identity: bytes, request: JupyterRequest) -> None:
+        """A request has come in."""
+        client = self._clients.get((listener, identity)) or Client(listener, identity)
+        match request.kind:
+            case "kernel_info_request":
+                with self.screen.busy(request.header, listener):
+                    client.reply(request, jupyter_answers.kernel_info(self.session_id, self._version), channel)
+            case "input_reply":
+                self._pass_input(client, request)
+            case "interrupt_request":
+                self._spawn(self.interrupt(listener, identity))
+                client.reply(request, Answer({"status": "ok"}), channel)
+            case "shutdown_request":
+                # The session is not this client's to end: it only leaves.
+                restart = request.content.get("restart") is True
+                client.reply(request, Answer({"status": "ok", "restart": restart}), channel)
+                listener.leave(restart)
+            case _ if channel == "control":
+                client.reply(request, jupyter_answers.unsupported(request.kind), channel)
+            case _ if channel == "shell":
+                self._queue(client, request)
+
+    def _queue(self, client: Client, request: JupyterRequest) -> None:
+        self._clients[client.listener, client.identity] = client
+        client.queue.append(request)
+        if client.work is None:
+            client.work = asyncio.create_task(self._serve(client))
+
+    async def _serve(self, client: Client) -> None:
+        """Work off what a client has asked, in its order."""
+        try:
+            while client.queue:
+                request = client.queue.popleft()
+                with self.screen.busy(request.header):
+                    try:
+                        answer = await self._handle(client, request)
+                    except (KernelReplError, KernelDied) as error:
+                        answer = self._refuse(request, error)
+                    except Exception as error:  # noqa: BLE001 - without an answer the client would wait for ever
+                        _log.exception("a request of a Jupyter client failed")
+                        answer = self._refuse(request, KernelReplError(f"internal error: {error!r}; see the log"))
+                    if answer is not None and request.kind not in COMMS:
+                        client.reply(request, answer)
+                if answer is not None and answer.content.get("status") == "error":
+                    self._abort(client, request)
+        finally:
+            client.work = None
+            if not self.screen.watches(client):
+                self._clients.pop((client.listener, client.identity), None)
+
+    def _abort(self, client: Client, request: JupyterRequest) -> None:
+        """After an error the cells that the same client has sent already do not run, if it wants that."""
+        if request.kind != "execute_request" or request.content.get("stop_on_error", True) is not True:
+            return
+        self._drop_cells(client)
+
+    def _drop_cells(self, client: Client) -> None:
+        waiting, client.queue = client.queue, deque()
+        for other in waiting:
+            if other.kind == "execute_request":
+                with self.screen.busy(other.header):
+                    client.reply(other, Answer({"status": "aborted"}))
+            else:
+                client.queue.append(other)
+
+    async def _handle(self, client: Client, request: JupyterRequest) -> Answer | None:
+        match request.kind:
+            case "execute_request":
+                return await self._execute(client, request)
+            case "history_request":
+                found = await self._store.find_session(self.session_id)
+                inputs = [] if found is None else await self._store.inputs(found[0].key, jupyter_answers.MAX_HISTORY)
+                return jupyter_answers.history(inputs, request.content)
+            case "comm_info_request" if not self.screen.trusted or self.session_id not in self._manager.kernels():
+                return Answer({"status": "ok", "comms": {}})
+            case kind if kind in jupyter_answers.PASSED_ON:
+                if kind in COMMS and not self.screen.trusted:
+                    return None
+                return await self._ask(client, request)
+            case kind:
+                return jupyter_answers.unsupported(kind)
+
+    async def _ask(self, client: Client, request: JupyterRequest) -> Answer | None:
+        session = await self._manager.session(self.session_id, self._origin)
+        client.asking = session, request
+        try:
+            message = await session.ask(_known(request))
+        finally:
+            client.asking = None
+            self._version = session.python or self._version
+        return None if message is None else self._answer(message)
+
+    def _answer(self, message: dict[str, Any]) -> Answer:
+        content = message["content"]
+        if not self.screen.trusted:
+            kind = message["type"]
+            content = active_content.reply(content) if kind == "execute_reply" else active_content.answer(kind, content)
+        started = message["metadata"].get("started")
+        return Answer(content, {"started": started} if isinstance(started, str) else {})
+
+    # Executions
+
+    async def _execute(self, client: Client, request: JupyterRequest) -> Answer | None:
+        content, code = request.content, request.content.get("code")
+        if not isinstance(code, str):
+            return failed("InvalidArgument", "an execute_request has its code as text")
+        if command := jupyter_answers.command(code):
+            return await self._command(client, request, command)
+        asked = {
+            "code": code,
+            "silent": content.get("silent") is True,
+            "store_history": content.get("store_history", True) is not False,
+            "user_expressions": content.get("user_expressions") or {},
+            "allow_stdin": content.get("allow_stdin") is True,
+            "stop_on_error": False,  # queues are ours
+        }
+        cell = JupyterRequest(request.kind, request.header, asked, request.metadata)
+        self._owners[request.msg_id] = client
+        try:
+            if asked["silent"] or not asked["store_history"] or not code.strip():
+                return await self._ask(client, cell)
+            started = await self._manager.execute(
+                code, self.session_id, self._origin, request_id=f"jupyter-{secrets.token_hex(12)}", cell=_known(cell)
+            )
+            assert not isinstance(started, Execution)
+            client.running = session, job = started
+            await job.over.wait()
+            self._version = session.python or self._version
+            return self._conclude(request, job.result.result(), job)
+        finally:
+            client.running = None
+            del self._owners[request.msg_id]
+
+    def _conclude(self, request: JupyterRequest, execution: Execution, job: Job) -> Answer:
+        """Say what is to be said beside the output, and make the reply."""
+        answer = None if job.reply is None else self._answer(job.reply)
+        if answer is None:
+            error = execution.output.error
+            if error is None:
+                return Answer({"status": "aborted"})  # it was stopped before it began
+            answer = failed(error.name, error.message, error.traceback)
+            self.screen.publish("error", _error(answer), request.header)
+        if lines := remarks.for_notebook(execution):
+            self.screen.publish("stream", {"name": "stderr", "text": "\n".join([*lines, ""])}, request.header)
+        return answer
+
+    def _refuse(self, request: JupyterRequest, error: Exception) -> Answer:
+        """It could not be done, and the reason is nothing that the code did."""
+        answer = failed(type(error).__name__, str(error))
+        if request.kind == "execute_request":
+            self.screen.publish("error", _error(answer), request.header)
+        return answer
+
+    async def _command(self, client: Client, request: JupyterRequest, command: str) -> Answer:
+        """`%kernelrepl …`: what a person asks about the session itself."""
+        if command == "watch":
+            self.screen.watch(client, client.listener, request.header)
+            text = "what others run in this session is shown here from now on; %kernelrepl unwatch ends it"
+        elif command == "unwatch":
+            self.screen.unwatch(client)
+            text = "what others run is not shown any more"
+        else:
+            text = await jupyter_answers.tell(
+                command, self._manager, self.session_id, self._origin, self.screen.trusted
+            )
+        self.screen.publish("stream", {"name": "stdout", "text": text + "\n"}, request.header)
+        found = await self._store.find_session(self.session_id)
+        count = 0 if found is None else found[0].execution_count
+        return Answer({"status": "ok", "execution_count": count, "payload": [], "user_expressions": {}})
+
+    def _pass_input(self, client: Client, request: JupyterRequest) -> None:
+        value = request.content.get("value")
+        at_work = client.running or client.asking
+        if at_work is not None and isinstance(value, str):
+            at_work[0].answer(value)
+
+    async def interrupt(self, listener: Listener, identity: bytes | None = None) -> None:
+        """Stop what this client runs and what it has waiting, or all clients there; never what others run."""
+        known = (listener, identity or b"") in self._clients
+        for client in list(self._clients.values()):
+            if client.listener is not listener or (known and client.identity != identity):
+                continue
+            self._drop_cells(client)
+            if client.running is not None:
+                session, job = client.running
+                self._spawn(session.interrupt(job))
+            elif client.asking is not None:
+                session, request = client.asking
+                session.interrupt_asked(request)
+
+    async def restart(self, listener: Listener) -> None:
+        """A new kernel with all that is stored, for all who are attached. The one who asks knows."""
+        self._restarting.add(listener)
+        try:
+            for client in list(self._clients.values()):
+                self._drop_cells(client)
+            session = await self._manager.session(self.session_id, self._origin)
+            await session.restart()
+            self._version = session.python
+            await asyncio.sleep(_NOTICE_S)
+        finally:
+            self._restarting.discard(listener)
+
+    # What goes on in the session
+
+    def began(self, job: Job) -> None:
+        if job.msg_id not in self._owners:
+            self.screen.began(job)
+
+    def ended(self, job: Job) -> None:
+        self.screen.ended(job)
+
+    def published(self, message: dict[str, Any]) -> None:
+        """What a kernel shows, or asks."""
+        if message["type"] == "input_request":
+            self._pass_question(message)
+        elif message["type"] != "status":  # a kernel may end before it says that it is idle: we say it
+            self.screen.show(message, self._owners.get(message["parent"]))
+
+    def _pass_question(self, message: dict[str, Any]) -> None:
+        owner = self._owners.get(message["parent"])
+        at_work = None if owner is None else owner.running or owner.asking
+        if owner is None or at_work is None:
+            return
+        request = at_work[1].cell if isinstance(at_work[1], Job) else at_work[1]
+        asked = {
+            "prompt": str(message["content"].get("prompt", "")),
+            "password": message["content"].get("password") is True,
+        }
+        if request is not None:
+            owner.listener.reply("stdin", owner.identity, "input_request", asked, request.header)
+
+    def restarted(self) -> None:
+        asyncio.get_running_loop().call_later(_NOTICE_S, self.screen.tell_restart, frozenset(self._restarting))
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def forget(self, listener: Listener) -> None:
+        """Nobody comes in there any more. What its clients run, runs on: it belongs to the session."""
+        self.screen.listeners.discard(listener)
+        for key, client in list(self._clients.items()):
+            if key[0] is listener:
+                client.queue.clear()
+                self.screen.unwatch(client)
+                del self._clients[key]
+
+    async def close(self) -> None:
+        for task in [*self._tasks, *(client.work for client in self._clients.values() if client.work is not None)]:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def _known(request: JupyterRequest) -> JupyterRequest:
+    """A request for a kernel: of its header what the protocol knows."""
+    header = {name: value for name in HEADER if isinstance(value := request.header.get(name), str)}
+    cell = request.metadata.get("cellId")
+    # The kernel shows some things to people in another way than to agents.
+    metadata = {"kernelrepl": {}, **({"cellId": cell} if isinstance(cell, str) else {})}
+    return JupyterRequest(request.kind, header, request.content, metadata, request.buffers)
+
+
+def _error(answer: Answer) -> dict[str, Any]:
+    return {name: answer.content[name] for name in ("ename", "evalue", "traceback")}

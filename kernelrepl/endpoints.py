@@ -1,0 +1,267 @@
+"""Which sessions Jupyter clients are attached to, and where they come in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import zmq.asyncio
+
+from kernelrepl import rendezvous
+from kernelrepl.checks import check_session_id
+from kernelrepl.confinement import Fixed
+from kernelrepl.endpoint import Endpoint
+from kernelrepl.errors import InvalidArgument, KernelReplError, UnknownSession
+from kernelrepl.kernel import KernelDied
+from kernelrepl.listener import CHANNELS, Address, Listener
+from kernelrepl.manager import Manager, Origin
+from kernelrepl.store import Store
+
+IN_USE_S = 60.0
+"""An address that is nobody's in particular is in use until nobody has been heard there for so long."""
+_AGAIN_S = 0.3
+"""After so long those who were connected to an earlier keeper have come back."""
+_TRIES, _PAUSE_S = 40, 0.05
+"""An address may be in use for a moment by who had it before."""
+_FILE = "connection.json"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a client wants to be attached to. Without session and notebook: a new session that goes with it."""
+
+    session_id: str | None = None
+    notebook: str | None = None
+    """The path of a file, which has a session of its own."""
+    address: Address | None = None
+    """Where the client looks for a kernel already. None: somewhere new."""
+    restart: bool = False
+    """It wants a new kernel."""
+    again: bool = False
+    """It was attached to an earlier keeper."""
+    throwaway: bool = False
+    """The session was made for it alone."""
+
+
+@dataclass
+class Place:
+    """Where somebody is attached."""
+
+    endpoint: Endpoint
+    listener: Listener
+    owner: str | None
+    """The connection with which it ends. None: it stays."""
+    throwaway: bool
+    left: asyncio.Event
+    """Set when a client there has asked to end the kernel."""
+
+
+class Endpoints:
+    """Of one keeper."""
+
+    def __init__(self, manager: Manager, store: Store, context: zmq.asyncio.Context, runtime_dir: Path) -> None:
+        self._manager = manager
+        self._store = store
+        self._context = context
+        self._runtime_dir = runtime_dir
+        self._endpoints: dict[str, Endpoint] = {}
+        self._places: dict[Address, Place] = {}
+        self._known: set[Address] = set()
+        """Where somebody has been attached before."""
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def needed(self) -> bool:
+        """Whether a client has been heard a moment ago that is known by nothing else."""
+        now = asyncio.get_running_loop().time()
+        return any(p.owner is None and now - p.listener.last_heard < IN_USE_S for p in self._places.values())
+
+    async def attach(self, wanted: Wanted, origin: Origin, owner: str | None) -> tuple[str, Address]:
+        """Serve a session to a client; returns the id of the session, and where. Raises KernelReplError."""
+        session_id, throwaway = await self._session_of(wanted)
+        address = wanted.address or self._new_address()
+        before = self._places.get(address)
+        restart = wanted.restart or (before is None and address in self._known and not wanted.again)
+        await self._manager.session(session_id, origin)  # made if there is none: what is wrong with it is said here
+        if before is not None:
+            await self._detach(before, keep=True)
+        endpoint = await self._endpoint(session_id, origin)
+        left = asyncio.Event()
+
+        def leave(again: bool) -> None:
+            left.set()
+
+        listener = await self._listen(address, endpoint, leave)
+        endpoint.screen.listeners.add(listener)
+        self._places[address] = Place(endpoint, listener, owner, throwaway, left)
+        self._known.add(address)
+        if restart:
+            try:
+                await endpoint.restart(listener)
+            except KernelDied as error:
+                raise KernelReplError(f"the kernel cannot be restarted: {error}") from error
+        else:
+            self._spawn(self._wake(session_id, origin))
+        if wanted.again:
+            asyncio.get_running_loop().call_later(_AGAIN_S, endpoint.screen.tell_restart)
+        return session_id, address
+
+    async def _session_of(self, wanted: Wanted) -> tuple[str, bool]:
+        if wanted.session_id is not None:
+            return check_session_id(wanted.session_id), wanted.throwaway
+        if wanted.notebook is None:
+            return f"kernel-{secrets.token_hex(6)}", True
+        found = await self._store.notebook_session(wanted.notebook)
+        if found is None:
+            found = _name_for(wanted.notebook)
+            while await self._store.find_session(found) is not None:  # of a notebook that has another name now
+                found = f"{_name_for(wanted.notebook)}-{secrets.token_hex(3)}"
+            await self._store.bind_notebook(wanted.notebook, found)
+        return found, False
+
+    async def _endpoint(self, session_id: str, origin: Origin) -> Endpoint:
+        endpoint = self._endpoints.get(session_id)
+        if endpoint is None:
+            trusted = await self._trusted(session_id)
+            endpoint = Endpoint(session_id, self._manager, self._store, origin, trusted=trusted)
+            self._endpoints[session_id] = endpoint
+            self._manager.tap(session_id, endpoint)
+        return endpoint
+
+    async def _trusted(self, session_id: str) -> bool:
+        found = await self._store.find_session(session_id)
+        return found is not None and Fixed.load(found[1]).trust_output
+
+    def _new_address(self) -> Address:
+        directory = self._runtime_dir / f"j-{secrets.token_hex(4)}"
+        ports = tuple(range(1, len(CHANNELS) + 1))
+        return Address("ipc", str(directory / "s"), ports, secrets.token_hex(32))
+
+    async def _listen(self, address: Address, endpoint: Endpoint, leave: Callable[[bool], None]) -> Listener:
+        if address.transport == "ipc":
+            directory = Path(address.ip).parent
+            if directory.parent == self._runtime_dir:
+                rendezvous.make_private(directory, "KERNELREPL_RUNTIME_DIR")
+        for attempt in range(_TRIES):
+            try:
+                return Listener(self._context, address, endpoint.take, leave)
+            except OSError as error:
+                if attempt == _TRIES - 1:
+                    raise InvalidArgument(f"{error.strerror}; give another address, or end who uses it") from error
+                await asyncio.sleep(_PAUSE_S)
+        raise AssertionError
+
+    async def _wake(self, session_id: str, origin: Origin) -> None:
+        """Have the kernel ready when the first cell comes. What is wrong is told there."""
+        with contextlib.suppress(KernelReplError, KernelDied):
+            await (await self._manager.session(session_id, origin)).wake()
+
+    # What an attached client wants later
+
+    def place(self, address: Address) -> Place:
+        """Raises InvalidArgument if nobody is attached there."""
+        try:
+            return self._places[address]
+        except KeyError:
+            raise InvalidArgument("nothing is attached there; attach first") from None
+
+    async def rename(self, address: Address, notebook: str, before: str | None) -> None:
+        """The notebook of a client has another path now."""
+        await self._store.bind_notebook(notebook, self.place(address).endpoint.session_id, before)
+
+    async def trust(self, session_id: str, trusted: bool) -> None:
+        """Let the outputs of a session act in notebooks, or no longer. Raises UnknownSession."""
+        found = await self._store.find_session(check_session_id(session_id))
+        if found is None:
+            raise UnknownSession(session_id, await self._store.similar_ids(session_id))
+        info, stored = found
+        fixed = replace(Fixed.load(stored), trust_output=trusted)
+        await self._store.fix_session(info.key, fixed.dump())
+        if session_id in self._endpoints:
+            self._endpoints[session_id].screen.trusted = trusted
+
+    # Staying attached
+
+    async def connection_file(self, session_id: str, origin: Origin) -> Path:
+        """A connection file of a session for whoever may read it. It stays good while there is a keeper."""
+        directory = self._runtime_dir / f"j-{hashlib.sha256(session_id.encode()).hexdigest()[:8]}"
+        file = directory / _FILE
+        try:
+            address = Address.load(json.loads(file.read_text()))
+        except (OSError, ValueError, KernelReplError):
+            address = replace(self._new_address(), ip=str(directory / "s"))
+        if address not in self._places:
+            await self.attach(Wanted(session_id, address=address, again=True), origin, None)
+        file.touch(mode=0o600)
+        file.write_text(json.dumps({**address.dump(), "kernelrepl_session": session_id}, indent=1))
+        return file
+
+    async def reopen(self, origin: Origin) -> None:
+        """Serve the connection files again that an earlier keeper has given out, and remove what else it left."""
+        for directory in self._runtime_dir.glob("j-*"):
+            try:
+                info = json.loads((directory / _FILE).read_text())
+                await self.connection_file(str(info["kernelrepl_session"]), origin)
+            except (OSError, ValueError, KeyError, KernelReplError):
+                await asyncio.to_thread(shutil.rmtree, directory, True)
+
+    # Ends
+
+    async def detach(self, address: Address) -> None:
+        """A client has gone. Its session stays, unless it was made for that client alone."""
+        if address in self._places:
+            await self._detach(self._places[address])
+
+    async def release(self, owner: str) -> None:
+        """All of a connection that has ended."""
+        for place in [place for place in self._places.values() if place.owner == owner]:
+            await self._detach(place)
+
+    async def _detach(self, place: Place, *, keep: bool = False) -> None:
+        self._places = {address: one for address, one in self._places.items() if one is not place}
+        place.endpoint.forget(place.listener)
+        place.left.set()
+        await place.listener.close()
+        if keep or place.endpoint.screen.listeners:
+            return
+        session_id = place.endpoint.session_id
+        self._manager.tap(session_id, None)
+        self._endpoints.pop(session_id, None)
+        await place.endpoint.close()
+        if place.throwaway:
+            with contextlib.suppress(KernelReplError):
+                await self._manager.delete(session_id, Origin())
+        if place.listener.address.transport == "ipc":
+            directory = Path(place.listener.address.ip).parent
+            if directory.parent == self._runtime_dir:
+                await asyncio.to_thread(shutil.rmtree, directory, True)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """The keeper ends. Clients find the next one where they found this one; their sessions stay."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for place in self._places.values():
+            await place.listener.close()
+        for endpoint in self._endpoints.values():
+            await endpoint.close()
+
+
+def _name_for(notebook: str) -> str:
+    """The id of a new session for a notebook."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(notebook).stem)[:60].strip("-.")
+    return f"notebook-{stem}-{hashlib.sha256(notebook.encode(errors='replace')).hexdigest()[:8]}"

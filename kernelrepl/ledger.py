@@ -1,0 +1,61 @@
+"""What the store has of a session's kernel, and what it has not: each commit changes that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from kernelrepl import outcomes
+from kernelrepl.errors import StorageFailed
+from kernelrepl.job import Job
+from kernelrepl.means import Emit
+from kernelrepl.model import Commit, NotRestored
+from kernelrepl.recorder import Recorder
+
+
+class Ledger:
+    """Of one session."""
+
+    def __init__(self, recorder: Recorder, emit: Emit, session_id: str | None) -> None:
+        self.unsaved: set[str] = set()
+        """The names whose values only the kernel has."""
+        self.behind = False
+        """The last commit failed: the kernel has changes that the store has not."""
+        self._recorder = recorder
+        self._emit = emit
+        self._session_id = session_id
+        self._lost: tuple[NotRestored, ...] = ()  # what could not be loaded, and no result has told yet
+
+    async def commit(self, job: Job | None, commit: Commit, stored: Callable[[Job], None]) -> None:
+        """Put a commit into the store; `stored` is called when its outcome is known, good or bad. Raises why not."""
+        if job is not None:
+            job.commit = commit
+            job.restored, self._lost = outcomes.without(job.restored, self._lost), ()
+        self.behind = True
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            size = await self._recorder.publish(job, commit)
+        except Exception as error:
+            self._emit("commit_failed", session=self._session_id, reason=str(error))
+            if job is not None:
+                job.commit_error = str(error) if isinstance(error, StorageFailed) else f"internal error: {error!r}"
+                stored(job)
+            raise
+        if job is not None:
+            stored(job)
+        self.behind = commit.failure is not None
+        self._emit("committed", session=self._session_id, seconds=clock() - began, bytes=size, missed=commit.missed)
+        self.unsaved.difference_update(commit.names, commit.deleted)
+        self.unsaved.update(commit.unsaved)
+
+    def lose(self, names: tuple[NotRestored, ...]) -> None:
+        """These could not be loaded when they were needed."""
+        self._lost += names
+        if names:
+            self._emit("lost", session=self._session_id, names=len(names))
+
+    def forget(self) -> None:
+        """The kernel is gone."""
+        self.unsaved.clear()
+        self.behind, self._lost = False, ()

@@ -1,0 +1,63 @@
+"""What is to be said of an execution beside its output, line by line. Pure."""
+
+from __future__ import annotations
+
+from kernelrepl.model import Execution, Restored
+
+
+def remarks(execution: Execution) -> list[str]:
+    """What is to be said of an execution beside its output."""
+    restored = [] if execution.restored is None else [describe_restored(execution.restored)]
+    return restored + endings(execution)
+
+
+def endings(execution: Execution) -> list[str]:
+    """How it ended, and what could not be saved."""
+    lines = []
+    if execution.session_id is None and execution.status == "timeout":
+        lines.append(f"[timeout] {_ENDED_ONCE}")
+    elif execution.status not in ("ok", "error"):
+        error = execution.output.error
+        died = error is not None and error.name == "KernelDied"  # then the note tells what is kept
+        lines.append(f"[{execution.status}] {'' if died else _STATUS_HINT.get(execution.status, '')}".rstrip())
+    lines.extend(f"[not saved] {entry.name} ({entry.type}): {entry.reason}" for entry in execution.not_saved)
+    if execution.note:
+        lines.append(f"[note] {execution.note}")
+    if execution.execution_count == 1 and execution.sandbox != _WHOLE:
+        lines.append(f"[sandbox] {execution.sandbox}{_SANDBOX_HINT.get(execution.sandbox, '')}")
+    return lines
+
+
+_WHOLE = "tier 1"
+"""What needs no word: the whole sandbox, as the documentation describes it."""
+_SANDBOX_HINT = {
+    "off": ", by config.toml: this code runs with all rights of the person who started it",
+    "tier 2": ": no multiprocessing; that a file of the host exists can be seen, what is in it cannot",
+}
+
+
+_ENDED_ONCE = (
+    "without a session_id code is ended after `wait` or `timeout` seconds, and nothing of it is kept; "
+    "give a session_id to code that takes longer"
+)
+_STATUS_HINT = {
+    "running": "it goes on; python_wait collects the result, python_interrupt stops it",
+    "timeout": "it was stopped at its timeout; what it had changed until then is kept",
+    "interrupted": "it was stopped; what it had changed until then is kept",
+}
+
+
+def describe_restored(restored: Restored) -> str:
+    """What came back with a kernel, in a line."""
+    text = f"[restored] {len(restored.names)} names came back"
+    if restored.not_restored:
+        lost = "; ".join(f"{entry.name}: {entry.reason}" for entry in restored.not_restored)
+        text += f"; not restored: {lost}"
+    return text
+
+
+def for_notebook(execution: Execution) -> list[str]:
+    """The same for somebody who sees the cell: that names came back is no news there."""
+    lines = endings(execution) if execution.status not in ("interrupted", "timeout") else endings(execution)[1:]
+    lost = () if execution.restored is None else execution.restored.not_restored
+    return [f"[not restored] {entry.name}: {entry.reason}" for entry in lost] + lines

@@ -1,0 +1,143 @@
+"""What the kernel of one session shows, on its way to the Jupyter clients.
+
+It goes to all of them, without what could act there unless a person trusts the session, and once more below the cells
+that watch what others run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any
+
+from kernelrepl import active_content
+from kernelrepl.job import Job
+from kernelrepl.listener import Listener
+
+HEADER = ("msg_id", "msg_type", "session", "username", "date", "version")
+"""What the protocol knows of a header."""
+COMMS = ("comm_open", "comm_msg", "comm_close")
+_FOREIGN = 50
+"""Of so many of the last executions of others it is known whose they were: they may still print."""
+
+
+class Screen:
+    """Of one session. `listeners`: where its clients are."""
+
+    def __init__(self, session_id: str, *, trusted: bool) -> None:
+        self.trusted = trusted
+        self.listeners: set[Listener] = set()
+        self._session_id = session_id
+        self._foreign: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._watchers: dict[Hashable, tuple[Listener, Mapping[str, Any]]] = {}
+        """Clients that want to see what others run, where they are, and below which of their cells."""
+        self._told: OrderedDict[str, None] = OrderedDict()
+        """Executions of which it has been said that something of their output was left out."""
+
+    def watch(self, client: Hashable, listener: Listener, below: Mapping[str, Any]) -> None:
+        """A client wants to see below a cell of its own what others run."""
+        self._watchers[client] = listener, below
+
+    def unwatch(self, client: Hashable) -> None:
+        self._watchers.pop(client, None)
+
+    def watches(self, client: Hashable) -> bool:
+        return client in self._watchers
+
+    # What is not asked for by a Jupyter client
+
+    def began(self, job: Job) -> None:
+        header = {"msg_id": job.msg_id, "msg_type": "execute_request", "session": f"of {job.origin}",
+                  "username": job.origin, "version": "5.4"}  # fmt: skip
+        self._foreign[job.msg_id] = header
+        while len(self._foreign) > _FOREIGN:
+            self._foreign.popitem(last=False)
+        self.publish("status", {"execution_state": "busy"}, header)
+
+    def ended(self, job: Job) -> None:
+        if (header := self._foreign.get(job.msg_id)) is not None:
+            self.publish("status", {"execution_state": "idle"}, header)
+
+    # What the kernel shows
+
+    def show(self, message: dict[str, Any], owner: Hashable) -> None:
+        """A message of the kernel, which is not trusted, whatever it says. owner: the client that runs its parent."""
+        kind, parent = message["type"], message["parent"]
+        content, metadata, buffers = message["content"], message["metadata"], tuple(message["buffers"])
+        header = self._foreign.get(parent) or {
+            name: value for name in HEADER if isinstance(value := message["of"].get(name), str)
+        }
+        if not self.trusted:
+            metadata, buffers = {}, ()
+            shown = active_content.harmless(kind, content)
+            taken = _taken(content, shown)
+            if taken and parent not in self._told:
+                self._told[parent] = None
+                while len(self._told) > _FOREIGN:
+                    self._told.popitem(last=False)
+                notice = active_content.notice(taken, self._session_id)
+                self._show(owner, "stream", {"name": "stderr", "text": notice + "\n"}, header, {}, ())
+            if shown is None:
+                return
+            content = shown
+        self._show(owner, kind, content, header, metadata, buffers)
+
+    def _show(
+        self,
+        owner: Hashable,
+        kind: str,
+        content: dict[str, Any],
+        header: Mapping[str, Any],
+        metadata: Any,
+        buffers: tuple[bytes, ...],
+    ) -> None:
+        self.publish(kind, content, header, metadata, buffers)
+        for watcher, (listener, below) in self._watchers.items():
+            if watcher is owner:
+                continue
+            if kind == "execute_input":
+                by = header.get("username", "")
+                text = f"[{by}] In [{content.get('execution_count')}]: {content.get('code')}\n"
+                listener.publish("stream", {"name": "stdout", "text": text}, below)
+            elif kind == "execute_result":
+                listener.publish("display_data", content, below, metadata, buffers)
+            elif kind not in COMMS:
+                listener.publish(kind, content, below, metadata, buffers)
+
+    @contextlib.contextmanager
+    def busy(self, header: Mapping[str, Any], listener: Listener | None = None) -> Iterator[None]:
+        """Around a request: clients wait for both. listener: the only one whom it concerns."""
+        concerned = self.listeners if listener is None else {listener}
+        for one in concerned:
+            one.publish("status", {"execution_state": "busy"}, header)
+        try:
+            yield
+        finally:
+            for one in concerned:
+                one.publish("status", {"execution_state": "idle"}, header)
+
+    def publish(
+        self,
+        kind: str,
+        content: Mapping[str, Any],
+        header: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None = None,
+        buffers: tuple[bytes, ...] = (),
+    ) -> None:
+        for listener in self.listeners:
+            listener.publish(kind, content, header, metadata, buffers)
+
+    def tell_restart(self, but: frozenset[Listener] = frozenset()) -> None:
+        """To clients a new kernel is a restart: what is displayed may refer to what is gone."""
+        for listener in self.listeners - but:
+            listener.publish("status", {"execution_state": "restarting"}, {})
+
+
+def _taken(content: Mapping[str, Any], shown: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The types that are missing in what is shown."""
+    data = content.get("data")
+    if not isinstance(data, dict):
+        return ()
+    left = {} if shown is None else shown.get("data", {})
+    return tuple(str(kind)[:100] for kind in data if kind not in left)[:10]
