@@ -28,7 +28,7 @@ _MAGIC = {
     "image/webp": rb"(?s)RIFF.{4}WEBP",
 }  # fmt: skip
 _MIME = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}", re.ASCII)
-_ONLY_A_NAME = re.compile(r"\s{0,9}(?:<[\w.]{1,200} object(?: at \w{1,40})?>)?\s{0,9}")
+_ONLY_A_NAME = re.compile(r"\s{0,9}(?:<[\w.<>]{1,200} object(?: at \w{1,40})?>)?\s{0,9}")
 
 Check = Callable[[Any], Any]
 """Makes of any value one that may pass."""
@@ -76,7 +76,7 @@ def bundle(data: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     a browser neither runs scripts of a picture nor loads what it refers to, also in clients that would inline it.
     """
     data = _mapping(data)
-    given = {mime: value for mime, value in islice(data.items(), MAX_TYPES) if isinstance(mime, str)}
+    given = dict(islice(data.items(), MAX_TYPES))
     kept: dict[str, Any] = {}
     taken = ["others"] if len(data) > len(given) else []
     for mime, value in given.items():
@@ -92,7 +92,7 @@ def bundle(data: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
             kept["text/html"] = _FRAME.format(f'<img alt="" src="data:image/svg+xml;base64,{code}">')
             taken.remove("image/svg+xml")
         elif (source := markdown or latex) and _ONLY_A_NAME.fullmatch(kept.get("text/plain", "")):
-            text = html.escape(_text(source))
+            text = html.escape(source[:MAX_HTML])
             kept["text/html"] = _FRAME.format(f'<pre style="white-space: pre-wrap">{text}</pre>')
     return kept, tuple(dict.fromkeys(mime if _MIME.fullmatch(mime) else "others" for mime in taken))
 
@@ -240,10 +240,11 @@ def _names(text: str) -> frozenset[str]:
 
 _INLINE = _names("a abbr b code del em i ins kbd mark q s samp small span strike strong sub sup tt u var")
 _VOID = _names("br col hr img wbr")
-_ROWS = _names("colgroup table tbody tfoot thead tr")
-_CELLS = _ROWS | _names("caption col td th")
-_BLOCKS = _names("blockquote dd details div dl dt figcaption figure h1 h2 h3 h4 h5 h6 li ol p pre summary ul")
-_ELEMENTS = _INLINE | _VOID | _CELLS | _BLOCKS
+_BLOCKS = _names(
+    "blockquote caption colgroup dd details div dl dt figcaption figure h1 h2 h3 h4 h5 h6 li ol p pre summary table "
+    "tbody td tfoot th thead tr ul"
+)
+_ELEMENTS = _INLINE | _VOID | _BLOCKS
 # What goes with all that is in it: it is not text, or parsers do not agree on what it is.
 _GONE = _names(
     "applet audio canvas embed frameset iframe math noembed noframes noscript object plaintext script select style svg "
@@ -343,12 +344,7 @@ def _bounded(source: str) -> bool:
         if tag["end"]:
             if not inside or inside.pop() != name:
                 return False
-        elif (
-            name not in _ELEMENTS
-            or (parent in _INLINE and name not in _INLINE | _VOID)
-            or (parent in _ROWS and name not in _CELLS)
-            or len(inside) == MAX_DEPTH
-        ):
+        elif name not in _ELEMENTS or (parent in _INLINE and name not in _INLINE | _VOID) or len(inside) == MAX_DEPTH:
             return False
         elif name not in _VOID:
             inside.append(name)

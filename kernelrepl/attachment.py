@@ -108,6 +108,7 @@ class Attachment:
     def start(self, tool: str, **arguments: Any) -> Future[Any]:
         """Call a tool of the keeper. What is under way when a keeper ends fails with KeeperUnavailable."""
         future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()  # nobody who gives up waiting gets into the way of the answer
         number = next(self._numbers)
         call = {"name": tool, "arguments": arguments, "_meta": _META}
         line = json.dumps({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": call}).encode() + b"\n"

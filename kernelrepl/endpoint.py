@@ -15,6 +15,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from kernelrepl import active_content, jupyter_answers, remarks
+from kernelrepl.checks import check_code
 from kernelrepl.errors import KernelReplError
 from kernelrepl.job import Job
 from kernelrepl.jupyter_answers import Answer, failed
@@ -27,6 +28,7 @@ from kernelrepl.session import Session
 from kernelrepl.store import Store
 
 _log = logging.getLogger("kernelrepl")
+MAX_PROMPT = 10_000
 _NOTICE_S = 0.1
 """Between the end of a kernel and the news of it: a cell that ran in it is answered first."""
 
@@ -40,7 +42,7 @@ class Client:
         self.queue: deque[JupyterRequest] = deque()
         self.work: asyncio.Task[None] | None = None
         self.running: tuple[Session, Job] | None = None
-        self.asking: tuple[Session, JupyterRequest] | None = None
+        self.asking: tuple[Session, JupyterRequest, asyncio.Future[Any]] | None = None
 
     def reply(self, request: JupyterRequest, answer: Answer, channel: str = "shell") -> None:
         kind = request.kind.replace("_request", "_reply")
@@ -57,7 +59,7 @@ class Endpoint:
         self._store = store
         self._origin = origin
         self._clients: dict[tuple[Listener, bytes], Client] = {}
-        self._owners: dict[str, Client] = {}
+        self._owners: dict[str, tuple[Client, JupyterRequest]] = {}
         """Whose the executions are that are under way, by msg_id."""
         self._restarting: set[Listener] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -106,7 +108,8 @@ class Endpoint:
                     except Exception as error:  # noqa: BLE001 - without an answer the client would wait for ever
                         _log.exception("a request of a Jupyter client failed")
                         answer = self._refuse(request, KernelReplError(f"internal error: {error!r}; see the log"))
-                    if answer is not None and request.kind not in COMMS:
+                    if request.kind not in COMMS:
+                        answer = answer or failed("NoReply", f"the kernel has no answer to this {request.kind}")
                         client.reply(request, answer)
                 if answer is not None and answer.content.get("status") == "error":
                     self._abort(client, request)
@@ -149,9 +152,15 @@ class Endpoint:
 
     async def _ask(self, client: Client, request: JupyterRequest) -> Answer | None:
         session = await self._manager.session(self.session_id, self._origin)
-        client.asking = session, request
+        asked = _known(request)
+        asking = asyncio.ensure_future(session.ask(asked))
+        client.asking = session, asked, asking
         try:
-            message = await session.ask(_known(request))
+            message = await asking
+        except asyncio.CancelledError:
+            if asking.cancelled() and client.work is not None and not client.work.cancelling():
+                return Answer({"status": "aborted"})  # it was withdrawn before its turn came
+            raise
         finally:
             client.asking = None
             self._version = session.python or self._version
@@ -182,8 +191,9 @@ class Endpoint:
             "stop_on_error": False,  # queues are ours
         }
         cell = JupyterRequest(request.kind, request.header, asked, request.metadata)
-        self._owners[request.msg_id] = client
+        self._owners[request.msg_id] = client, cell
         try:
+            check_code(code)
             if asked["silent"] or not asked["store_history"] or not code.strip():
                 return await self._ask(client, cell)
             started = await self._manager.execute(
@@ -196,7 +206,7 @@ class Endpoint:
             return self._conclude(request, job.result.result(), job)
         finally:
             client.running = None
-            del self._owners[request.msg_id]
+            self._owners.pop(request.msg_id, None)
 
     def _conclude(self, request: JupyterRequest, execution: Execution, job: Job) -> Answer:
         """Say what is to be said beside the output, and make the reply."""
@@ -220,6 +230,12 @@ class Endpoint:
 
     async def _command(self, client: Client, request: JupyterRequest, command: str) -> Answer:
         """`%kernelrepl …`: what a person asks about the session itself."""
+        found = await self._store.find_session(self.session_id)
+        info = None if found is None else found[0]
+        count = 0 if info is None else info.execution_count
+        self.screen.publish(
+            "execute_input", {"code": request.content["code"], "execution_count": count}, request.header
+        )
         if command == "watch":
             self.screen.watch(client, client.listener, request.header)
             text = "what others run in this session is shown here from now on; %kernelrepl unwatch ends it"
@@ -227,12 +243,9 @@ class Endpoint:
             self.screen.unwatch(client)
             text = "what others run is not shown any more"
         else:
-            text = await jupyter_answers.tell(
-                command, self._manager, self.session_id, self._origin, self.screen.trusted
-            )
+            trusted = self.screen.trusted
+            text = await jupyter_answers.tell(command, self._manager, self.session_id, self._origin, info, trusted)
         self.screen.publish("stream", {"name": "stdout", "text": text + "\n"}, request.header)
-        found = await self._store.find_session(self.session_id)
-        count = 0 if found is None else found[0].execution_count
         return Answer({"status": "ok", "execution_count": count, "payload": [], "user_expressions": {}})
 
     def _pass_input(self, client: Client, request: JupyterRequest) -> None:
@@ -243,17 +256,23 @@ class Endpoint:
 
     async def interrupt(self, listener: Listener, identity: bytes | None = None) -> None:
         """Stop what this client runs and what it has waiting, or all clients there; never what others run."""
-        known = (listener, identity or b"") in self._clients
+        known = identity is not None and listener.knows(identity)
         for client in list(self._clients.values()):
             if client.listener is not listener or (known and client.identity != identity):
                 continue
             self._drop_cells(client)
+            self._withdraw(client)
             if client.running is not None:
                 session, job = client.running
                 self._spawn(session.interrupt(job))
             elif client.asking is not None:
-                session, request = client.asking
-                session.interrupt_asked(request)
+                session, asked, _ = client.asking
+                session.interrupt_asked(asked)
+
+    def _withdraw(self, client: Client) -> None:
+        """What it has asked, and has not had its turn yet."""
+        if client.asking is not None and client.asking[0].asked is not client.asking[1]:
+            client.asking[2].cancel()
 
     async def restart(self, listener: Listener) -> None:
         """A new kernel with all that is stored, for all who are attached. The one who asks knows."""
@@ -261,6 +280,9 @@ class Endpoint:
         try:
             for client in list(self._clients.values()):
                 self._drop_cells(client)
+                self._withdraw(client)
+                if client.running is not None and not client.running[1].started:
+                    await client.running[0].interrupt(client.running[1])
             session = await self._manager.session(self.session_id, self._origin)
             await session.restart()
             self._version = session.python
@@ -282,20 +304,20 @@ class Endpoint:
         if message["type"] == "input_request":
             self._pass_question(message)
         elif message["type"] != "status":  # a kernel may end before it says that it is idle: we say it
-            self.screen.show(message, self._owners.get(message["parent"]))
+            owner, request = self._owners.get(message["parent"], (None, None))
+            self.screen.show(message, owner, None if request is None else request.header)
+
+    def deleted(self) -> None:
+        self.screen.trusted = False
 
     def _pass_question(self, message: dict[str, Any]) -> None:
-        owner = self._owners.get(message["parent"])
-        at_work = None if owner is None else owner.running or owner.asking
-        if owner is None or at_work is None:
+        owner, request = self._owners.get(message["parent"], (None, None))
+        if owner is None or request is None or request.content["allow_stdin"] is not True:
             return
-        request = at_work[1].cell if isinstance(at_work[1], Job) else at_work[1]
-        asked = {
-            "prompt": str(message["content"].get("prompt", "")),
-            "password": message["content"].get("password") is True,
-        }
-        if request is not None:
-            owner.listener.reply("stdin", owner.identity, "input_request", asked, request.header)
+        content = message["content"]
+        prompt = str(content.get("prompt", ""))[:MAX_PROMPT]
+        asked = {"prompt": prompt, "password": content.get("password") is True}
+        owner.listener.reply("stdin", owner.identity, "input_request", asked, request.header)
 
     def restarted(self) -> None:
         asyncio.get_running_loop().call_later(_NOTICE_S, self.screen.tell_restart, frozenset(self._restarting))
@@ -322,7 +344,7 @@ class Endpoint:
 
 def _known(request: JupyterRequest) -> JupyterRequest:
     """A request for a kernel: of its header what the protocol knows."""
-    header = {name: value for name in HEADER if isinstance(value := request.header.get(name), str)}
+    header = {name: value for name in HEADER if isinstance(value := request.header.get(name), str) and name != "date"}
     cell = request.metadata.get("cellId")
     # The kernel shows some things to people in another way than to agents.
     metadata = {"kernelrepl": {}, **({"cellId": cell} if isinstance(cell, str) else {})}

@@ -9,6 +9,7 @@ import json
 import re
 import secrets
 import shutil
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ IN_USE_S = 60.0
 """An address that is nobody's in particular is in use until nobody has been heard there for so long."""
 _AGAIN_S = 0.3
 """After so long those who were connected to an earlier keeper have come back."""
+MOST_KNOWN = 10_000
 _TRIES, _PAUSE_S = 40, 0.05
 """An address may be in use for a moment by who had it before."""
 _FILE = "connection.json"
@@ -75,7 +77,7 @@ class Endpoints:
         self._runtime_dir = runtime_dir
         self._endpoints: dict[str, Endpoint] = {}
         self._places: dict[Address, Place] = {}
-        self._known: set[Address] = set()
+        self._known: OrderedDict[Address, None] = OrderedDict()
         """Where somebody has been attached before."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -100,10 +102,16 @@ class Endpoints:
         def leave(again: bool) -> None:
             left.set()
 
-        listener = await self._listen(address, endpoint, leave)
+        try:
+            listener = await self._listen(address, endpoint, leave)
+        except BaseException:
+            await self._dismiss(endpoint, throwaway)
+            raise
         endpoint.screen.listeners.add(listener)
         self._places[address] = Place(endpoint, listener, owner, throwaway, left)
-        self._known.add(address)
+        self._known[address] = None
+        while len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
         if restart:
             try:
                 await endpoint.restart(listener)
@@ -129,9 +137,9 @@ class Endpoints:
         return found, False
 
     async def _endpoint(self, session_id: str, origin: Origin) -> Endpoint:
+        trusted = await self._trusted(session_id)
         endpoint = self._endpoints.get(session_id)
         if endpoint is None:
-            trusted = await self._trusted(session_id)
             endpoint = Endpoint(session_id, self._manager, self._store, origin, trusted=trusted)
             self._endpoints[session_id] = endpoint
             self._manager.tap(session_id, endpoint)
@@ -209,17 +217,20 @@ class Endpoints:
         """Serve the connection files again that an earlier keeper has given out, and remove what else it left."""
         for directory in self._runtime_dir.glob("j-*"):
             try:
-                info = json.loads((directory / _FILE).read_text())
-                await self.connection_file(str(info["kernelrepl_session"]), origin)
+                session_id = str(json.loads((directory / _FILE).read_text())["kernelrepl_session"])
+                if await self._store.find_session(session_id) is None:
+                    raise UnknownSession(session_id, [])
+                await self.connection_file(session_id, origin)
             except (OSError, ValueError, KeyError, KernelReplError):
                 await asyncio.to_thread(shutil.rmtree, directory, True)
 
     # Ends
 
-    async def detach(self, address: Address) -> None:
+    async def detach(self, address: Address, owner: str) -> None:
         """A client has gone. Its session stays, unless it was made for that client alone."""
-        if address in self._places:
-            await self._detach(self._places[address])
+        place = self._places.get(address)
+        if place is not None and place.owner == owner:  # somebody else may have come to the same place
+            await self._detach(place)
 
     async def release(self, owner: str) -> None:
         """All of a connection that has ended."""
@@ -231,19 +242,26 @@ class Endpoints:
         place.endpoint.forget(place.listener)
         place.left.set()
         await place.listener.close()
-        if keep or place.endpoint.screen.listeners:
+        if keep:
             return
-        session_id = place.endpoint.session_id
-        self._manager.tap(session_id, None)
-        self._endpoints.pop(session_id, None)
-        await place.endpoint.close()
-        if place.throwaway:
-            with contextlib.suppress(KernelReplError):
-                await self._manager.delete(session_id, Origin())
+        await self._dismiss(place.endpoint, place.throwaway)
         if place.listener.address.transport == "ipc":
             directory = Path(place.listener.address.ip).parent
             if directory.parent == self._runtime_dir:
                 await asyncio.to_thread(shutil.rmtree, directory, True)
+
+    async def _dismiss(self, endpoint: Endpoint, throwaway: bool) -> None:
+        """End an endpoint that nobody is attached to."""
+        session_id = endpoint.session_id
+        if endpoint.screen.listeners:
+            return
+        if self._endpoints.get(session_id) is endpoint:
+            self._manager.tap(session_id, None)
+            del self._endpoints[session_id]
+        await endpoint.close()
+        if throwaway:
+            with contextlib.suppress(KernelReplError):
+                await self._manager.delete(session_id, Origin())
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)

@@ -11,11 +11,12 @@ from typing import Any
 
 from kernelrepl import __version__
 from kernelrepl.manager import Manager, Origin
-from kernelrepl.model import Asked
+from kernelrepl.model import SessionInfo
 
 PROTOCOL = "5.4"
 MAX_HISTORY = 1000
 """Of how many inputs a client may ask for."""
+MAX_HISTORY_CHARS = 4_000_000
 
 PASSED_ON = (
     "execute_request", "complete_request", "inspect_request", "is_complete_request", "comm_info_request", "comm_open",
@@ -97,6 +98,8 @@ def history(inputs: Sequence[tuple[int, str]], asked: Mapping[str, Any]) -> Answ
                 ]
     if isinstance(most, int):
         found = found[-most:] if most > 0 else []
+    room = MAX_HISTORY_CHARS
+    found = [one for one in reversed(found) if (room := room - len(one[1])) >= 0][::-1]
     entries = [(1, count, (code, None) if asked.get("output") else code) for count, code in found]
     return Answer({"status": "ok", "history": entries})
 
@@ -107,11 +110,13 @@ def command(code: str) -> str | None:
     return None if found is None else found[1] or "help"
 
 
-async def tell(command: str, manager: Manager, session_id: str, origin: Origin, trusted: bool) -> str:
+async def tell(
+    command: str, manager: Manager, session_id: str, origin: Origin, info: SessionInfo | None, trusted: bool
+) -> str:
     """Do a command and say what came of it. Raises KernelReplError."""
     match command:
         case "info":
-            return await _info(manager, session_id, origin, trusted)
+            return await _info(manager, session_id, origin, info, trusted)
         case "unsaved":
             lost = [entry for entry in await manager.list_variables(session_id) if not entry.saved]
             lines = [f"{entry.name} ({entry.type}): {entry.reason}" for entry in lost]
@@ -122,21 +127,22 @@ async def tell(command: str, manager: Manager, session_id: str, origin: Origin, 
     return _HELP
 
 
-async def _info(manager: Manager, session_id: str, origin: Origin, trusted: bool) -> str:
+async def _info(manager: Manager, session_id: str, origin: Origin, info: SessionInfo | None, trusted: bool) -> str:
     session = await manager.session(session_id, origin)
-    (view,) = [
-        one for one in await manager.list_sessions(Asked(contains=session_id)) if one.info.session_id == session_id
-    ]
     kernel = session.kernel_state if session.pid is None else f"{session.kernel_state}, process {session.pid}"
+    outputs = "may act: a person trusts them" if trusted else f"cannot act; kernelrepl trust {session_id} lets them"
+    count, size, executions = (
+        (0, 0, 0) if info is None else (info.variable_count, info.size_bytes, info.total_executions)
+    )
+    since = "" if info is None else f" since {info.created_at}"
     lines = [
         f"session      {session_id}",
         f"kernel       {kernel}",
-        f"variables    {view.info.variable_count}, {view.info.size_bytes:,} bytes stored",
-        f"executions   {view.info.total_executions} since {view.info.created_at}",
+        f"variables    {count}, {size:,} bytes stored",
+        f"executions   {executions}{since}",
         f"files        {await manager.workspace(session_id)}",
-        f"sandbox      {view.sandbox}",
-        "outputs      "
-        + ("may act: a person trusts them" if trusted else f"cannot act; kernelrepl trust {session_id} lets them"),
+        f"sandbox      {manager.sandbox}",
+        f"outputs      {outputs}",
         f"an agent     python_repl(code, session_id={session_id!r})",
     ]
     return "\n".join(lines)

@@ -10,16 +10,20 @@ import contextlib
 import hmac
 import ipaddress
 import json
+import logging
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import zmq
 import zmq.asyncio
+from jupyter_client.jsonutil import json_default
 from jupyter_client.session import DELIM, Session
 
 from kernelrepl.errors import InvalidArgument
 from kernelrepl.model import JupyterRequest
+from kernelrepl.notebook import encodable
 
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 SCHEME = "hmac-sha256"
@@ -27,7 +31,10 @@ _MAX_FRAME_BYTES = 64 << 20
 _WAITING_MESSAGES = 10_000
 """How many messages may wait for a client that does not read; then it misses some."""
 _LINGER_MS = 1000
+_BEAT_MS, _SILENT_MS = 5_000, 30_000
+_MOST_CLIENTS = 1000
 _WELCOME = "iopub_welcome"
+_log = logging.getLogger("kernelrepl")
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,14 @@ def _is_loopback(ip: str) -> bool:
         return False
 
 
+def _pack(value: Any) -> bytes:
+    """JSON that every client can read, whatever a kernel or a client has put there."""
+    try:
+        return json.dumps(value, default=json_default, allow_nan=False).encode()
+    except ValueError:
+        return json.dumps(encodable(json.loads(json.dumps(value, default=json_default)))).encode()
+
+
 Take = Callable[["Listener", str, bytes, JupyterRequest], None]
 """Called with each request: where it came in, on which channel, from whom."""
 
@@ -92,6 +107,8 @@ class Listener:
         """When some client was heard last, its heartbeat included."""
         self._take = take
         self._session = Session(key=address.key.encode(), signature_scheme=SCHEME)
+        self._session.pack = _pack
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._sockets: dict[str, zmq.asyncio.Socket] = {}
         try:
             for channel in CHANNELS:
@@ -112,6 +129,9 @@ class Listener:
         socket.setsockopt(zmq.LINGER, _LINGER_MS)
         socket.setsockopt(zmq.MAXMSGSIZE, _MAX_FRAME_BYTES)
         socket.setsockopt(zmq.SNDHWM, _WAITING_MESSAGES)
+        # One that was stopped (Ctrl-Z) is given up after a while, with all that waits for it.
+        socket.setsockopt(zmq.HEARTBEAT_IVL, _BEAT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENT_MS)
         if channel == "iopub":
             socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # each new client is welcomed
         else:
@@ -129,8 +149,24 @@ class Listener:
             frames = await socket.recv_multipart()
             self.last_heard = asyncio.get_running_loop().time()
             request = self._parse(frames)
-            if request is not None:
+            if request is None:
+                continue
+            if channel == "shell":
+                self._see(frames[0])
+            try:
                 self._take(self, channel, frames[0], request)
+            except Exception:  # noqa: BLE001 - one request must not silence all others
+                _log.exception("a %s of a Jupyter client failed", request.kind)
+
+    def _see(self, client: bytes) -> None:
+        self._seen[client] = None
+        self._seen.move_to_end(client)
+        while len(self._seen) > _MOST_CLIENTS:
+            self._seen.popitem(last=False)
+
+    def knows(self, client: bytes) -> bool:
+        """Whether it is one of those who run cells here, or somebody who speaks for the host."""
+        return client in self._seen
 
     def _parse(self, frames: list[bytes]) -> JupyterRequest | None:
         """A signed message; None for anything else."""
@@ -195,6 +231,8 @@ class Listener:
         return self._session.serialize(message)
 
     def _put(self, channel: str, frames: list[bytes]) -> None:
+        if self._sockets[channel].closed:
+            return
         # A client that does not read misses messages; it keeps nobody waiting.
         with contextlib.suppress(zmq.Again, zmq.ZMQError):
             zmq.Socket.shadow(self._sockets[channel].underlying).send_multipart(frames, zmq.NOBLOCK)

@@ -356,6 +356,8 @@ class Manager:
             self._kept.discard(session)
             if self._sessions.get(session_id) is session:
                 del self._sessions[session_id]
+            if session_id in self.taps:
+                self.taps[session_id].deleted()
 
     # Idleness and end
 

@@ -106,7 +106,7 @@ class OperatorTools:
     async def keeper_detach(self, address: dict[str, Any]) -> str:
         """End what `keeper_attach` began. The session stays, unless it was made for that client alone."""
         try:
-            await self._keeper.endpoints.detach(Address.load(address))
+            await self._keeper.endpoints.detach(Address.load(address), self._connection().id)
         except KernelReplError as error:
             raise ToolError(str(error)) from error
         return "detached"

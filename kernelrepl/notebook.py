@@ -20,7 +20,7 @@ def outputs(output: Output) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for entry in _convert(output):
         try:
-            found.append(_encodable(entry))
+            found.append(encodable(entry))
         except _TooDeep:
             continue  # nested deeper than any renderer could show
     return found
@@ -48,7 +48,7 @@ def cell(number: int, code: str, count: int, output: Output, about: dict[str, An
         "id": f"execution-{number}",
         "execution_count": count or None,
         "metadata": {"kernelrepl": about},
-        "source": _encodable(code),
+        "source": encodable(code),
         "outputs": outputs(output),
     }
 
@@ -116,7 +116,7 @@ def _fits(kind: str, value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, list) and all(isinstance(line, str) for line in value))
 
 
-def _encodable(value: Any, depth: int = 0) -> Any:
+def encodable(value: Any, depth: int = 0) -> Any:
     """JSON that can be sent: lone surrogates become question marks, what is no number of JSON null."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode(errors="replace").decode()
@@ -127,5 +127,5 @@ def _encodable(value: Any, depth: int = 0) -> Any:
     if depth == MAX_DEPTH:
         raise _TooDeep
     if isinstance(value, dict):
-        return {_encodable(key): _encodable(part, depth + 1) for key, part in value.items()}
-    return [_encodable(part, depth + 1) for part in value]
+        return {encodable(key): encodable(part, depth + 1) for key, part in value.items()}
+    return [encodable(part, depth + 1) for part in value]

@@ -39,9 +39,9 @@ def main(file: Path, session_id: str | None) -> int:
     try:
         while os.getppid() == parent:
             found = signals(_LOOK_S)
-            if found == signal.SIGINT and signals(_SHUTDOWN_S) is None:
+            while found == signal.SIGINT and (found := signals(_SHUTDOWN_S)) in (None, signal.SIGINT):
                 attachment.here("keeper_interrupt")
-            elif found is not None:
+            if found is not None:
                 break
     finally:
         attachment.close()

@@ -61,26 +61,30 @@ class Screen:
 
     # What the kernel shows
 
-    def show(self, message: dict[str, Any], owner: Hashable) -> None:
-        """A message of the kernel, which is not trusted, whatever it says. owner: the client that runs its parent."""
+    def show(self, message: dict[str, Any], owner: Hashable, parent_header: Mapping[str, Any] | None) -> None:
+        """A message of the kernel, which is not trusted, whatever it says.
+
+        owner: the client that runs its parent, and the header of that, if it is under way.
+        """
         kind, parent = message["type"], message["parent"]
         content, metadata, buffers = message["content"], message["metadata"], tuple(message["buffers"])
-        header = self._foreign.get(parent) or {
-            name: value for name in HEADER if isinstance(value := message["of"].get(name), str)
-        }
+        header = (
+            parent_header
+            or self._foreign.get(parent)
+            or {name: value for name in HEADER if isinstance(value := message["of"].get(name), str)}
+        )
         if not self.trusted:
             metadata, buffers = {}, ()
-            shown = active_content.harmless(kind, content)
-            taken = _taken(content, shown)
+            passive, taken = _passive(kind, content)
             if taken and parent not in self._told:
                 self._told[parent] = None
                 while len(self._told) > _FOREIGN:
                     self._told.popitem(last=False)
                 notice = active_content.notice(taken, self._session_id)
                 self._show(owner, "stream", {"name": "stderr", "text": notice + "\n"}, header, {}, ())
-            if shown is None:
+            if passive is None:
                 return
-            content = shown
+            content = passive
         self._show(owner, kind, content, header, metadata, buffers)
 
     def _show(
@@ -134,10 +138,10 @@ class Screen:
             listener.publish("status", {"execution_state": "restarting"}, {})
 
 
-def _taken(content: Mapping[str, Any], shown: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """The types that are missing in what is shown."""
-    data = content.get("data")
-    if not isinstance(data, dict):
-        return ()
-    left = {} if shown is None else shown.get("data", {})
-    return tuple(str(kind)[:100] for kind in data if kind not in left)[:10]
+def _passive(kind: str, content: Mapping[str, Any]) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """Of a message what cannot act, and the types of what was left out."""
+    if kind in ("execute_result", "display_data", "update_display_data"):
+        passive, taken = active_content.shown(content)
+        count = {"execution_count": content.get("execution_count")} if kind == "execute_result" else {}
+        return {**passive, **(count if isinstance(content.get("execution_count"), int) else {})}, taken
+    return active_content.harmless(kind, content), ()

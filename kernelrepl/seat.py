@@ -33,6 +33,9 @@ class Tap(Protocol):
     def restarted(self) -> None:
         """Its kernel is gone, without having been at rest: what only the kernel had is lost."""
 
+    def deleted(self) -> None:
+        """The session is gone. There may be another one with its name."""
+
 
 class Seat(ABC):
     """Has a kernel or none. What the kernel runs is the business of who inherits from this."""
@@ -54,6 +57,8 @@ class Seat(ABC):
         self._ledger = Ledger(recorder, means.emit, session_id)
         self._starter = Starter(recorder, means, limits, durable=session_id is not None)
         self._kernel: Kernel | None = None
+        self._renewed = asyncio.Event()
+        """Set when there is another kernel than before."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watches: list[asyncio.Task[None]] = []
         self._ending: asyncio.Task[None] | None = None
@@ -155,6 +160,7 @@ class Seat(ABC):
     def _take(self, kernel: Kernel, how: str, began: float, restored: Restored) -> None:
         self._kernel = kernel
         self._advance(Event.READY)
+        self._renewed.set()
         self._watches = [
             asyncio.create_task(self._watch_idle_death(kernel)),
             asyncio.create_task(self._overseer.watch(kernel.process, lambda: self.busy)),

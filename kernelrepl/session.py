@@ -15,6 +15,7 @@ from kernelrepl.confinement import OFF
 from kernelrepl.errors import KernelStartFailed, SessionDeleted
 from kernelrepl.job import Job
 from kernelrepl.kernel import Kernel, KernelDied, Launch
+from kernelrepl.kernel.kernel import START_TIMEOUT_S
 from kernelrepl.kernel.meter import Verdict
 from kernelrepl.lifecycle import Event, State
 from kernelrepl.means import Means
@@ -244,10 +245,13 @@ class Session(Seat):
 
     async def restart(self) -> None:
         """A new process with all that is stored. Stops what runs in the one that there is."""
-        if self.current is not None:
-            await self.interrupt(self.current, force=True)
-        elif self.asked is not None and self._kernel is not None:
-            await self._kernel.process.kill()
+        stopped = self.current is not None or self.asked is not None
+        self._renewed.clear()
+        await self._kill_running()
+        if stopped and self.waiting:
+            # Whoever is next in the queue gets the new one, and need not end first.
+            await asyncio.wait_for(self._renewed.wait(), START_TIMEOUT_S)
+            return
         async with self._turn:
             self._refuse_deleted()
             await self._audit()
@@ -256,6 +260,13 @@ class Session(Seat):
             if lost:
                 self.greeting = f"the kernel was restarted; not saved, and gone: {', '.join(lost)}"
             await self._awake()
+
+    async def _kill_running(self) -> None:
+        """End the kernel if it is at something."""
+        if self.current is not None:
+            await self.interrupt(self.current, force=True)
+        elif self.asked is not None and self._kernel is not None:
+            await self._kernel.process.kill()
 
     async def wake(self) -> None:
         """Have a kernel, so that the next to ask need not wait for one."""
@@ -273,7 +284,8 @@ class Session(Seat):
             kernel = await self._awake()
             self.asked = request
             try:
-                return await kernel.ask(request)
+                with self._stopper.soon(kernel, request.kind):
+                    return await kernel.ask(request)
             finally:
                 self.asked = None
                 self.idle_since = asyncio.get_running_loop().time()
@@ -291,8 +303,9 @@ class Session(Seat):
 
     async def delete(self) -> None:
         """End everything at once, a running execution too, and remove the workspace."""
-        if self.current is not None and self._kernel is not None:
+        if self.current is not None:
             self.current.stopped_by = "interrupted"
+        if self._kernel is not None and (self.current or self.asked):
             await self._kernel.process.kill()
         async with self._turn:
             await self._stop_kernel()
@@ -307,5 +320,6 @@ class Session(Seat):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._ending is not None:
             await self._ending
-        await self._audit()
+        if self.asked is None:
+            await self._audit()
         await self._drop_kernel()

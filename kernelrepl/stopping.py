@@ -15,6 +15,10 @@ BEGIN_TIMEOUT_S = 60.0
 REPLY_TIMEOUT_S = 60.0
 """How long a kernel may take to say that it has come to the end, after it has told what came out."""
 
+QUICK = ("complete_request", "inspect_request", "is_complete_request", "comm_info_request")
+QUICK_S = 10.0
+"""How long a kernel may take for these: nobody waits longer for help."""
+
 
 class Stopper:
     """Of one session. `running`: the kernel and what it runs, as far as there is either."""
@@ -43,6 +47,23 @@ class Stopper:
             yield
         finally:
             job.result.remove_done_callback(answered)
+            for timer in timers:
+                timer.cancel()
+
+    @contextlib.contextmanager
+    def soon(self, kernel: Kernel, kind: str) -> Iterator[None]:
+        """Interrupt a question of a Jupyter client that takes too long, and end the kernel if that does not help.
+
+        It keeps everybody else waiting, and asks objects of the session.
+        """
+        loop = asyncio.get_running_loop()
+        timers: list[asyncio.TimerHandle] = []
+        if kind in QUICK:
+            timers.append(loop.call_later(QUICK_S, kernel.interrupt))
+            timers.append(loop.call_later(QUICK_S + INTERRUPT_GRACE_S, lambda: self._spawn(kernel.process.kill())))
+        try:
+            yield
+        finally:
             for timer in timers:
                 timer.cancel()
 

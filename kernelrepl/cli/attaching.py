@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import click
@@ -41,13 +44,17 @@ def attach(session_id: str, options: tuple[str, ...]) -> None:
         raise InvalidArgument(
             f"jupyter console is not installed; `{sys.executable} -m pip install jupyter-console` does"
         )
-    attachment = Attachment(os.environ, session_id=session_id)  # so that the keeper knows somebody needs it
-    attachment.open()
-    try:
-        file = _text(run(tool("keeper_connection_file", operator=True, session_id=session_id)))
-        code = subprocess.run([console, f"--existing={file}", *options], check=False).returncode
-    finally:
-        attachment.close()
+    attachment = Attachment(os.environ, session_id=session_id)
+    connection = attachment.open()
+    # The console cannot interrupt a kernel that it has not started; the keeper can.
+    signal.signal(signal.SIGINT, lambda *_: attachment.here("keeper_interrupt"))
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(connection, file)
+        file.flush()
+        try:
+            code = subprocess.run([console, f"--existing={file.name}", *options], check=False).returncode
+        finally:
+            attachment.close()
     sys.exit(code)
 
 

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from kernelrepl.guest import lifeline
@@ -126,18 +126,28 @@ class GuestKernel(IPythonKernel):
                 result = handler(stream, ident, message)
             if result is not None:
                 await result
-        except KeyboardInterrupt:
-            self.log.error("a widget's callback was interrupted")
+        except (KeyboardInterrupt, SystemExit) as error:
+            self.log.error("a widget's callback broke off", exc_info=error)
         if not self.saving.in_cell:
             self.saving.audits.disturb()
 
     def do_complete(self, code: str, cursor_pos: int) -> Any:
-        self.saving.restoring.need_all()
-        return super().do_complete(code, cursor_pos)
+        nothing = {"matches": [], "cursor_start": cursor_pos, "cursor_end": cursor_pos, "metadata": {}, "status": "ok"}
+        return self._help(super().do_complete, nothing, code, cursor_pos)
 
     def do_inspect(self, *args: Any, **kwargs: Any) -> Any:
+        nothing = {"status": "ok", "data": {}, "metadata": {}, "found": False}
+        return self._help(super().do_inspect, nothing, *args, **kwargs)
+
+    def _help(self, find: Callable[..., Any], nothing: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Help asks objects of the session, whose code may do anything: end the kernel, or never come to an end."""
         self.saving.restoring.need_all()
-        return super().do_inspect(*args, **kwargs)
+        try:
+            with self.interrupts.user_code():
+                return find(*args, **kwargs)
+        except (KeyboardInterrupt, SystemExit) as error:
+            self.log.error("help was not found", exc_info=error)
+            return nothing
 
     async def do_execute(self, code: str, silent: bool, *args: Any, **kwargs: Any) -> dict[str, Any]:
         parent = self.get_parent("shell")

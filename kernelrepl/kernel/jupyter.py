@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,9 @@ _TURN_MESSAGES, _TURN_BYTES = 64, 1 << 20
 
 _MAX_TYPE_CHARS = 100
 
+_SMALL_BYTES = 4096
+_log = logging.getLogger("kernelrepl")
+
 _IDENTITY = b"keeper"
 """A kernel asks on one socket whoever has the identity of a request on another."""
 
@@ -78,7 +82,7 @@ class JupyterClient:
         self._context = context
         self._directory = directory
         self._on_message = on_message
-        self._idle: dict[str, asyncio.Future[None]] = {}
+        self._idle: dict[str, asyncio.Future[Any]] = {}
         self._stdin: zmq.asyncio.Socket | None = None
         self._session = Session(key=key.encode(), signature_scheme="hmac-sha256")
         self._on_output = on_output
@@ -144,22 +148,24 @@ class JupyterClient:
         return reply
 
     async def ask(self, request: JupyterRequest) -> Message | None:
-        """Pass a request on; returns its reply, if its kind has one, after all that was published before it ended."""
+        """Pass a request on; returns its reply, if there is one, after all that was published before it ended."""
         if request.content.get("allow_stdin"):
             await self._open_stdin()
-        idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        idle: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._idle[request.msg_id] = idle
         try:
-            replied = self._send(request)
+            replied: asyncio.Future[Any] = self._send(request)
             if request.kind in _UNANSWERED:
                 self._replies.pop(request.msg_id).cancel()
                 await idle
                 return None
-            reply = await replied
-            await asyncio.wait({idle}, timeout=_IDLE_TIMEOUT_S)
-            return reply
+            await asyncio.wait({replied, idle}, return_when=asyncio.FIRST_COMPLETED)
+            # One is sent right after the other, on two sockets. A request that makes no sense gets no reply.
+            await asyncio.wait({replied, idle}, timeout=_IDLE_TIMEOUT_S)
+            return replied.result() if replied.done() else None
         finally:
             self._idle.pop(request.msg_id, None)
+            self._replies.pop(request.msg_id, None)
 
     async def _open_stdin(self) -> None:
         """From now on the kernel can ask. It drops a question for which nobody is connected."""
@@ -194,10 +200,15 @@ class JupyterClient:
             length = sum(len(frame) for frame in frames)
             messages, size = messages + 1, size + length
             verdict = meter.count(length, clock())
-            if verdict is Verdict.PASS:
+            if verdict is Verdict.PASS or length < _SMALL_BYTES:
                 message = self._parse(frames)
-                if message is not None:
-                    take(message)
+                # That it is idle is waited for, however much came before.
+                if message is not None and (verdict is Verdict.PASS or message["type"] == "status"):
+                    try:
+                        take(message)
+                    except Exception:  # noqa: BLE001 - one message must not silence all others
+                        _log.exception("a message of a kernel cannot be taken")
+            if verdict is Verdict.PASS:
                 continue
             self._on_output(self._latest, DROPPED, {"count": 1})
             if verdict is not Verdict.DROP:
