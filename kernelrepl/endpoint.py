@@ -274,15 +274,19 @@ class Endpoint:
         if client.asking is not None and client.asking[0].asked is not client.asking[1]:
             client.asking[2].cancel()
 
+    async def withdraw(self) -> None:
+        """What waits for its turn does not run any more: clients forget it at a restart."""
+        for client in list(self._clients.values()):
+            self._drop_cells(client)
+            self._withdraw(client)
+            if client.running is not None and not client.running[1].started:
+                await client.running[0].interrupt(client.running[1])
+
     async def restart(self, listener: Listener) -> None:
         """A new kernel with all that is stored, for all who are attached. The one who asks knows."""
         self._restarting.add(listener)
         try:
-            for client in list(self._clients.values()):
-                self._drop_cells(client)
-                self._withdraw(client)
-                if client.running is not None and not client.running[1].started:
-                    await client.running[0].interrupt(client.running[1])
+            await self.withdraw()
             session = await self._manager.session(self.session_id, self._origin)
             await session.restart()
             self._version = session.python

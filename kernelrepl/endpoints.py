@@ -95,6 +95,8 @@ class Endpoints:
         restart = wanted.restart or (before is None and address in self._known and not wanted.again)
         await self._manager.session(session_id, origin)  # made if there is none: what is wrong with it is said here
         if before is not None:
+            if restart:
+                await before.endpoint.withdraw()
             await self._detach(before, keep=True)
         endpoint = await self._endpoint(session_id, origin)
         left = asyncio.Event()

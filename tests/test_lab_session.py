@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import psutil
 import pytest
 from mcp import Client
 
-from tests.lab import Desk, Lab, Notebook, browser, lab
+from tests.hostile_outputs import FIRES, HOSTILE, look_at, showable
+from tests.lab import Desk, Lab, Notebook, browser, canary, lab
 from tests.mcp_hosts import Place, command, host, kill_9, run, until, waits_for
 
 pytestmark = pytest.mark.anyio
@@ -114,12 +116,7 @@ async def _works_again(desk: Desk, notebook: Notebook, code: str) -> str:
     if await desk.dialogs():
         await desk.accept_dialog()
         clicks += 1
-    try:
-        await notebook.until_status("idle")
-    except BaseException:
-        print(await notebook.states(), await desk.dialogs(), desk.errors, await notebook.status())
-        await desk.screenshot(Path("/tmp/stuck.png"))
-        raise
+    await notebook.until_status("idle")
     shown = await notebook.run(code)
     assert clicks <= 1
     assert not await desk.dialogs()
@@ -177,3 +174,30 @@ async def test_a_trusted_session_may_have_plotly_and_widgets(
     await desk.screenshot(tmp_path / "trusted.png")
     assert command(place.environ, "trust", "drawn", "--revoke").returncode == 0
     assert "kernelrepl trust drawn" in (await notebook.run(slider)).text
+
+
+@pytest.mark.slow
+async def test_what_is_hostile_does_not_act(place: Place, server: Lab, agent: Client) -> None:
+    """Scripts, pictures, widgets, styles, formulas, help: a server that they would ask for is never asked.
+
+    The control: as soon as a person trusts the session, the same cells reach it.
+    """
+    names = showable()
+    if os.environ.get("CI"):
+        assert names == list(HOSTILE)
+    await run(agent, "x = 1", "hostile")
+    entry = await entry_for(place, server, "hostile")
+    async with browser() as chromium:
+        for trusted in (False, True):
+            if trusted:
+                assert command(place.environ, "trust", "hostile").returncode == 0
+            with canary() as reached:
+                async with Desk.at(chromium, server) as desk:
+                    notebook = await desk.new_notebook(entry)
+                    for name in names:
+                        await look_at(notebook, name, reached.url)
+                    if trusted:
+                        await until(lambda reached=reached: FIRES & set(names) <= reached.asked)
+                    else:
+                        assert [url for url in desk.requests if url.startswith(reached.url)] == []
+                        assert reached.asked == set()
