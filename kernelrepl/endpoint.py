@@ -23,6 +23,7 @@ from kernelrepl.kernel import KernelDied
 from kernelrepl.listener import Listener
 from kernelrepl.manager import Manager, Origin
 from kernelrepl.model import Execution, JupyterRequest
+from kernelrepl.notebook import encodable
 from kernelrepl.screen import COMMS, HEADER, Screen
 from kernelrepl.session import Session
 from kernelrepl.store import Store
@@ -347,12 +348,14 @@ class Endpoint:
 
 
 def _known(request: JupyterRequest) -> JupyterRequest:
-    """A request for a kernel: of its header what the protocol knows."""
-    header = {name: value for name in HEADER if isinstance(value := request.header.get(name), str) and name != "date"}
+    """A request for a kernel: of its header what the protocol knows, and nothing that cannot be encoded."""
+    # The date is left out: a kernel does not take a message whose date is none.
+    names = [name for name in HEADER if name != "date" and isinstance(request.header.get(name), str)]
     cell = request.metadata.get("cellId")
     # The kernel shows some things to people in another way than to agents.
     metadata = {"kernelrepl": {}, **({"cellId": cell} if isinstance(cell, str) else {})}
-    return JupyterRequest(request.kind, header, request.content, metadata, request.buffers)
+    header = encodable({name: request.header[name] for name in names})
+    return JupyterRequest(request.kind, header, encodable(dict(request.content)), encodable(metadata), request.buffers)
 
 
 def _error(answer: Answer) -> dict[str, Any]:

@@ -163,7 +163,7 @@ class Endpoints:
                 rendezvous.make_private(directory, "KERNELREPL_RUNTIME_DIR")
         for attempt in range(_TRIES):
             try:
-                return Listener(self._context, address, endpoint.take, leave)
+                return Listener(self._context, address, endpoint.take, lambda: endpoint.screen.state, leave)
             except OSError as error:
                 if attempt == _TRIES - 1:
                     raise InvalidArgument(f"{error.strerror}; give another address, or end who uses it") from error

@@ -91,6 +91,9 @@ def _pack(value: Any) -> bytes:
 Take = Callable[["Listener", str, bytes, JupyterRequest], None]
 """Called with each request: where it came in, on which channel, from whom."""
 
+State = Callable[[], str]
+"""What the kernel does now: idle or busy."""
+
 Leave = Callable[[bool], None]
 """Called when a client has asked to end the kernel; with whether it wants another one."""
 
@@ -98,11 +101,10 @@ Leave = Callable[[bool], None]
 class Listener:
     """Opened by its constructor, which raises OSError where an address is in use. Ended with `close`."""
 
-    def __init__(
-        self, context: zmq.asyncio.Context, address: Address, take: Take, leave: Leave = lambda restart: None
-    ) -> None:
+    def __init__(self, context: zmq.asyncio.Context, address: Address, take: Take, state: State, leave: Leave) -> None:
         self.address = address
         self.leave = leave
+        self._state = state
         self.last_heard = asyncio.get_running_loop().time()
         """When some client was heard last, its heartbeat included."""
         self._take = take
@@ -186,12 +188,16 @@ class Listener:
         return JupyterRequest(kind, header, content, metadata, tuple(frames[start + 5 :]))
 
     async def _greet(self) -> None:
-        """A client that has subscribed is told so: from then on it misses nothing."""
+        """A client that has subscribed is told so: from then on it misses nothing. And what the kernel does.
+
+        Lab believes no state that belongs to a request about the kernel itself, and may ask for nothing else.
+        """
         socket = self._sockets["iopub"]
         while True:
             frame = await socket.recv()
             if frame[:1] == b"\x01":
                 self.publish(_WELCOME, {"subscription": frame[1:].decode(errors="replace")}, {})
+                self.publish("status", {"execution_state": self._state()}, {})
 
     async def _beat(self) -> None:
         socket = self._sockets["hb"]

@@ -32,8 +32,15 @@ class Screen:
         self._foreign: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._watchers: dict[Hashable, tuple[Listener, Mapping[str, Any]]] = {}
         """Clients that want to see what others run, where they are, and below which of their cells."""
+        self._active: set[str] = set()
+        """What runs or is asked, by msg_id."""
         self._told: OrderedDict[str, None] = OrderedDict()
         """Executions of which it has been said that something of their output was left out."""
+
+    @property
+    def state(self) -> str:
+        """What the kernel does, as the protocol calls it."""
+        return "busy" if self._active else "idle"
 
     def watch(self, client: Hashable, listener: Listener, below: Mapping[str, Any]) -> None:
         """A client wants to see below a cell of its own what others run."""
@@ -53,9 +60,11 @@ class Screen:
         self._foreign[job.msg_id] = header
         while len(self._foreign) > _FOREIGN:
             self._foreign.popitem(last=False)
+        self._active.add(job.msg_id)
         self.publish("status", {"execution_state": "busy"}, header)
 
     def ended(self, job: Job) -> None:
+        self._active.discard(job.msg_id)
         if (header := self._foreign.get(job.msg_id)) is not None:
             self.publish("status", {"execution_state": "idle"}, header)
 
@@ -113,11 +122,15 @@ class Screen:
     def busy(self, header: Mapping[str, Any], listener: Listener | None = None) -> Iterator[None]:
         """Around a request: clients wait for both. listener: the only one whom it concerns."""
         concerned = self.listeners if listener is None else {listener}
+        request = str(header.get("msg_id"))
+        if listener is None:
+            self._active.add(request)
         for one in concerned:
             one.publish("status", {"execution_state": "busy"}, header)
         try:
             yield
         finally:
+            self._active.discard(request)
             for one in concerned:
                 one.publish("status", {"execution_state": "idle"}, header)
 
