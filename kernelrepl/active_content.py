@@ -27,6 +27,8 @@ _MAGIC = {
     "image/png": rb"\x89PNG\r\n\x1a\n", "image/jpeg": rb"\xff\xd8\xff", "image/gif": rb"GIF8[79]a",
     "image/webp": rb"(?s)RIFF.{4}WEBP",
 }  # fmt: skip
+_COMMANDS = re.compile("\x1b(?!\\[[0-9;]{0,20}[AKm])|[\x80-\x9f]")
+"""Whatever else a terminal would do for it: a console shows what a session prints as it comes."""
 _MIME = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}", re.ASCII)
 _ONLY_A_NAME = re.compile(r"\s{0,9}(?:<[\w.<>]{1,200} object(?: at \w{1,40})?>)?\s{0,9}")
 
@@ -140,8 +142,8 @@ def _mapping(value: Any) -> Mapping[Any, Any]:
 
 
 def _text(value: Any) -> str:
-    """Lone surrogates are replaced: nothing that writes UTF-8 takes them."""
-    value = value[:MAX_TEXT] if isinstance(value, str) else ""
+    """Lone surrogates are replaced, as nothing that writes UTF-8 takes them; terminals get colours and bars redrawn."""
+    value = _COMMANDS.sub("", value[:MAX_TEXT]) if isinstance(value, str) else ""
     return value if value.isascii() else str(value.encode(errors="replace").decode())
 
 

@@ -736,3 +736,17 @@ def test_matplotlib() -> None:
             data, taken = bundle({"text/plain": "<Figure>", mime: file.getvalue().decode()})
             assert taken == ()
             read(data["text/html"], picture=True)
+
+
+def test_a_terminal_gets_colours_and_nothing_else() -> None:
+    """A console prints what comes: no title, no clipboard, no questions that the terminal answers as if typed."""
+    bad = "\x1b]52;c;ZXZpbA==\x07\x1b]0;title\x07\x1b[6n\x1bPq\x1b\\\x9b6n\x1b[2J\x1b[?1049h"
+    good = "\x1b[31mred\x1b[0m \x1b[A\x1b[2K\r50%"
+    for kind, content in (
+        ("stream", {"name": "stdout", "text": bad + good}),
+        ("error", {"ename": bad, "evalue": bad, "traceback": [bad + good]}),
+        ("execute_result", {"execution_count": 1, "data": {"text/plain": bad + good}, "metadata": {}}),
+    ):
+        text = repr(harmless(kind, content))
+        assert re.findall(r"\\x1b(?!\[[0-9;]*[AKm])|\\x9b", text) == []
+        assert "\\x1b[31mred\\x1b[0m \\x1b[A\\x1b[2K\\r50%" in text

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
 
 import click
 
+from kernelrepl import rendezvous
 from kernelrepl.checks import check_session_id
 from kernelrepl.cli.base import given, run, tool
 from kernelrepl.errors import InvalidArgument
 
 _PREFIX = "kernelrepl-"
-_MARK = "kernelrepl_session"
+_MARK, _PLACE = "kernelrepl_session", "kernelrepl_data_dir"
+_SETTINGS = ("KERNELREPL_DATA_DIR", "KERNELREPL_RUNTIME_DIR", "KERNELREPL_CONFIG")
+"""What leads to the keeper that has the session, where it is not the usual one."""
 
 
 @click.group()
@@ -27,7 +31,8 @@ def kernelspec() -> None:
 @click.option("--no-provisioner", is_flag=True, help="For a Jupyter that runs where kernelrepl is not installed.")
 def add(session_id: str, no_provisioner: bool) -> None:
     """Add an entry that opens a session."""
-    click.echo(f"{_add(check_session_id(session_id), no_provisioner)}: opens session {session_id!r}")
+    run(tool("python_list_variables", session_id=check_session_id(session_id), limit=1))  # it has to be there
+    click.echo(f"{_add(session_id, no_provisioner)}: opens session {session_id!r}")
 
 
 @kernelspec.command()
@@ -71,11 +76,13 @@ def _specs() -> Path:
 
 
 def _installed() -> dict[str, Path]:
-    """The directories of our entries by session id."""
+    """The directories of our entries by session id; those of another data directory are another's."""
     found = {}
     for file in _specs().glob(f"{_PREFIX}*/kernel.json"):
         try:
-            found[str(json.loads(file.read_text())["metadata"][_MARK])] = file.parent
+            about = json.loads(file.read_text())["metadata"]
+            if about[_PLACE] == str(rendezvous.data_dir(os.environ)):
+                found[str(about[_MARK])] = file.parent
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return found
@@ -83,11 +90,9 @@ def _installed() -> dict[str, Path]:
 
 def _add(session_id: str, no_provisioner: bool) -> Path:
     name = _PREFIX + "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in session_id).lower()
-    directory = _installed().get(session_id) or _specs() / name
-    if directory.exists() and directory not in _installed().values():
-        raise InvalidArgument(f"'{directory}' is there already and is no entry of kernelrepl; move it away")
-    taken = {path: other for other, path in _installed().items()}
-    while taken.get(directory, session_id) != session_id:
+    known = _installed().get(session_id)
+    directory = known or _specs() / name
+    while known is None and directory.exists():  # upper and lower case are one here, and signs a hyphen
         directory = directory.with_name(directory.name + "-")
     provisioner = {"provisioner_name": "kernelrepl", "config": {"session_id": session_id}}
     spec = {
@@ -95,9 +100,11 @@ def _add(session_id: str, no_provisioner: bool) -> Path:
         "display_name": f"{session_id} (kernelrepl)",
         "language": "python",
         "interrupt_mode": "signal",
+        "env": {name: os.environ[name] for name in _SETTINGS if name in os.environ},
         "metadata": {
             "debugger": False,
             _MARK: session_id,
+            _PLACE: str(rendezvous.data_dir(os.environ)),
             **({} if no_provisioner else {"kernel_provisioner": provisioner}),
         },
     }
