@@ -44,6 +44,8 @@ class Client:
         self.work: asyncio.Task[None] | None = None
         self.running: tuple[Session, Job] | None = None
         self.asking: tuple[Session, JupyterRequest, asyncio.Future[Any]] | None = None
+        self.asked = False
+        """Its code waits for what a person types."""
 
     def reply(self, request: JupyterRequest, answer: Answer, channel: str = "shell") -> None:
         kind = request.kind.replace("_request", "_reply")
@@ -206,7 +208,7 @@ class Endpoint:
             self._version = session.python or self._version
             return self._conclude(request, job.result.result(), job)
         finally:
-            client.running = None
+            client.running, client.asked = None, False
             self._owners.pop(request.msg_id, None)
 
     def _conclude(self, request: JupyterRequest, execution: Execution, job: Job) -> Answer:
@@ -253,6 +255,7 @@ class Endpoint:
         value = request.content.get("value")
         at_work = client.running or client.asking
         if at_work is not None and isinstance(value, str):
+            client.asked = False
             at_work[0].answer(value)
 
     async def interrupt(self, listener: Listener, identity: bytes | None = None) -> None:
@@ -263,12 +266,15 @@ class Endpoint:
                 continue
             self._drop_cells(client)
             self._withdraw(client)
-            if client.running is not None:
-                session, job = client.running
-                self._spawn(session.interrupt(job))
-            elif client.asking is not None:
-                session, asked, _ = client.asking
-                session.interrupt_asked(asked)
+            self._stop(client)
+
+    def _stop(self, client: Client) -> None:
+        if client.running is not None:
+            session, job = client.running
+            self._spawn(session.interrupt(job))
+        elif client.asking is not None:
+            session, asked, _ = client.asking
+            session.interrupt_asked(asked)
 
     def _withdraw(self, client: Client) -> None:
         """What it has asked, and has not had its turn yet."""
@@ -314,11 +320,13 @@ class Endpoint:
 
     def deleted(self) -> None:
         self.screen.trusted = False
+        self.restarted()
 
     def _pass_question(self, message: dict[str, Any]) -> None:
         owner, request = self._owners.get(message["parent"], (None, None))
         if owner is None or request is None or request.content["allow_stdin"] is not True:
             return
+        owner.asked = True
         content = message["content"]
         prompt = str(content.get("prompt", ""))[:MAX_PROMPT]
         asked = {"prompt": prompt, "password": content.get("password") is True}
@@ -333,11 +341,13 @@ class Endpoint:
         task.add_done_callback(self._tasks.discard)
 
     def forget(self, listener: Listener) -> None:
-        """Nobody comes in there any more. What its clients run, runs on: it belongs to the session."""
+        """Nobody comes in there any more. What its clients run, runs on, unless it waits for one of them to type."""
         self.screen.listeners.discard(listener)
         for key, client in list(self._clients.items()):
             if key[0] is listener:
                 client.queue.clear()
+                if client.asked:
+                    self._stop(client)
                 self.screen.unwatch(client)
                 del self._clients[key]
 

@@ -33,6 +33,7 @@ _WAITING_MESSAGES = 10_000
 _LINGER_MS = 1000
 _BEAT_MS, _SILENT_MS = 5_000, 30_000
 _MOST_CLIENTS = 1000
+_MAX_ID = 500
 _WELCOME = "iopub_welcome"
 _log = logging.getLogger("kernelrepl")
 
@@ -179,7 +180,9 @@ class Listener:
                 return None
             header, _, metadata, content = (json.loads(part) for part in parts)
             kind = header["msg_type"]
-            if not all(isinstance(header.get(name), str) for name in ("msg_id", "msg_type")):
+            if not all(
+                isinstance(header[name], str) and len(header[name]) < _MAX_ID for name in ("msg_id", "msg_type")
+            ):
                 return None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None

@@ -171,6 +171,16 @@ async def test_a_restart_withdraws_what_waits(place: Place, opened: Notebook, ag
     assert await opened.value("'unwanted' in globals(), wanted") == "(False, 1)"
 
 
+async def test_a_question_ends_with_whom_it_was_for(place: Place, agent: Client) -> None:
+    """Nobody else can answer it: the session would wait for ever."""
+    async with notebook(place, "/work/question.ipynb") as opened:
+        session = await session_of(opened)
+        request = opened.client.execute("input('who? ')", allow_stdin=True)
+        asked = await opened.client.get_stdin_msg(timeout=DEADLINE_S)
+        assert asked["parent_header"]["msg_id"] == request
+    assert (await run(agent, "6 * 7", session))["result"] == "42"
+
+
 async def test_a_hostile_kernel_silences_nobody(place: Place, opened: Notebook) -> None:
     """Messages that it forges are dropped or made harmless; those that follow arrive."""
     forge = (
