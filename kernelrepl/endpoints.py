@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import re
 import secrets
 import shutil
 from collections import OrderedDict
@@ -21,10 +20,11 @@ from kernelrepl import rendezvous
 from kernelrepl.checks import check_session_id
 from kernelrepl.confinement import Fixed
 from kernelrepl.endpoint import Endpoint
-from kernelrepl.errors import InvalidArgument, KernelReplError, UnknownSession
+from kernelrepl.errors import InvalidArgument, KernelReplError, StorageFailed, UnknownSession
 from kernelrepl.kernel import KernelDied
 from kernelrepl.listener import CHANNELS, Address, Listener
 from kernelrepl.manager import Manager, Origin
+from kernelrepl.notebook_files import NotebookFiles
 from kernelrepl.store import Store
 
 IN_USE_S = 60.0
@@ -73,6 +73,7 @@ class Endpoints:
     def __init__(self, manager: Manager, store: Store, context: zmq.asyncio.Context, runtime_dir: Path) -> None:
         self._manager = manager
         self._store = store
+        self._notebooks = NotebookFiles(store)
         self._context = context
         self._runtime_dir = runtime_dir
         self._endpoints: dict[str, Endpoint] = {}
@@ -130,13 +131,7 @@ class Endpoints:
             return check_session_id(wanted.session_id), wanted.throwaway
         if wanted.notebook is None:
             return f"kernel-{secrets.token_hex(6)}", True
-        found = await self._store.notebook_session(wanted.notebook)
-        if found is None:
-            found = _name_for(wanted.notebook)
-            while await self._store.find_session(found) is not None:  # of a notebook that has another name now
-                found = f"{_name_for(wanted.notebook)}-{secrets.token_hex(3)}"
-            await self._store.bind_notebook(wanted.notebook, found)
-        return found, False
+        return await self._notebooks.session_of(wanted.notebook), False
 
     async def _endpoint(self, session_id: str, origin: Origin) -> Endpoint:
         trusted = await self._trusted(session_id)
@@ -186,7 +181,7 @@ class Endpoints:
 
     async def rename(self, address: Address, notebook: str, before: str | None) -> None:
         """The notebook of a client has another path now."""
-        await self._store.bind_notebook(notebook, self.place(address).endpoint.session_id, before)
+        await self._notebooks.rename(notebook, self.place(address).endpoint.session_id, before)
 
     async def trust(self, session_id: str, trusted: bool) -> None:
         """Let the outputs of a session act in notebooks, or no longer. Raises UnknownSession."""
@@ -246,6 +241,8 @@ class Endpoints:
         await place.listener.close()
         if keep:
             return
+        with contextlib.suppress(StorageFailed):
+            await self._notebooks.closed(place.endpoint.session_id)
         await self._dismiss(place.endpoint, place.throwaway)
         if place.listener.address.transport == "ipc":
             directory = Path(place.listener.address.ip).parent
@@ -279,9 +276,3 @@ class Endpoints:
             await place.listener.close()
         for endpoint in self._endpoints.values():
             await endpoint.close()
-
-
-def _name_for(notebook: str) -> str:
-    """The id of a new session for a notebook."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(notebook).stem)[:60].strip("-.")
-    return f"notebook-{stem}-{hashlib.sha256(notebook.encode(errors='replace')).hexdigest()[:8]}"

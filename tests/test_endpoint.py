@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -235,6 +238,25 @@ async def test_a_renamed_notebook_keeps_its_session(place: Place) -> None:
         assert await opened.value("x") == "1"
     async with notebook(place, "/work/before.ipynb") as opened:
         assert (await opened.run("x"))[0]["ename"] == "NameError"
+
+
+async def test_a_notebook_that_was_moved_keeps_its_session(place: Place, tmp_path: Path) -> None:
+    """While nobody had it open; a copy, and what comes to its old place, are other notebooks."""
+    first, moved, copy = (tmp_path / name for name in ("first.ipynb", "moved.ipynb", "copy.ipynb"))
+    first.write_text(json.dumps({"cells": []}))
+    async with notebook(place, str(first)) as opened:
+        await opened.run("x = 1")
+        first.write_text(json.dumps({"cells": [{"id": "of-the-first"}, {"id": "another"}, {}]}))  # it is saved
+    shutil.copy(first, copy)
+    async with notebook(place, str(copy)) as opened:
+        assert (await opened.run("x"))[0]["ename"] == "NameError"
+    first.rename(moved)
+    async with notebook(place, str(moved)) as opened:
+        assert await opened.value("x") == "1"
+    first.write_text("no notebook")
+    async with notebook(place, str(first)) as opened:
+        assert (await opened.run("x"))[0]["ename"] == "NameError"
+    assert len(place.rows("SELECT path FROM notebooks")) == 3
 
 
 async def test_the_commands_of_a_person(place: Place, agent: Client) -> None:

@@ -56,6 +56,7 @@ RANKS: dict[str, float] = {
     "manager": 3.5,
     "connection": 3.6,
     "listener": 2.5,
+    "notebook_files": 2.5,
     "jupyter_answers": 3.6,
     "screen": 3.6,
     "endpoint": 3.7,

@@ -64,10 +64,10 @@ def find_sessions_by_their_last_use(db: Database) -> None:
 
 @migrations()
 def remember_the_sessions_of_notebooks(db: Database) -> None:
-    """By the path of the file: one that is renamed keeps its session."""
+    """By the path of the file, and by the ids of its cells: one that is renamed keeps its session."""
     db.execute(
         "CREATE TABLE notebooks (owner TEXT NOT NULL, path TEXT NOT NULL, session_id TEXT NOT NULL,"
-        " PRIMARY KEY (owner, path)) WITHOUT ROWID"
+        " cells TEXT NOT NULL, PRIMARY KEY (owner, path)) WITHOUT ROWID"
     )
 
 

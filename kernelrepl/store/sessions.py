@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,18 +51,21 @@ def fix(db: Database, session: int, fixed: dict[str, Any]) -> None:
         db.execute("UPDATE sessions SET fixed = ? WHERE id = ?", [json.dumps(fixed), session])
 
 
-def of_notebook(db: Database, owner: str, path: str) -> str | None:
-    row = db.execute("SELECT session_id FROM notebooks WHERE owner = ? AND path = ?", [owner, path]).fetchone()
-    return None if row is None else str(row[0])
+def notebooks(db: Database, owner: str) -> dict[str, tuple[str, list[str]]]:
+    """Of each notebook that is known, by its path: the id of its session, and those of its cells."""
+    rows = db.execute("SELECT path, session_id, cells FROM notebooks WHERE owner = ?", [owner]).fetchall()
+    return {str(path): (str(session_id), json.loads(cells)) for path, session_id, cells in rows}
 
 
-def bind_notebook(db: Database, owner: str, path: str, session_id: str, before: str | None) -> None:
+def bind_notebook(
+    db: Database, owner: str, path: str, session_id: str, cells: Sequence[str], before: str | None
+) -> None:
     with db.atomic():
         if before is not None:
             db.execute(
                 "DELETE FROM notebooks WHERE owner = ? AND path = ? AND session_id = ?", [owner, before, session_id]
             )
-        db.execute("INSERT OR REPLACE INTO notebooks VALUES (?, ?, ?)", [owner, path, session_id])
+        db.execute("INSERT OR REPLACE INTO notebooks VALUES (?, ?, ?, ?)", [owner, path, session_id, json.dumps(cells)])
 
 
 def note_versions(db: Database, session: int, versions: Versions) -> None:

@@ -252,13 +252,15 @@ class Store:
         """Count and code of the last executions of a session, in their order."""
         return await self._reader.run(lambda db: reading.inputs(db, session, most))
 
-    async def notebook_session(self, path: str) -> str | None:
-        """The id of the session that a notebook has, whether or not there is such a session now."""
-        return await self._reader.run(lambda db: sessions.of_notebook(db, LOCAL_OWNER, path))
+    async def notebooks(self) -> dict[str, tuple[str, list[str]]]:
+        """Of each notebook that is known, by its path: the id of its session, and those of its cells."""
+        return await self._reader.run(lambda db: sessions.notebooks(db, LOCAL_OWNER))
 
-    async def bind_notebook(self, path: str, session_id: str, before: str | None = None) -> None:
-        """A notebook has this session from now on. before: the path that it had until now."""
-        await self._writer.run(lambda db: sessions.bind_notebook(db, LOCAL_OWNER, path, session_id, before))
+    async def bind_notebook(
+        self, path: str, session_id: str, cells: Sequence[str] = (), before: str | None = None
+    ) -> None:
+        """A notebook with these cells has this session from now on. before: the path that it had until now."""
+        await self._writer.run(lambda db: sessions.bind_notebook(db, LOCAL_OWNER, path, session_id, cells, before))
 
     # Commits
 
