@@ -11,12 +11,20 @@ from pathlib import Path
 import pytest
 
 from kernelrepl.expiry import Expiry
+from kernelrepl.kernel.launch import Launcher
 from kernelrepl.manager import Origin
 from kernelrepl.policy import WITNESS_S, Retention, Standing, Verdict, judge
 from tests.conftest import Sessions
 from tests.mcp_hosts import Place, call, host, kill_9, run, until
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def launcher(forked: Launcher) -> Launcher:
+    """Many kernels."""
+    return forked
+
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 DAY_S = 24 * 3600.0

@@ -492,6 +492,7 @@ async def test_what_an_older_version_left_is_no_history(path: Path, opened: Call
             connection.execute(f"CREATE INDEX closed_{table} ON {table} (to_commit) WHERE to_commit IS NOT NULL")
         for index in ("sessions_by_use", "inactive_sessions"):
             connection.execute(f"DROP INDEX {index}")
+        connection.execute("DROP TABLE notebooks")
         names = [migration.name for migration in migrations._migrations]
         for name in names[names.index("keep_earlier_states") :]:
             connection.execute("DELETE FROM _sqlite_migrations WHERE name = ?", [name])

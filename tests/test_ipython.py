@@ -6,11 +6,19 @@ import sys
 
 import pytest
 
+from kernelrepl.kernel.launch import Launcher
 from kernelrepl.mcp_results import describe
 from kernelrepl.model import Execution
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def launcher(forked: Launcher) -> Launcher:
+    """Many kernels."""
+    return forked
+
 
 SUBPROCESS = (
     "call the program from Python: import subprocess; subprocess.run(['PROGRAM', 'ARGUMENT'],"

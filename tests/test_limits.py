@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from kernelrepl.kernel.launch import Launcher
 from kernelrepl.model import Execution, Limits
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def launcher(forked: Launcher) -> Launcher:
+    """Many kernels."""
+    return forked
+
 
 SMALL = Limits(variable_bytes=100_000, session_bytes=None)
 TIGHT = Limits(variable_bytes=None, session_bytes=100_000)

@@ -11,11 +11,18 @@ import pytest
 from mcp.shared.exceptions import MCPError
 
 from kernelrepl import mcp_server, notebook, transcript
+from kernelrepl.kernel.launch import Launcher
 from kernelrepl.mcp_results import cells_of
 from tests.conftest import Sessions
 from tests.mcp_hosts import command, host, run
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def launcher(forked: Launcher) -> Launcher:
+    """Many kernels."""
+    return forked
 
 
 def valid(text: str) -> Any:

@@ -44,7 +44,7 @@ async def test_too_much_memory_is_a_memory_error_where_the_system_can_say_it(ses
 @pytest.mark.parametrize(
     "code",
     [
-        "import mmap\nm = mmap.mmap(-1, 900_000_000)\nfor i in range(0, len(m), 4096): m[i] = 1",
+        "import mmap, time\nm = mmap.mmap(-1, 900_000_000)\nfor i in range(0, len(m), 4096): m[i] = 1",
         "import os, time\nfor _ in range(4):\n    if os.fork() == 0:\n        b = bytearray(b'x') * 250_000_000\n"
         "        time.sleep(100)\ntime.sleep(100)",
     ],

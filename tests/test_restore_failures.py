@@ -7,10 +7,18 @@ import platform
 
 import pytest
 
+from kernelrepl.kernel.launch import Launcher
 from kernelrepl.model import Execution, Limits
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def launcher(forked: Launcher) -> Launcher:
+    """Many kernels."""
+    return forked
+
 
 LAST_WORDS = {"_exit": "import os; os._exit(9)", "kill -9": "import os; os.kill(os.getpid(), 9)"}
 

@@ -7,9 +7,17 @@ from typing import Any
 import pytest
 
 from kernelrepl.guest.summary import summarize
+from kernelrepl.kernel.launch import Launcher
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def launcher(forked: Launcher) -> Launcher:
+    """Many kernels."""
+    return forked
+
 
 VALUES = """
 import collections, dataclasses, enum, functools, re, types
