@@ -241,7 +241,7 @@ def serve(channel: wire.Channel, sockets: list[int], app: GuestApp | None = None
         resource.setrlimit(resource.RLIMIT_FSIZE, (start["most_file_bytes"],) * 2)
     kernel.interrupts = interrupts
     os.chdir(start["workspace"])
-    kernel.shell.user_ns["_dh"][:] = [os.getcwd()]  # where `%cd -` leads; a process that forks is somewhere else
+    kernel.shell.user_ns["_dh"][:] = [Path.cwd()]  # where `%cd -` leads; a process that forks is somewhere else
     kernel.saving = Saving(channel, kernel.shell, app.user_module, interrupts, start)
     report = kernel.saving.restoring.restore(start)
     kernel.shell.mending = Mending(kernel.shell.user_ns, kernel.shell.user_ns_hidden, kernel.streams)
