@@ -115,15 +115,3 @@ def test_every_pair_of_sizes_is_measured(tmp_path: Path) -> None:
         }
         assert found["kept_bytes"] > found["chunk_bytes"]
     assert list(data.iterdir()) == []
-
-
-def test_notebooks_are_measured_beside_ipykernel() -> None:
-    """Under one server, each row."""
-    words = [sys.executable, "-m", "tests.benchmarks.notebooks", "-n", "1", "--cells", "2"]
-    where = Path(__file__).parent.parent
-    done = subprocess.run(words, cwd=where, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert rows[1:] == [
-        "attach", "first cell", "1+1", "x += 1", "restart", "first cell after it", "attach to a live session",
-    ]  # fmt: skip
