@@ -58,6 +58,8 @@ class Endpoint:
     def __init__(self, session_id: str, manager: Manager, store: Store, origin: Origin, *, trusted: bool) -> None:
         self.session_id = session_id
         self.screen = Screen(session_id, trusted=trusted)
+        self.coming = 0
+        """How many clients are about to be attached."""
         self._manager = manager
         self._store = store
         self._origin = origin
@@ -86,7 +88,7 @@ class Endpoint:
                 # The session is not this client's to end: it only leaves.
                 restart = request.content.get("restart") is True
                 client.reply(request, Answer({"status": "ok", "restart": restart}), channel)
-                listener.leave(restart)
+                listener.leave()
             case _ if channel == "control":
                 client.reply(request, jupyter_answers.unsupported(request.kind), channel)
             case _ if channel == "shell":

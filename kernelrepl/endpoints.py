@@ -101,15 +101,14 @@ class Endpoints:
             await self._detach(before, keep=True)
         endpoint = await self._endpoint(session_id, origin)
         left = asyncio.Event()
-
-        def leave(again: bool) -> None:
-            left.set()
-
+        endpoint.coming += 1  # the last of those who are there may go meanwhile
         try:
-            listener = await self._listen(address, endpoint, leave)
+            listener = await self._listen(address, endpoint, left.set)
         except BaseException:
+            endpoint.coming -= 1
             await self._dismiss(endpoint, throwaway)
             raise
+        endpoint.coming -= 1
         endpoint.screen.listeners.add(listener)
         self._places[address] = Place(endpoint, listener, owner, throwaway, left)
         self._known[address] = None
@@ -118,8 +117,9 @@ class Endpoints:
         if restart:
             try:
                 await endpoint.restart(listener)
-            except KernelDied as error:
-                raise KernelReplError(f"the kernel cannot be restarted: {error}") from error
+            except (KernelDied, TimeoutError) as error:
+                why = str(error) or "it was not ready in time"
+                raise KernelReplError(f"the kernel cannot be restarted: {why}; see the keeper's log") from error
         else:
             self._spawn(self._wake(session_id, origin))
         if wanted.again:
@@ -151,7 +151,7 @@ class Endpoints:
         ports = tuple(range(1, len(CHANNELS) + 1))
         return Address("ipc", str(directory / "s"), ports, secrets.token_hex(32))
 
-    async def _listen(self, address: Address, endpoint: Endpoint, leave: Callable[[bool], None]) -> Listener:
+    async def _listen(self, address: Address, endpoint: Endpoint, leave: Callable[[], None]) -> Listener:
         if address.transport == "ipc":
             directory = Path(address.ip).parent
             if directory.parent == self._runtime_dir:
@@ -252,7 +252,7 @@ class Endpoints:
     async def _dismiss(self, endpoint: Endpoint, throwaway: bool) -> None:
         """End an endpoint that nobody is attached to."""
         session_id = endpoint.session_id
-        if endpoint.screen.listeners:
+        if endpoint.screen.listeners or endpoint.coming:
             return
         if self._endpoints.get(session_id) is endpoint:
             self._manager.tap(session_id, None)

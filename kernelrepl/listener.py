@@ -95,8 +95,8 @@ Take = Callable[["Listener", str, bytes, JupyterRequest], None]
 State = Callable[[], str]
 """What the kernel does now: idle or busy."""
 
-Leave = Callable[[bool], None]
-"""Called when a client has asked to end the kernel; with whether it wants another one."""
+Leave = Callable[[], None]
+"""Called when a client has asked to end the kernel."""
 
 
 class Listener:

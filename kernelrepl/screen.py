@@ -155,6 +155,9 @@ def _passive(kind: str, content: Mapping[str, Any]) -> tuple[dict[str, Any] | No
     """Of a message what cannot act, and the types of what was left out."""
     if kind in ("execute_result", "display_data", "update_display_data"):
         passive, taken = active_content.shown(content)
-        count = {"execution_count": content.get("execution_count")} if kind == "execute_result" else {}
-        return {**passive, **(count if isinstance(content.get("execution_count"), int) else {})}, taken
+        if kind == "execute_result":
+            del passive["transient"]  # the protocol has none there, and has a count
+            count = content.get("execution_count")
+            passive["execution_count"] = count if type(count) is int else None
+        return passive, taken
     return active_content.harmless(kind, content), ()
