@@ -127,11 +127,12 @@ class Attachment:
         """Call a tool about the place where this is attached."""
         return self.start(tool, address=self.connection, **arguments)
 
-    def rename(self, notebook: str) -> None:
-        """The notebook has another path now."""
-        if self._notebook is not None and notebook != self._notebook:
-            before, self._notebook = self._notebook, notebook
-            self.here("keeper_rename", notebook=notebook, before=before)
+    def rename(self, notebook: str) -> Future[Any] | None:
+        """The notebook has this path now; None if the keeper knows."""
+        if self._notebook is None or notebook == self._notebook:
+            return None
+        before, self._notebook = self._notebook, notebook
+        return self.here("keeper_rename", notebook=notebook, before=before)
 
     def _read(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError), sock.makefile("rb") as lines:

@@ -7,13 +7,16 @@ its shutdown only detaches. Several servers and an agent may be attached to one 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+from concurrent.futures import Future
 from typing import Any
 
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Unicode
 
 from kernelrepl.attachment import Attachment
+from kernelrepl.errors import KernelReplError
 
 NOTEBOOK = "JPY_SESSION_NAME"
 """The environment variable in which Jupyter's server gives the path of the notebook."""
@@ -57,12 +60,14 @@ class SessionProvisioner(KernelProvisionerBase):
     async def poll(self) -> int | None:
         """None while it is attached."""
         if self._attached and self._attachment is not None:
-            # The server tells in this way that a notebook has been renamed.
-            environ = (getattr(self.parent, "_launch_args", None) or {}).get("env") or {}
-            if environ.get(NOTEBOOK):
-                self._attachment.rename(environ[NOTEBOOK])
+            self._follow(self._attachment)
             return None
         return 0
+
+    def _follow(self, attachment: Attachment) -> Future[Any] | None:
+        """Tell the keeper if the notebook has been renamed: the server changes the environment of the next launch."""
+        environ = (getattr(self.parent, "_launch_args", None) or {}).get("env") or {}
+        return attachment.rename(environ[NOTEBOOK]) if environ.get(NOTEBOOK) else None
 
     async def wait(self) -> int | None:
         while await self.poll() is None:
@@ -93,4 +98,8 @@ class SessionProvisioner(KernelProvisionerBase):
         if not restart and self._attachment is not None:
             attachment, self._attachment = self._attachment, None
             self._launched = False
+            renamed = self._follow(attachment)  # nobody may have polled since
+            if renamed is not None:
+                with contextlib.suppress(KernelReplError):
+                    await asyncio.wrap_future(renamed)
             await asyncio.to_thread(attachment.close)

@@ -236,6 +236,9 @@ async def test_a_renamed_notebook_keeps_its_session(place: Place) -> None:
         await until(lambda: ("/work/after.ipynb",) in place.rows("SELECT path FROM notebooks"))
     async with notebook(place, "/work/after.ipynb") as opened:
         assert await opened.value("x") == "1"
+        opened.manager.update_env(env={"JPY_SESSION_NAME": "/work/last.ipynb"})  # and closed at once
+    async with notebook(place, "/work/last.ipynb") as opened:
+        assert await opened.value("x") == "1"
     async with notebook(place, "/work/before.ipynb") as opened:
         assert (await opened.run("x"))[0]["ename"] == "NameError"
 
