@@ -135,6 +135,7 @@ class Session(Seat):
     def _answer(self, job: Job, execution: Execution) -> None:
         if not job.result.done():
             greeting, self.greeting = self.greeting, None
+            self.idle_since = asyncio.get_running_loop().time()  # it was used now, whenever its kernel comes to its end
             job.result.set_result(outcomes.noted(execution, greeting, self._overseer.full))
 
     def _answer_early(self, job: Job) -> None:

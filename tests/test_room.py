@@ -48,6 +48,16 @@ async def test_the_one_at_rest_for_longest_makes_room(sessions: Sessions, room: 
     assert awake(sessions) == {"b", "c"}
 
 
+async def test_a_session_is_used_when_it_has_answered(sessions: Sessions, room: Room) -> None:
+    """Not only when its kernel has come to its end, which may take a while longer."""
+    for _ in range(5):
+        asked = asyncio.get_running_loop().time()
+        session, job = await sessions.submit("1", "a")
+        await job.result
+        assert session.idle_since > asked
+        await job.over.wait()
+
+
 async def test_a_session_that_would_lose_something_goes_last_and_says_so(sessions: Sessions, room: Room) -> None:
     """Not for idleness, only when there is no other."""
     await sessions.run(UNSAVABLE, "a")
