@@ -314,7 +314,9 @@ class Keeper:
         self._changed.set()
 
     def _needed(self) -> bool:
-        return bool(self._clients) or self.manager.live() > 0 or self.endpoints.needed
+        # What kernels still do can be kept by nobody once the data directory is gone.
+        kernels = self.manager.live() > 0 and self.data_dir.exists()
+        return bool(self._clients) or kernels or self.endpoints.needed
 
     async def _housekeeping(self) -> None:
         """Stop idle kernels, and the keeper itself when nobody is connected and no kernel lives."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -25,7 +26,20 @@ from kernelrepl.errors import DatabaseTooNew, KeeperRunning, KeeperUnavailable, 
 from kernelrepl.keeper import Keeper
 from kernelrepl.mcp_server import Face
 from tests.conftest import this_tier
-from tests.mcp_hosts import DEADLINE_S, Place, by_hand, call, host, kill_9, run, says, until, wait_until, waits_for
+from tests.mcp_hosts import (
+    DEADLINE_S,
+    Place,
+    by_hand,
+    call,
+    host,
+    kill_9,
+    refusal,
+    run,
+    says,
+    until,
+    wait_until,
+    waits_for,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -125,6 +139,19 @@ async def test_a_keeper_with_running_code_stays_until_its_kernel_sleeps(
             await running
     assert nothing_is_left(place)
     assert place.rows("SELECT status, commit_id IS NOT NULL FROM executions") == [("ok", 1)]
+
+
+async def test_a_keeper_whose_data_directory_was_removed_leaves(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernel has nothing to be kept in, and nobody is there to be told."""
+    async with serving(place, monkeypatch, idle_timeout_s=0.2) as running:
+        async with client.connect() as connected:
+            assert (await run(connected, "import threading; held = threading.Lock()"))["status"] == "ok"
+            shutil.rmtree(place.data_dir)
+            refused = await refusal(connected, "python_repl", code="x = 1", session_id="s")
+            assert "was deleted or replaced" in refused
+        async with asyncio.timeout(DEADLINE_S):
+            await running
+    assert kernels(place) == []
 
 
 # How it ends
