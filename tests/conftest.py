@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import secrets
@@ -112,15 +113,27 @@ def end_keeper(data_dir: Path) -> None:
 def processes_of(data_dir: Path) -> list[psutil.Process]:
     """Every process whose working directory or environment belongs to a data directory."""
     found = []
+    workspaces = list((data_dir / "workspaces").glob("*"))
     for process in psutil.process_iter():
         try:
             if process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if process.environ().get("KERNELREPL_DATA_DIR") == str(data_dir) or process.cwd().startswith(str(data_dir)):
+            if process.environ().get("KERNELREPL_DATA_DIR") == str(data_dir) or works_in(
+                process, data_dir, *workspaces
+            ):
                 found.append(process)
         except (psutil.Error, OSError):  # it ends, is another's, or is in a directory whose path is too long
             continue
     return found
+
+
+def works_in(process: psutil.Process, *directories: Path) -> bool:
+    """Whether a process works in one of these directories, whatever path it sees it under."""
+    with contextlib.suppress(psutil.Error, OSError):
+        if process.status() != psutil.STATUS_ZOMBIE:
+            place = Path(f"/proc/{process.pid}/cwd").stat()
+            return any(os.path.samestat(place, directory.stat()) for directory in directories if directory.exists())
+    return False
 
 
 def assert_nothing_left(data_dir: Path) -> None:

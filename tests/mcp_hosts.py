@@ -22,7 +22,7 @@ from mcp import Client, StdioServerParameters
 from mcp_types import CallToolResult
 
 from kernelrepl import rendezvous
-from tests.conftest import this_tier
+from tests.conftest import this_tier, works_in
 
 T = TypeVar("T")
 COMMAND = Path(sys.executable).with_name("kernelrepl")
@@ -135,13 +135,21 @@ class Place:
         return psutil.Process(found["pid"])
 
     def kernel(self, session_id: str = "s") -> psutil.Process:
-        """The process that runs the kernel of a session: in tier 1 the grandchild of the one that was started."""
+        """The process that runs the kernel of a session: in tier 1 the grandchild of what was started or forked."""
         workspace = self.file("", session_id)
-        for process in self.keeper.children():
+        started: list[psutil.Process] = []
+        for child in self.keeper.children():
             with contextlib.suppress(psutil.Error):
-                if "kernelrepl.guest.start" in process.cmdline() and Path(process.cwd()) == workspace:
-                    for _ in range(2 if this_tier().number == 1 else 0):
-                        process = min(process.children(), key=lambda child: child.pid)
+                line = child.cmdline()
+                if "kernelrepl.guest.zygote" in line:
+                    started += child.children()
+                elif "kernelrepl.guest.start" in line:
+                    started.append(child)
+        for process in started:
+            with contextlib.suppress(psutil.Error, ValueError):
+                for _ in range(2 if this_tier().number == 1 else 0):
+                    process = min(process.children(), key=lambda child: child.pid)
+                if works_in(process, workspace):
                     return process
         raise AssertionError(f"session {session_id!r} has no kernel")
 

@@ -17,7 +17,7 @@ import pytest
 
 from kernelrepl import rendezvous
 from kernelrepl.front import RECONNECTS
-from tests.conftest import end_keeper
+from tests.conftest import end_keeper, works_in
 from tests.mcp_hosts import (
     COMMAND,
     DEADLINE_S,
@@ -134,11 +134,7 @@ async def test_a_call_without_a_session_survives_the_keeper(environ: dict[str, s
 
 def alive(workspace: Path) -> bool:
     """Whether a process works in a directory."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == workspace:
-                return True
-    return False
+    return any(works_in(process, workspace) for process in psutil.process_iter())
 
 
 def test_a_call_that_no_keeper_survives_is_given_up(environ: dict[str, str], place: Place, mode: str) -> None:

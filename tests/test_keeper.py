@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -25,7 +24,7 @@ from kernelrepl.config import Settings
 from kernelrepl.errors import DatabaseTooNew, KeeperRunning, KeeperUnavailable, StorageFailed
 from kernelrepl.keeper import Keeper
 from kernelrepl.mcp_server import Face
-from tests.conftest import this_tier
+from tests.conftest import this_tier, works_in
 from tests.mcp_hosts import (
     DEADLINE_S,
     Place,
@@ -78,14 +77,8 @@ async def serving(place: Place, monkeypatch: pytest.MonkeyPatch, **others: Any) 
 
 def kernels(place: Place) -> list[psutil.Process]:
     """Processes that work in a workspace of this data directory."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(place.data_dir):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    workspaces = list((place.data_dir / "workspaces").glob("*"))
+    return [process for process in psutil.process_iter() if works_in(process, *workspaces)]
 
 
 def nothing_is_left(place: Place) -> bool:
@@ -133,7 +126,7 @@ async def test_a_keeper_with_running_code_stays_until_its_kernel_sleeps(
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(GRACE_S * 10):
                 await asyncio.shield(running)
-        assert len(kernels(place)) == 1
+        assert kernels(place)
         place.file("go").touch()
         async with asyncio.timeout(DEADLINE_S):
             await running
@@ -146,12 +139,13 @@ async def test_a_keeper_whose_data_directory_was_removed_leaves(place: Place, mo
     async with serving(place, monkeypatch, idle_timeout_s=0.2) as running:
         async with client.connect() as connected:
             assert (await run(connected, "import threading; held = threading.Lock()"))["status"] == "ok"
+            kernel = place.kernel()
             shutil.rmtree(place.data_dir)
             refused = await refusal(connected, "python_repl", code="x = 1", session_id="s")
             assert "was deleted or replaced" in refused
         async with asyncio.timeout(DEADLINE_S):
             await running
-    assert kernels(place) == []
+    assert not kernel.is_running()
 
 
 # How it ends

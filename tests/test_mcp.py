@@ -10,11 +10,12 @@ from typing import Any
 
 import anyio
 import jsonschema
+import psutil
 import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
 
-from tests.conftest import this_tier
+from tests.conftest import this_tier, works_in
 from tests.mcp_hosts import MODES, Place, call, host, refusal, run, says, text_of, until, waits_for
 
 pytestmark = pytest.mark.anyio
@@ -463,10 +464,12 @@ async def test_cancelling_a_call_without_a_session_ends_its_kernel(client: Clien
             await call(client, "python_repl", code=f"{says('started')}\n{waits_for('never')}")
 
         group.start_soon(work)
-        await until(lambda: list(place.runtime_dir.glob("once-*/started")))
+        (mark,) = await until(lambda: list(place.runtime_dir.glob("once-*/started")))
+        at_work = [process for process in psutil.process_iter() if works_in(process, mark.parent)]
+        assert at_work
         group.cancel_scope.cancel()
     await until(lambda: not list(place.runtime_dir.glob("once-*")))
-    assert not [p for p in place.keeper.children(recursive=True) if "/once-" in p.cwd()]
+    assert not [process for process in at_work if process.is_running()]
 
 
 # Lists
