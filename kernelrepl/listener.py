@@ -6,7 +6,6 @@ Clients are the person's own: what has the right signature is believed, what has
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import ipaddress
 import json
@@ -242,9 +241,9 @@ class Listener:
     def _put(self, channel: str, frames: list[bytes]) -> None:
         if self._sockets[channel].closed:
             return
-        # A client that does not read misses messages; it keeps nobody waiting.
-        with contextlib.suppress(zmq.Again, zmq.ZMQError):
-            zmq.Socket.shadow(self._sockets[channel].underlying).send_multipart(frames, zmq.NOBLOCK)
+        # A client that does not read misses messages; it keeps nobody waiting. And by the socket that is read as well:
+        # it looks for what has come in the meantime, of which nothing else would tell.
+        asyncio.ensure_future(self._sockets[channel].send_multipart(frames, zmq.NOBLOCK)).exception()
 
     async def close(self) -> None:
         """Close the sockets, after the tasks that read them have ended."""

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,9 +15,12 @@ from typing import Any
 
 import psutil
 import pytest
+import zmq
+import zmq.asyncio
 from jupyter_client import AsyncKernelClient
 from mcp import Client
 
+from kernelrepl.listener import Address, Listener
 from tests.jupyter_hosts import Notebook, notebook
 from tests.mcp_hosts import DEADLINE_S, Place, call, command, host, run, says, until, waits_for
 
@@ -293,3 +297,26 @@ async def test_many_attachments_leave_nothing(place: Place, opened: Notebook) ->
             await other.run("1")
     await until(lambda: len(list(place.runtime_dir.glob("j-*"))) == before[0])
     await until(lambda: psutil.Process(keeper.pid).num_fds() <= before[1] + 2)
+
+
+async def test_what_comes_while_something_is_sent_is_read(tmp_path: Path) -> None:
+    """Sending makes libzmq take note of what has come in, and it does not say so a second time."""
+    context = zmq.asyncio.Context()
+    address = Address("ipc", str(tmp_path / "k"), (1, 2, 3, 4, 5), "key")
+    listener = Listener(context, address, lambda *request: None, lambda: "idle", lambda: None)
+    peer = zmq.Context.shadow(context.underlying).socket(zmq.DEALER)
+    peer.setsockopt(zmq.IDENTITY, b"peer")
+    peer.setsockopt(zmq.RCVTIMEO, 20_000)
+    try:
+        peer.connect(address.url("hb"))
+        peer.send(b"1")
+        assert await asyncio.to_thread(peer.recv) == b"1"
+        await asyncio.sleep(0.05)  # now it waits for the next one, and has looked
+        peer.send(b"2")
+        time.sleep(0.05)  # that one is there, and nobody has looked
+        listener._put("hb", [b"peer", b"sent"])
+        assert [await asyncio.to_thread(peer.recv) for _ in range(2)] == [b"sent", b"2"]
+    finally:
+        peer.close(0)
+        await listener.close()
+        context.destroy(0)

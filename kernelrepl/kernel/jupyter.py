@@ -144,7 +144,7 @@ class JupyterClient:
         self._latest = request.msg_id
         self._published.start()
         self._replied.start()
-        zmq.Socket.shadow(self._shell.underlying).send_multipart(frames)
+        _put(self._shell, frames)
         return reply
 
     async def ask(self, request: JupyterRequest) -> Message | None:
@@ -186,7 +186,7 @@ class JupyterClient:
         """What a person typed, for code that waits for it."""
         if self._stdin is not None:
             frames = self._session.serialize(self._session.msg("input_reply", content={"value": value}))
-            zmq.Socket.shadow(self._stdin.underlying).send_multipart(frames)
+            _put(self._stdin, frames)
 
     async def _pump(self, socket: zmq.asyncio.Socket, meter: Meter, take: Callable[[Message], None]) -> None:
         """Read a socket for ever, count what comes and hand on what is a message."""
@@ -288,3 +288,13 @@ class JupyterClient:
             monitor.close(0)  # disabling leaves it open
         for reply in self._replies.values():
             reply.cancel()
+
+
+def _put(socket: zmq.asyncio.Socket, frames: list[bytes]) -> None:
+    """Send at once, or as soon as there is room. Raises ZMQError.
+
+    By the socket that is read as well: it looks for what has come in the meantime, of which nothing else would tell.
+    """
+    sent = asyncio.ensure_future(socket.send_multipart(frames))
+    if sent.done():
+        sent.result()
