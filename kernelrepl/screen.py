@@ -6,7 +6,9 @@ that watch what others run.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import time
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
@@ -20,6 +22,10 @@ HEADER = ("msg_id", "msg_type", "session", "username", "date", "version")
 COMMS = ("comm_open", "comm_msg", "comm_close")
 _FOREIGN = 50
 """Of so many of the last executions of others it is known whose they were: they may still print."""
+_SHARE, _AHEAD_S = 5, 5.0
+"""Looking through what is shown takes one part of so many of the keeper's time, for which all sessions wait. It may be
+ahead of that by so many seconds."""
+_TOO_MUCH = "Shown as text: there was more to look through than there is time for; show less at once."
 
 
 class Screen:
@@ -34,6 +40,7 @@ class Screen:
         """Clients that want to see what others run, where they are, and below which of their cells."""
         self._active: set[str] = set()
         """What runs or is asked, by msg_id."""
+        self._looking_until = 0.0
         self._told: OrderedDict[str, None] = OrderedDict()
         """Executions of which it has been said that something of their output was left out."""
 
@@ -84,17 +91,33 @@ class Screen:
         )
         if not self.trusted:
             metadata, buffers = {}, ()
-            passive, taken = _passive(kind, content)
-            if taken and parent not in self._told:
+            passive, notice = self._passive(kind, content)
+            if notice and parent not in self._told:
                 self._told[parent] = None
                 while len(self._told) > _FOREIGN:
                     self._told.popitem(last=False)
-                notice = active_content.notice(taken, self._session_id)
                 self._show(owner, "stream", {"name": "stderr", "text": notice + "\n"}, header, {}, ())
             if passive is None:
                 return
             content = passive
         self._show(owner, kind, content, header, metadata, buffers)
+
+    def _passive(self, kind: str, content: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
+        """Of a message what cannot act, and what a person is to know of the rest, if there is one."""
+        if kind not in ("execute_result", "display_data", "update_display_data"):
+            return active_content.harmless(kind, content), ""
+        now = asyncio.get_running_loop().time()
+        notice = ""
+        if self._looking_until > now + _AHEAD_S:
+            content, notice = _as_text(content), _TOO_MUCH
+        began = time.thread_time()
+        passive, taken = active_content.shown(content)
+        self._looking_until = max(now, self._looking_until) + _SHARE * (time.thread_time() - began)
+        if kind == "execute_result":
+            del passive["transient"]  # the protocol has none there, and has a count
+            count = content.get("execution_count")
+            passive["execution_count"] = count if type(count) is int else None
+        return passive, active_content.notice(taken, self._session_id) if taken else notice
 
     def _show(
         self,
@@ -151,13 +174,8 @@ class Screen:
             listener.publish("status", {"execution_state": "restarting"}, {})
 
 
-def _passive(kind: str, content: Mapping[str, Any]) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """Of a message what cannot act, and the types of what was left out."""
-    if kind in ("execute_result", "display_data", "update_display_data"):
-        passive, taken = active_content.shown(content)
-        if kind == "execute_result":
-            del passive["transient"]  # the protocol has none there, and has a count
-            count = content.get("execution_count")
-            passive["execution_count"] = count if type(count) is int else None
-        return passive, taken
-    return active_content.harmless(kind, content), ()
+def _as_text(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a kernel shows, as the text that it has brought for whoever cannot show more."""
+    data = content.get("data")
+    text = data.get("text/plain") if isinstance(data, dict) else None
+    return {**content, "data": {"text/plain": text or "<shown as text, of which there is none>"}}

@@ -204,6 +204,21 @@ async def test_a_hostile_kernel_silences_nobody(place: Place, opened: Notebook) 
     assert {entry["type"] for entry in shown} <= {"stream"}
 
 
+async def test_what_takes_too_long_to_look_through_is_shown_as_text(opened: Notebook) -> None:
+    """All sessions wait for it: a session that shows no end of HTML is not looked through without end."""
+    table = "<table>" + "<tr><td style='color: red'>1</td></tr>" * 20_000 + "</table>"
+    code = "for n in range({}): display({{'text/html': {!r}, 'text/plain': 'T'}}, raw=True)"
+    _, shown = await opened.run(code.format(1, table))
+    assert "text/html" in shown[0]["data"]
+    reply, shown = await opened.run(code.format(30, table))
+    assert reply["status"] == "ok"
+    tables = [message["data"] for message in shown if message["type"] == "display_data"]
+    assert len(tables) == 30
+    assert tables[-1] == {"text/plain": "T"}
+    told = "".join(message["text"] for message in shown if message["type"] == "stream")
+    assert told.count("Shown as text") == 1
+
+
 async def test_trust_ends_with_its_session(place: Place, agent: Client) -> None:
     """Whoever makes another one with its name begins without."""
     code = "from IPython.display import Javascript\nJavascript('1')"
