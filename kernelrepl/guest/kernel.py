@@ -79,6 +79,11 @@ class GuestKernel(IPythonKernel):
     def post_handler_hook(self) -> None:
         """SIGINT stays with `interrupts`."""
 
+    def _publish_status(self, status: str, channel: str, parent: Any = None) -> None:
+        """The keeper says when a kernel is busy; that this one is idle again means that all has been shown."""
+        if status != "busy":
+            super()._publish_status(status, channel, parent)
+
     def start(self) -> None:
         super().start()
         self.pid = os.getpid()

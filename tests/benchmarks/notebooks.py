@@ -33,8 +33,12 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 from tests.benchmarks.session import machine
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-FILL = "import pandas as pd, numpy as np\n" + "\n".join(f"v{n} = np.arange({n} + 1)" for n in range(10))
-CELLS = {"1+1": "1+1", "x += 1": "x = globals().get('x', 0) + 1"}
+FILL = "import pandas as pd, numpy as np; x = 0\n" + "\n".join(f"v{n} = np.arange({n} + 1)" for n in range(10))
+CELLS = {
+    "1+1": "1+1",
+    "x += 1": "x += 1",
+    "x += 1 by reflection": "globals()['x'] += 1",  # it may have changed anything: all is compared
+}
 
 
 class Server:
