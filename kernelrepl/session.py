@@ -100,6 +100,7 @@ class Session(Seat):
                 self._means.emit("executed", session=self.session_id, status=execution.status)
                 self._answer(job, execution)
         except BaseException as error:
+            self.idle_since = asyncio.get_running_loop().time()
             if not job.result.done():
                 job.result.set_exception(error)
                 job.result.exception()  # nobody may be waiting any more
@@ -109,7 +110,6 @@ class Session(Seat):
             job.over.set()
             if self.tap is not None:
                 self.tap.ended(job)
-            self.idle_since = asyncio.get_running_loop().time()
             self._means.room.rest()
 
     async def _execute(self, job: Job) -> Execution:
@@ -135,7 +135,8 @@ class Session(Seat):
     def _answer(self, job: Job, execution: Execution) -> None:
         if not job.result.done():
             greeting, self.greeting = self.greeting, None
-            self.idle_since = asyncio.get_running_loop().time()  # it was used now, whenever its kernel comes to its end
+            # Now, and not again when its kernel has come to its end: others may have been used in the meantime.
+            self.idle_since = asyncio.get_running_loop().time()
             job.result.set_result(outcomes.noted(execution, greeting, self._overseer.full))
 
     def _answer_early(self, job: Job) -> None:

@@ -49,13 +49,15 @@ async def test_the_one_at_rest_for_longest_makes_room(sessions: Sessions, room: 
 
 
 async def test_a_session_is_used_when_it_has_answered(sessions: Sessions, room: Room) -> None:
-    """Not only when its kernel has come to its end, which may take a while longer."""
+    """Not when its kernel has come to its end, which may take a while longer: others are used in the meantime."""
     for _ in range(5):
         asked = asyncio.get_running_loop().time()
         session, job = await sessions.submit("1", "a")
         await job.result
-        assert session.idle_since > asked
+        used = session.idle_since
+        assert used > asked
         await job.over.wait()
+        assert session.idle_since == used
 
 
 async def test_a_session_that_would_lose_something_goes_last_and_says_so(sessions: Sessions, room: Room) -> None:
