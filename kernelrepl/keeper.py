@@ -33,7 +33,7 @@ from kernelrepl.means import Means
 from kernelrepl.metrics import Metrics
 from kernelrepl.room import Room
 from kernelrepl.sandbox import describe, probe
-from kernelrepl.standby import Standby
+from kernelrepl.standby import Standby, sweep
 from kernelrepl.store import Store
 
 EXIT_GRACE_S = 10.0
@@ -119,7 +119,7 @@ class Keeper:
             stack.push_async_callback(self.manager.close)
             self.endpoints = Endpoints(self.manager, store, context, self.runtime_dir)
             stack.push_async_callback(self.endpoints.close)
-            await asyncio.to_thread(self.manager.sweep, await store.workspaces())
+            await asyncio.to_thread(sweep, self.data_dir / "workspaces", await store.workspaces())
             if isinstance(launcher, WarmLauncher):
                 self._warm_up(launcher, means, stack)
             stack.callback(self._close_sockets)

@@ -63,6 +63,7 @@ class Manager:
         self._kept: set[Session] = set()
         """Those that have, or are about to have, what is not in the store."""
         self._transient: set[Session] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self.standby: Standby | None = None
         """Kernels that are ready for what is new. Set by whoever keeps them so."""
         self.taps: dict[str, Tap] = {}
@@ -128,10 +129,16 @@ class Manager:
         await self._give(session, spare)
         return session, session.submit(Job(code, secrets.token_hex(16), origin.name, timeout_s))
 
-    async def discard(self, session: Session) -> None:
-        """End a session that leaves nothing, and its workspace."""
-        self._transient.discard(session)
+    def discard(self, session: Session) -> asyncio.Task[None]:
+        """End a session that leaves nothing, and its workspace. Nobody needs to wait for that."""
+        ending = asyncio.create_task(self._end(session))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+        return ending
+
+    async def _end(self, session: Session) -> None:
         await session.close()
+        self._transient.discard(session)
         await asyncio.to_thread(standby.remove, session.launch.workspace)
 
     async def latest(self, session_id: str) -> tuple[Session, Job] | Execution:
@@ -378,15 +385,12 @@ class Manager:
         await self._store.collect_if_due()
         return due
 
-    def sweep(self, names: Sequence[str]) -> None:
-        """Remove directories that a killed keeper left. names: the workspaces of the sessions that there are."""
-        standby.sweep(self.data_dir / "workspaces", names)
-
     async def close(self) -> None:
         """End all kernels. Sessions stay in the store."""
         self.room.close()
         # Together: each may take as long as its kernel is given for a last audit.
-        await asyncio.gather(*(session.close() for session in [*self._sessions.values(), *self._transient]))
+        ending = (session.close() for session in [*self._sessions.values(), *self._transient])
+        await asyncio.gather(*ending, *self._ending)
 
 
 def _no_directory(path: Path, error: OSError) -> StorageFailed:

@@ -229,8 +229,7 @@ class Tools:
         try:
             return await self._collect(ctx, connection, (session, job), None)
         finally:
-            with anyio.CancelScope(shield=True):
-                await manager.discard(session)
+            manager.discard(session)
 
     async def _collect(
         self,
