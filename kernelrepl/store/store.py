@@ -54,6 +54,19 @@ EMPTY_LOG_TRIES = 3
 LOCAL_OWNER = "local"
 
 
+@contextlib.contextmanager
+def _synced_later(db: Database) -> Iterator[None]:
+    """For what must outlive our process, not the power: without power the kernel and whoever could ask for it are gone.
+
+    The next commit syncs it, in order.
+    """
+    db.execute("PRAGMA synchronous = NORMAL")
+    try:
+        yield
+    finally:
+        db.execute("PRAGMA synchronous = FULL")
+
+
 class Store:
     """Open with `open`, close with `close`.
 
@@ -120,7 +133,12 @@ class Store:
         """
         row = sessions.Row(LOCAL_OWNER, session_id, workspace, fixed, versions)
         now = self._now()
-        return await self._writer.run(lambda db: sessions.create(db, row, now))
+
+        def job(db: Database) -> tuple[int, str | None]:
+            with _synced_later(db):
+                return sessions.create(db, row, now)
+
+        return await self._writer.run(job)
 
     async def fix_session(self, session: int, fixed: dict[str, Any]) -> None:
         """Note anew what is fixed for a session."""
@@ -199,13 +217,8 @@ class Store:
             taken = db.execute("SELECT 1 FROM executions WHERE request_id = ?", [request_id]).fetchone()
             # A client that counts its requests from 1 again must not fail for it.
             unique = request_id if taken is None else f"{request_id}-{secrets.token_hex(4)}"
-            # This row must outlive our process, not the power: without power the kernel and whoever could ask
-            # for it again are gone too. The next commit syncs it, in order.
-            db.execute("PRAGMA synchronous = NORMAL")
-            try:
+            with _synced_later(db):
                 return insert(db, unique)
-            finally:
-                db.execute("PRAGMA synchronous = FULL")
 
         def insert(db: Database, unique: str) -> int:
             with db.atomic():
