@@ -2,7 +2,7 @@
 workspace of the session which takes it.
 
 Only what is new takes one: a session without history, with what the keeper's own settings give, or a call without a
-session. Nothing has run in it, and nothing will before it is taken.
+session. No code of anybody has run in it, and none will before it is taken.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kernelrepl.errors import KernelReplError
 from kernelrepl.kernel import Kernel, KernelDied
 from kernelrepl.kernel.kernel import Handlers
 from kernelrepl.means import Means
-from kernelrepl.model import Commit, Manifest, NotRestored
+from kernelrepl.model import Commit, JupyterRequest, Manifest, NotRestored
 from kernelrepl.recorder import NullRecorder
 
 QUIET_S = 0.3
@@ -103,6 +103,7 @@ class Standby:
             launch = await self._confinement.launch(workspace, fixed).planned()
             kernel = Kernel(await self._means.launcher(launch), _nobody())
             await kernel.start(self._means.context, Manifest(), fixed.limits, True)
+            await kernel.ask(_nothing())
         except BaseException:
             if kernel is not None:
                 await asyncio.shield(kernel.stop())
@@ -120,6 +121,13 @@ async def discard(spare: Spare) -> None:
     """End it, and remove its directory."""
     await spare.kernel.stop()
     await asyncio.to_thread(trees.remove, spare.workspace)
+
+
+def _nothing() -> JupyterRequest:
+    """A cell that leaves nothing but memory that is the kernel's own by then, for which a first cell has to wait."""
+    content = {"code": "None", "silent": True, "store_history": False, "user_expressions": {}, "allow_stdin": False}
+    header = {"msg_id": secrets.token_hex(16), "msg_type": "execute_request"}
+    return JupyterRequest("execute_request", header, {**content, "stop_on_error": False})
 
 
 def _nobody() -> Handlers:

@@ -20,6 +20,7 @@ from kernelrepl.manager import Origin
 from kernelrepl.model import Limits
 from kernelrepl.standby import Standby
 from tests.conftest import Sessions
+from tests.test_warm_starts import looks
 
 pytestmark = pytest.mark.anyio
 
@@ -33,7 +34,7 @@ async def spares(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     """Two kernels are kept ready."""
     monkeypatch.setattr(standby, "QUIET_S", 0.05)
     manager = sessions.manager
-    manager.standby = Standby(
+    kept = manager.standby = Standby(
         2,
         manager.data_dir / "workspaces",
         manager.confinement,
@@ -42,11 +43,11 @@ async def spares(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
         always,
         manager.busy,
     )
-    task = asyncio.create_task(manager.standby.run())
-    yield manager.standby
+    task = asyncio.create_task(kept.run())
+    yield kept
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await manager.standby.close()
+    await kept.close()
 
 
 async def ready(spares: Standby, count: int = 2) -> list[int]:
@@ -75,6 +76,18 @@ async def test_a_new_session_begins_with_a_kernel_that_is_ready(sessions: Sessio
     await sessions.kill()
     assert await sessions.value("x, open('mine').read()") == "([1], '1')"
     assert sessions.manager._sessions["s"].pid not in {*pids, *again}
+
+
+async def test_it_is_like_one_that_was_started_for_its_session(sessions: Sessions, spares: Standby) -> None:
+    """Nothing can be seen of what it ran while it waited."""
+    pids = await ready(spares)
+    spare = await looks(sessions, "spare")
+    assert sessions.manager._sessions["spare"].pid in pids
+    sessions.manager.standby = None
+    own = await looks(sessions, "own")
+    for found in (spare, own):
+        found["status"] = [line for line in found["status"] if not line.startswith(("Uid", "Gid", "NSpid"))]
+    assert spare == own
 
 
 async def test_two_sessions_get_two_kernels(sessions: Sessions, spares: Standby) -> None:

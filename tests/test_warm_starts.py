@@ -100,6 +100,9 @@ print(json.dumps({
     "events": {name: len(found) for name, found in get_ipython().events.callbacks.items()},
     "extensions": sorted(get_ipython().extension_manager.loaded),
     "magics": len(get_ipython().magics_manager.magics["line"]),
+    "before": [repr(get_ipython().last_execution_result), get_ipython().last_execution_succeeded, _ih, _oh,
+               list(get_ipython().history_manager.get_range()), len(__import__("linecache").cache),
+               sorted(name for name in vars(get_ipython().displayhook) if "count" in name)],
     "places": [get_ipython().profile_dir.location, get_ipython().ipython_dir],
 }))
 """

@@ -13,7 +13,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from kernelrepl.guest import wire
+from kernelrepl.guest import sources, wire
 from kernelrepl.guest.audit import Audits
 from kernelrepl.guest.chunks import Known, new_views
 from kernelrepl.guest.hooks import Hooks
@@ -126,7 +126,9 @@ class Saving:
             elif header["type"] == "data":
                 self.restoring.take(header)
             elif header["type"] == "adopt":
-                # Nothing has run here yet, and now it is known for whom it will.
+                # No code of anybody has run here yet, and now it is known for whom it will.
+                self.shell.last_execution_result = None
+                sources.forget(self.shell.compile)
                 self.durable, self.snapshot.limits = header["durable"], Limits(**header["limits"])
                 self.channel.send({"type": "adopted"})
         self.restoring.rest()

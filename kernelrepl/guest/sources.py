@@ -10,7 +10,7 @@ import ast
 import linecache
 import types
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _FUTURE = 0
 for _name in __future__.all_feature_names:
@@ -107,6 +107,9 @@ def remember(source: Source) -> None:
     _statements[source.file] = (lines, [*known, (source.first, end, source.text)])
 
 
-def forget() -> None:
-    """Nothing has been defined yet."""
+def forget(compiler: Any) -> None:
+    """No cell has run yet. compiler: IPython's, which notes the source of each."""
+    for name in [name for name in linecache.cache if name in compiler._filename_map]:
+        del linecache.cache[name]
+    compiler._filename_map.clear()
     _statements.clear()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import linecache
 import os
 import socket
 import sys
@@ -116,9 +115,6 @@ def _clear(app: GuestApp, names: dict[str, Any], hidden: dict[str, Any]) -> None
     for name in ("last_type", "last_value", "last_traceback", "last_exc"):
         if hasattr(sys, name):
             delattr(sys, name)
-    for name in [name for name in linecache.cache if name in shell.compile._filename_map]:
-        del linecache.cache[name]
-    shell.compile._filename_map.clear()
-    sources.forget()
+    sources.forget(shell.compile)
     kernel.saving = kernel.interrupts = shell.mending = None
     app.recorder.take()
