@@ -21,6 +21,7 @@ RANKS: dict[str, float] = {
     "": 0,
     "errors": 0,
     "model": 0,
+    "bounded_json": 0,
     "rendezvous": 0.5,
     "trees": 0.5,
     "process": 0.5,
