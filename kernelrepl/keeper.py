@@ -47,6 +47,13 @@ MOST_SOCKETS = 1 << 14
 LINE_BYTES = 64 << 20
 _EVERYDAY = ("called", "executed", "committed")
 _log = logging.getLogger("kernelrepl")
+_WORD_CHARS = 500
+
+
+def _word(value: object) -> str:
+    """A value of an event as the log has it: on one line, and of a bounded length."""
+    word = repr(value[:_WORD_CHARS] if isinstance(value, str) else value)
+    return word if len(word) <= 2 * _WORD_CHARS else word[:_WORD_CHARS] + "…"
 
 
 Face = Callable[["Keeper", Connection, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -310,7 +317,8 @@ class Keeper:
         """Something has happened: for the log, for the metrics, and for the housekeeping."""
         self.metrics(event, **data)
         level = logging.DEBUG if event in _EVERYDAY else logging.INFO
-        _log.log(level, "%s %s", event, " ".join(f"{key}={value!r}" for key, value in data.items()))
+        words = " ".join(f"{key}={_word(value)}" for key, value in data.items())
+        _log.log(level, "%s %s", event, words, extra={"session": data.get("session")})
         self._changed.set()
 
     def _needed(self) -> bool:

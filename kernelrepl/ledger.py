@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
-from kernelrepl import outcomes
+from kernelrepl import outcomes, passing
 from kernelrepl.errors import StorageFailed
 from kernelrepl.job import Job
 from kernelrepl.means import Emit
@@ -29,6 +30,7 @@ class Ledger:
     async def commit(self, job: Job | None, commit: Commit, stored: Callable[[Job], None]) -> None:
         """Put a commit into the store; `stored` is called when its outcome is known, good or bad. Raises why not."""
         if job is not None:
+            commit = replace(commit, outputs=passing.normalized(commit.outputs))
             job.commit = commit
             job.restored, self._lost = outcomes.without(job.restored, self._lost), ()
         self.behind = True

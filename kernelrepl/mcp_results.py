@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 from pydantic import BaseModel, Field
 
-from kernelrepl import notebook, remarks, transcript
+from kernelrepl import notebook, remarks, shortening, transcript
 from kernelrepl.manager import SessionView
 from kernelrepl.model import Execution, Page, Restored, Variable
+from kernelrepl.shortening import short
 from kernelrepl.store.reading import ExecutionRow
 from kernelrepl.transcript import cut
 
@@ -156,6 +157,8 @@ class KeeperStatus(BaseModel):
 
 def of_execution(execution: Execution, limit_chars: int, *, outputs: bool = False) -> CallToolResult:
     """The reply for an execution: structured content, a text and every figure; and the outputs, if asked for."""
+    outputs_meta = {OUTPUTS_KEY: notebook.outputs(execution.output)} if outputs else {}
+    execution = shortening.of_reply(execution, limit_chars, cut)
     output = execution.output
     texts = {"stdout": output.stdout, "stderr": output.stderr, "result": output.result or ""}
     truncated = [name for name, text in texts.items() if len(text) > limit_chars]
@@ -167,12 +170,8 @@ def of_execution(execution: Execution, limit_chars: int, *, outputs: bool = Fals
         stdout=cut(output.stdout, limit_chars),
         stderr=cut(output.stderr, limit_chars),
         result=None if output.result is None else cut(output.result, limit_chars),
-        displays=[cut(text, limit_chars) for text in output.displays],
-        error=None
-        if error is None
-        else ErrorInfo(
-            name=error.name, message=cut(error.message, limit_chars), traceback=cut(error.traceback, limit_chars)
-        ),
+        displays=list(output.displays),
+        error=None if error is None else ErrorInfo(name=error.name, message=error.message, traceback=error.traceback),
         duration_s=round(execution.duration_s, 6),
         saved=SavedNames(
             created=list(execution.saved.created),
@@ -203,7 +202,7 @@ def of_execution(execution: Execution, limit_chars: int, *, outputs: bool = Fals
     return CallToolResult(
         content=content,
         structured_content=structured.model_dump(mode="json"),
-        _meta={OUTPUTS_KEY: notebook.outputs(output), REMARKS_KEY: remarks.remarks(execution)} if outputs else None,
+        _meta={**outputs_meta, REMARKS_KEY: remarks.remarks(execution)} if outputs else None,
     )
 
 
@@ -228,7 +227,7 @@ def describe(execution: Execution) -> str:
 def earlier(execution: Execution) -> str:
     """The outcome of code that its own call did not wait for, as a note to a later one."""
     figures = f"\n[{len(execution.output.figures)} figures are left out here]" if execution.output.figures else ""
-    text = cut(describe(execution), EARLIER_CHARS)
+    text = cut(describe(shortening.of_reply(execution, EARLIER_CHARS, cut)), EARLIER_CHARS)
     return f"code that an earlier call left running has ended since, with status {execution.status}:\n{text}{figures}"
 
 
@@ -244,13 +243,13 @@ def _restored(restored: Restored | None) -> RestoredNames | None:
 def of_variables(session_id: str, variables: Page[Variable]) -> tuple[VariablesResult, str]:
     entries = [
         VariableInfo(
-            name=v.name,
-            type=v.type,
+            name=short(v.name, shortening.NAME_CHARS),
+            type=short(v.type, shortening.NAME_CHARS),
             size_bytes=v.size_bytes,
             saved=v.saved,
             updated_at=v.updated_at,
-            summary=v.summary,
-            reason=v.reason,
+            summary=short(v.summary, shortening.REASON_CHARS),
+            reason=v.reason and short(v.reason, shortening.REASON_CHARS),
         )
         for v in variables
     ]

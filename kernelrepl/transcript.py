@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from kernelrepl import passing
 from kernelrepl.model import Failure, Figure, Output
 
 # A text of a terminal's own ends at the next escape at the latest: looking further would take quadratic time.
@@ -24,8 +25,6 @@ _KINDS = (*_SHOWN_KINDS, "update_display_data", "clear_output")
 MAX_LIVE_MESSAGES = 10_000
 MAX_LIVE_CHARS = 4_000_000
 MAX_LIVE_DISPLAY_CHARS = 32_000_000
-MAX_MESSAGES = 200_000
-"""Of one execution, recorded. A kernel that joins what is printed has far fewer."""
 
 DROPPED = "kernelrepl/dropped"
 """The type of a message of our own: {"count": n} messages that a kernel sent were not even read."""
@@ -60,14 +59,16 @@ class Transcript:
         if len(self._messages) >= MAX_LIVE_MESSAGES or self._chars > MAX_LIVE_CHARS:
             self._dropped += 1
             return
+        known = passing.reduced(kind, content)
+        if known is None:
+            return
+        content = known
         if kind == "stream":
-            text = _text(content.get("text"))
+            text = content["text"]
             room = MAX_LIVE_CHARS + 1 - self._chars
             self._chars += len(text)
             self._dropped += len(text) > room
-            content = {"name": content.get("name"), "text": text[:room]}
-            if content["name"] not in ("stdout", "stderr"):
-                return
+            content["text"] = text[:room]
         else:
             weight = _weight(content)
             if self._display_chars + weight > MAX_LIVE_DISPLAY_CHARS:
@@ -98,20 +99,11 @@ class Transcript:
 
 def load(outputs: str) -> Output:
     """The folded form of recorded messages (a JSON list). What is not JSON folds to nothing."""
-    try:
-        messages = json.loads(outputs)
-    except (ValueError, RecursionError):
-        return Output()
-    if not isinstance(messages, list):
-        return Output()
-    if len(messages) > MAX_MESSAGES:
-        messages[MAX_MESSAGES:] = [_missing(len(messages) - MAX_MESSAGES)]
-    return fold(messages)
+    return fold(passing.loads(outputs))
 
 
 def _missing(count: int) -> dict[str, Any]:
-    text = f"[… {count} outputs were left out: the code wrote too much …]\n"
-    return {"type": "stream", "content": {"name": "stderr", "text": text}}
+    return passing.stream(f"[… {count} outputs were left out: the code wrote too much …]\n")
 
 
 def _weight(content: dict[str, Any]) -> int:

@@ -22,6 +22,8 @@ RANKS: dict[str, float] = {
     "errors": 0,
     "model": 0,
     "bounded_json": 0,
+    "shortening": 0.5,
+    "passing": 0.5,
     "rendezvous": 0.5,
     "trees": 0.5,
     "process": 0.5,

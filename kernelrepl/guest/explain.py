@@ -70,7 +70,8 @@ def reason(error: BaseException, culprit: Any) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001 - the error may come from user code, whose __str__ may fail as well
         text = "its own error message cannot be read"
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+    name = class_name(type(error))[:200]
+    return f"{name}: {text[:300]}" if text else name
 
 
 def _known(value: Any) -> str | None:

@@ -42,7 +42,7 @@ with _without_debugger():
 
 from kernelrepl.guest import console  # noqa: E402
 from kernelrepl.guest.interrupts import Interrupts  # noqa: E402
-from kernelrepl.guest.output import Recorder, flush_cell  # noqa: E402
+from kernelrepl.guest.output import NAME_CHARS, ROW_CHARS, Recorder, flush_cell, shortened  # noqa: E402
 from kernelrepl.guest.saving import Saving  # noqa: E402
 from kernelrepl.guest.shell import GuestShell  # noqa: E402
 
@@ -185,7 +185,7 @@ class GuestKernel(IPythonKernel):
             "status": reply["status"],
             "execution_count": reply.get("execution_count", 0),
             "duration_s": time.perf_counter() - began,
-            "error": [reply.get("ename", ""), reply.get("evalue", "")] if reply["status"] == "error" else None,
+            "error": _words(reply) if reply["status"] == "error" else None,
         }
         with self._own_recursion_limit():
             self._saved = self.saving.commit(request, outcome, self.recorder.take())
@@ -238,3 +238,8 @@ class GuestKernel(IPythonKernel):
     def _cancel_on_sigint(self, future: asyncio.Task[Any]) -> Iterator[None]:
         with self.interrupts.awaiting(future):
             yield
+
+
+def _words(reply: dict[str, Any]) -> list[str]:
+    """The class and the message of an error, as its row has them."""
+    return [shortened(str(reply.get("ename", "")), NAME_CHARS), shortened(str(reply.get("evalue", "")), ROW_CHARS)]

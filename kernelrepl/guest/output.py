@@ -25,6 +25,14 @@ from jupyter_client.session import Session
 HEAD_CHARS = 500_000
 TAIL_CHARS = 500_000
 DISPLAY_BYTES = 24 << 20
+MOST_DISPLAYS = 5_000
+"""The most displays of one cell."""
+MOST_VALUES = 250_000
+"""The most numbers, texts and so on in the JSON of the displays of one cell."""
+NAME_CHARS = 200
+ROW_CHARS = 2_000
+MESSAGE_CHARS = 100_000
+_TRACE_CHARS = 1_000_000
 _READ_BYTES = 64 << 10
 _KEPT_FROM = 100
 _BETWEEN = "[printed since the last call]\n"
@@ -55,6 +63,7 @@ class Recorder:
             self._tail_chars = 0
             self._dropped = 0
             self._display_room = DISPLAY_BYTES
+            self._displays = self._values = 0
 
     def stream(self, name: str, text: str) -> str:
         """Record text of a stream; returns the part of it that may be sent now."""
@@ -104,10 +113,23 @@ class Recorder:
         if kind not in _RECORDED:
             return
         with self._lock:
-            size = sum(len(value) for value in content.get("data", {}).values() if isinstance(value, str))
+            self._displays += 1
+            if self._displays > MOST_DISPLAYS:
+                if self._displays == MOST_DISPLAYS + 1:
+                    text = f"[the other displays are left out: one cell may show {MOST_DISPLAYS:,}]\n"
+                    self._append_stream("stderr", text)
+                return
+            forms = content.get("data", {}).values()
+            size = sum(len(value) for value in forms if isinstance(value, str))
+            for value in forms:
+                if not isinstance(value, str):
+                    more, self._values = _weigh(value, self._values)
+                    size += more
             self._display_room -= size
-            if self._display_room < 0:
-                limit = f"the outputs of one cell may take {DISPLAY_BYTES >> 20} MB"
+            limit = f"the outputs of one cell may take {DISPLAY_BYTES >> 20} MB"
+            if self._values > MOST_VALUES:
+                limit = f"the JSON that one cell shows may hold {MOST_VALUES:,} values"
+            if self._display_room < 0 or self._values > MOST_VALUES:
                 text = f"[an output of {size} bytes was left out: {limit}]"
                 content = {**content, "data": {"text/plain": text}}
             self._messages.append({"type": kind, "content": content})
@@ -124,6 +146,7 @@ class RecordingSession(Session):
     recorder: Recorder | None = None
 
     def send(self, stream: Any, msg_or_type: Any, *args: Any, **kwargs: Any) -> Any:
+        _shorten_error(msg_or_type["content"] if isinstance(msg_or_type, dict) else args[0] if args else None)
         if self.recorder is not None:
             if isinstance(msg_or_type, dict):
                 self.recorder.message(msg_or_type["header"]["msg_type"], msg_or_type["content"])
@@ -139,6 +162,48 @@ class RecordingSession(Session):
             elif args:
                 args = (_encodable_json(args[0]), *args[1:])
             return super().send(stream, msg_or_type, *args, **kwargs)
+
+
+def _shorten_error(content: Any) -> None:
+    """Bound the words of an error, in a message and in a reply: a class may have any name."""
+    if not isinstance(content, dict) or not isinstance(content.get("ename"), str):
+        return
+    content["ename"] = shortened(content["ename"], NAME_CHARS)
+    content["evalue"] = shortened(str(content.get("evalue", "")), MESSAGE_CHARS)
+    lines, room = [], _TRACE_CHARS
+    for line in content.get("traceback") or ():
+        lines.append(shortened(str(line), max(room, NAME_CHARS)))
+        room -= len(lines[-1])
+        if room <= 0:
+            break
+    content["traceback"] = lines
+
+
+def shortened(text: str, most: int) -> str:
+    """The head and the end of a text, and between them how much is missing."""
+    if len(text) <= most:
+        return text
+    missing = f"[… {len(text)} characters …]"
+    half = (most - len(missing)) // 2
+    return text[:half] + missing + text[-half:]
+
+
+def _weigh(value: Any, values: int) -> tuple[int, int]:
+    """About how many bytes the JSON of a value takes, and how many values there are with those counted before.
+
+    Counts no further than MOST_VALUES.
+    """
+    size, work = 0, [value]
+    while work and values <= MOST_VALUES:
+        found = work.pop()
+        values += 1
+        size += len(found) + 2 if isinstance(found, str) else 8
+        if isinstance(found, dict):
+            work += found.keys()
+            work += found.values()
+        elif isinstance(found, list | tuple):
+            work += found
+    return size, values
 
 
 def encodable(text: str) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 
 from blake3 import blake3
 
+from kernelrepl import shortening
 from kernelrepl.errors import StorageFailed
 from kernelrepl.guest import wire
 from kernelrepl.guest.wire import CHUNK_BYTES
-from kernelrepl.model import Commit, Limits, NewComponent, Restored
+from kernelrepl.model import Commit, Limits, NewComponent, NotSaved, Restored
 from kernelrepl.store.database import Database
 
 DIGEST_BYTES = 32
@@ -21,6 +22,8 @@ ROW_COST_BYTES = 60
 """What a row takes beside its texts and blobs: its numbers, its times and its places in the indexes. Measured."""
 MAX_LIVE_ROWS = 1_000_000
 MAX_LIVE_TEXT = 256 << 20
+ROW_CHARS = 200_000
+"""What each list in the row of an execution may take."""
 """What the names and components of a session may take beside their bytes, in rows and characters."""
 
 Weight = tuple[int, int]
@@ -246,7 +249,8 @@ def _touch_session(db: Database, session: int, commit: Commit, size: int, variab
 
 
 def dump_restored(value: Restored | None) -> str | None:
-    return None if value is None else json.dumps(asdict(value))
+    bounded = shortening.restored(value, shortening.MOST_STORED, ROW_CHARS)
+    return None if bounded is None else json.dumps(asdict(bounded))
 
 
 def finish_row(
@@ -254,16 +258,15 @@ def finish_row(
 ) -> None:
     """Close the row of an execution together with its commit. Part of the caller's transaction."""
     outcome = commit.outcome or {}
-    not_saved = [
-        {"name": name, "type": kind, "path": path, "reason": reason}
-        for name, (kind, path, reason) in commit.unsaved.items()
-    ]
+    unsaved = [NotSaved(name, *entry) for name, entry in commit.unsaved.items()]
+    not_saved = [asdict(entry) for entry in shortening.not_saved(unsaved, shortening.MOST_STORED, ROW_CHARS)]
+    saved = shortening.saved(commit.saved, shortening.MOST_STORED, ROW_CHARS)
     db.execute(
         "UPDATE executions SET status = ?, execution_count = ?, finished_at = ?, duration_s = ?, outputs = ?,"
         " saved = ?, not_saved = ?, restored = ?, commit_id = ? WHERE id = ?",
         [
             outcome["status"], outcome["execution_count"], now, outcome["duration_s"], commit.outputs,
-            json.dumps(asdict(commit.saved)), json.dumps(not_saved), dump_restored(restored), commit_id, execution,
+            json.dumps(asdict(saved)), json.dumps(not_saved), dump_restored(restored), commit_id, execution,
         ],
     )  # fmt: skip
 
