@@ -19,6 +19,9 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
+from kernelrepl.links import leads_out
+from kernelrepl.terminal_text import coloured
+
 MAX_TEXT, MAX_HTML, MAX_PICTURE = 4_000_000, 2 << 20, 24_000_000
 MAX_LOOSE_HTML, MAX_LOOSE_TAGS, MAX_TAGS, MAX_SQUARE = 1 << 16, 1000, 100_000, 10**10
 MAX_ITEMS, MAX_TYPES, MAX_DEPTH = 10_000, 64, 32
@@ -27,8 +30,6 @@ _MAGIC = {
     "image/png": rb"\x89PNG\r\n\x1a\n", "image/jpeg": rb"\xff\xd8\xff", "image/gif": rb"GIF8[79]a",
     "image/webp": rb"(?s)RIFF.{4}WEBP",
 }  # fmt: skip
-_COMMANDS = re.compile("\x1b(?!\\[[0-9;]{0,20}[AKm])|[\x80-\x9f]")
-"""Whatever else a terminal would do for it: a console shows what a session prints as it comes."""
 _MIME = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}", re.ASCII)
 _ONLY_A_NAME = re.compile(r"\s{0,9}(?:<[\w.<>]{1,200} object(?: at \w{1,40})?>)?\s{0,9}")
 
@@ -142,9 +143,8 @@ def _mapping(value: Any) -> Mapping[Any, Any]:
 
 
 def _text(value: Any) -> str:
-    """Lone surrogates are replaced, as nothing that writes UTF-8 takes them; terminals get colours and bars redrawn."""
-    value = _COMMANDS.sub("", value[:MAX_TEXT]) if isinstance(value, str) else ""
-    return value if value.isascii() else str(value.encode(errors="replace").decode())
+    """A console shows what a session prints as it comes: it gets colours, and bars redrawn."""
+    return coloured(value[:MAX_TEXT]) if isinstance(value, str) else ""
 
 
 def _source(value: Any) -> str:
@@ -259,8 +259,6 @@ _ATTRIBUTES = {
     "th": _CELL, "table": {"border"}, "ol": {"start"}, "details": {"open"},
 }  # fmt: skip
 _VALUES = {
-    # No address within the page or its server: Lab opens those itself.
-    "href": re.compile(r"https?://[^\s\x00-\x20\x7f-\x9f\"'<>\\^`{|}]{1,2000}", re.IGNORECASE),
     "src": re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}"),
     # An id is a name for the page's scripts, so only those of pandas' Styler, which its rules need.
     "id": re.compile(r"T_[A-Za-z0-9_-]{1,100}"),
@@ -362,7 +360,7 @@ def _clean(source: str) -> str:
         clean_content_tags=_GONE,
         attributes=_ATTRIBUTES,
         attribute_filter=_attribute,
-        url_schemes={"http", "https", "data"},
+        url_schemes={"http", "https", "mailto", "data"},
         set_tag_attribute_values={"a": {"target": "_blank"}},
     )
 
@@ -372,6 +370,8 @@ def _attribute(element: str, name: str, value: str) -> str | None:
         return " ".join(filter(_CLASS.fullmatch, value.split(maxsplit=9)[:9])) or None
     if name == "style":
         return _style(value[:500]) or None
+    if name == "href":
+        return value if leads_out(value) else None
     return value if _VALUES.get(name, _NUMBER).fullmatch(value) else None
 
 

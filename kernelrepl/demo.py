@@ -24,7 +24,7 @@ from typing import Any
 
 from mcp import Client, MCPError, StdioServerParameters
 
-from kernelrepl import __version__, client, rendezvous
+from kernelrepl import __version__, client, rendezvous, terminal_text
 from kernelrepl.errors import KernelReplError
 
 SESSION = "demo"
@@ -302,7 +302,7 @@ class Demonstration:
         _say(title, time.perf_counter() - began)
         reply = result.structured_content
         for line in f"{reply['stdout'].rstrip()}\n{reply['result'] or ''}".strip("\n").splitlines()[:_SHOWN_LINES]:
-            print(f"      | {line[:_WIDTH]}".rstrip())
+            print(terminal_text.safe(f"      | {line[:_WIDTH]}".rstrip()))
         saved = [f"{kind} {', '.join(names)}" for kind, names in reply["saved"].items() if names]
         _detail("saved: " + ("; ".join(saved) or "nothing changed"))
         for entry in reply["not_saved"]:

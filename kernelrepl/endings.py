@@ -7,6 +7,7 @@ import signal
 
 from kernelrepl.guest.wire import EXIT_BROKEN
 from kernelrepl.model import Failure, Resources, Status, amount
+from kernelrepl.terminal_text import field
 
 _BY_SIGNAL = {
     signal.SIGSEGV: "C code crashed, or a recursion was deeper than the stack",
@@ -65,7 +66,7 @@ def hint(error: Failure, resources: Resources) -> str | None:
         return "there is no network in the sandbox; `kernelrepl put` brings files into the session"
     if outside := _OUTSIDE.match(error.message):
         return (
-            f"{outside[1]} is not a file of this session; it reaches files of the host when a person grants them"
+            f"{field(outside[1])} is not a file of this session; it reaches files of the host when a person grants them"
             " (`kernelrepl grant`), or brings a copy (`kernelrepl put`)"
         )
     return None

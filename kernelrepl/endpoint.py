@@ -27,6 +27,7 @@ from kernelrepl.notebook import encodable
 from kernelrepl.screen import COMMS, HEADER, Screen
 from kernelrepl.session import Session
 from kernelrepl.store import Store
+from kernelrepl.terminal_text import output
 
 _log = logging.getLogger("kernelrepl")
 MAX_PROMPT = 10_000
@@ -330,7 +331,7 @@ class Endpoint:
             return
         owner.asked = True
         content = message["content"]
-        prompt = str(content.get("prompt", ""))[:MAX_PROMPT]
+        prompt = output(str(content.get("prompt", ""))[:MAX_PROMPT])
         asked = {"prompt": prompt, "password": content.get("password") is True}
         owner.listener.reply("stdin", owner.identity, "input_request", asked, request.header)
 

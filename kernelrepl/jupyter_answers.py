@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kernelrepl import __version__
+from kernelrepl import __version__, terminal_text
 from kernelrepl.manager import Manager, Origin
 from kernelrepl.model import SessionInfo
 
@@ -119,7 +119,7 @@ async def tell(
             return await _info(manager, session_id, origin, info, trusted)
         case "unsaved":
             lost = [entry for entry in await manager.list_variables(session_id) if not entry.saved]
-            lines = [f"{entry.name} ({entry.type}): {entry.reason}" for entry in lost]
+            lines = [terminal_text.field(f"{entry.name} ({entry.type}): {entry.reason}") for entry in lost]
             if (await manager.session(session_id, origin)).behind:
                 lines.append("the last changes could not be stored (is the disk full?); the next cell tries it again")
             return "\n".join(lines) or "all variables are stored"

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from kernelrepl import notebook, remarks, shortening, transcript
 from kernelrepl.manager import SessionView
 from kernelrepl.model import Execution, Page, Restored, Variable
 from kernelrepl.shortening import short
 from kernelrepl.store.reading import ExecutionRow
+from kernelrepl.terminal_text import field, said
 from kernelrepl.transcript import cut
 
 TEXT_CHARS = 10_000
@@ -29,33 +30,36 @@ REMARKS_KEY = "kernelrepl/remarks"
 """And what is to be said about them, line by line."""
 OUTPUT_URI = "kernelrepl://executions/{request_id}/{stream}"
 
+Shown = Annotated[str, AfterValidator(field)]
+"""A text of a kernel in a field: one line, nothing hidden."""
+
 
 class SavedNames(BaseModel):
-    created: list[str] = Field(description="names that are new")
-    changed: list[str] = Field(description="names whose value changed")
-    deleted: list[str] = Field(description="names that were deleted")
+    created: list[Shown] = Field(description="names that are new")
+    changed: list[Shown] = Field(description="names whose value changed")
+    deleted: list[Shown] = Field(description="names that were deleted")
 
 
 class NotSavedName(BaseModel):
-    name: str
-    type: str
-    path: str = Field(description="where inside the value the part is that cannot be saved")
-    reason: str = Field(description="why, and what to do instead")
+    name: Shown
+    type: Shown
+    path: Shown = Field(description="where inside the value the part is that cannot be saved")
+    reason: Shown = Field(description="why, and what to do instead")
 
 
 class NotRestoredName(BaseModel):
-    name: str
-    type: str
-    reason: str
+    name: Shown
+    type: Shown
+    reason: Shown
 
 
 class RestoredNames(BaseModel):
-    names: list[str] = Field(description="names that came back with their values")
+    names: list[Shown] = Field(description="names that came back with their values")
     not_restored: list[NotRestoredName]
 
 
 class ErrorInfo(BaseModel):
-    name: str = Field(description="class of the exception")
+    name: Shown = Field(description="class of the exception")
     message: str
     traceback: str
 
@@ -88,13 +92,13 @@ class ReplResult(BaseModel):
 
 
 class VariableInfo(BaseModel):
-    name: str
-    type: str
+    name: Shown
+    type: Shown
     size_bytes: int
     saved: bool = Field(description="false: the value is not stored; it is gone when the kernel has been restarted")
     updated_at: str
-    summary: str = Field(description="a few words about the value: shape, columns, signature, first characters")
-    reason: str | None = Field(default=None, description="why it is not saved")
+    summary: Shown = Field(description="a few words about the value: shape, columns, signature, first characters")
+    reason: Shown | None = Field(default=None, description="why it is not saved")
 
 
 NextCursor = Annotated[str | None, Field(description="pass it as cursor to get the next page; null: there is no more")]
@@ -218,15 +222,17 @@ def describe(execution: Execution) -> str:
     if output.result is not None:
         parts.append(output.result)
     if output.stderr:
-        parts.append("[stderr]\n" + output.stderr.rstrip("\n"))
+        parts.append(said("stderr") + "\n" + output.stderr.rstrip("\n"))
     if output.error is not None:
         parts.append(output.error.traceback or f"{output.error.name}: {output.error.message}")
-    return "\n".join(parts + remarks.endings(execution)) or "[no output]"
+    return "\n".join(parts + remarks.endings(execution)) or said("no output")
 
 
 def earlier(execution: Execution) -> str:
     """The outcome of code that its own call did not wait for, as a note to a later one."""
-    figures = f"\n[{len(execution.output.figures)} figures are left out here]" if execution.output.figures else ""
+    figures = (
+        "\n" + said(f"{len(execution.output.figures)} figures are left out here") if execution.output.figures else ""
+    )
     text = cut(describe(shortening.of_reply(execution, EARLIER_CHARS, cut)), EARLIER_CHARS)
     return f"code that an earlier call left running has ended since, with status {execution.status}:\n{text}{figures}"
 
@@ -309,5 +315,5 @@ def of_sessions(views: Page[SessionView]) -> tuple[SessionsResult, str]:
 
 def _listing(what: str, lines: list[str], page: Page[Any]) -> str:
     head = f"{page.total} {what}" if len(page) == page.total else f"{len(page)} of {page.total} {what}"
-    more = [] if page.next_cursor is None else [f"[more] the next page is at cursor {page.next_cursor!r}"]
+    more = [] if page.next_cursor is None else [said("more", f"the next page is at cursor {page.next_cursor!r}")]
     return "\n".join([head, *lines, *more])

@@ -10,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from pathlib import Path
 
+from kernelrepl.terminal_text import safe
+
 _DESCRIPTORS = 1 << 16
 _LOG_BYTES = 1_000_000
 _BURST = 100
@@ -46,12 +48,19 @@ class LineLimit(logging.Filter):
         return passes
 
 
+class _Entries(logging.Formatter):
+    """Writes entries that begin at the margin, and nothing else there, whatever is in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return safe(super().format(record)).replace("\n", "\n    ")
+
+
 def set_up_log(data_dir: Path) -> None:
     """A rotating log beside the database. The log is the only thing a keeper writes for people."""
     directory = data_dir / "logs"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     handler = logging.handlers.RotatingFileHandler(directory / "keeper.log", maxBytes=_LOG_BYTES, backupCount=3)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(_Entries("%(asctime)s %(levelname)s %(name)s %(message)s"))
     handler.addFilter(LineLimit())
     root = logging.getLogger()
     root.addHandler(handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kernelrepl.model import Execution, Restored
+from kernelrepl.terminal_text import field, said
 
 
 def remarks(execution: Execution) -> list[str]:
@@ -15,16 +16,19 @@ def endings(execution: Execution) -> list[str]:
     """How it ended, and what could not be saved."""
     lines = []
     if execution.session_id is None and execution.status == "timeout":
-        lines.append(f"[timeout] {_ENDED_ONCE}")
+        lines.append(said("timeout", _ENDED_ONCE))
     elif execution.status not in ("ok", "error"):
         error = execution.output.error
         died = error is not None and error.name == "KernelDied"  # then the note tells what is kept
-        lines.append(f"[{execution.status}] {'' if died else _STATUS_HINT.get(execution.status, '')}".rstrip())
-    lines.extend(f"[not saved] {entry.name} ({entry.type}): {entry.reason}" for entry in execution.not_saved)
+        lines.append(said(execution.status, "" if died else _STATUS_HINT.get(execution.status, "")))
+    lines.extend(
+        said("not saved", f"{field(entry.name)} ({field(entry.type)}): {field(entry.reason)}")
+        for entry in execution.not_saved
+    )
     if execution.note:
-        lines.append(f"[note] {execution.note}")
+        lines.append(said("note", execution.note))
     if execution.execution_count == 1 and execution.sandbox != _WHOLE:
-        lines.append(f"[sandbox] {execution.sandbox}{_SANDBOX_HINT.get(execution.sandbox, '')}")
+        lines.append(said("sandbox", f"{execution.sandbox}{_SANDBOX_HINT.get(execution.sandbox, '')}"))
     return lines
 
 
@@ -49,9 +53,9 @@ _STATUS_HINT = {
 
 def describe_restored(restored: Restored) -> str:
     """What came back with a kernel, in a line."""
-    text = f"[restored] {len(restored.names)} names came back"
+    text = said("restored", f"{len(restored.names)} names came back")
     if restored.not_restored:
-        lost = "; ".join(f"{entry.name}: {entry.reason}" for entry in restored.not_restored)
+        lost = "; ".join(f"{field(entry.name)}: {field(entry.reason)}" for entry in restored.not_restored)
         text += f"; not restored: {lost}"
     return text
 
@@ -60,4 +64,4 @@ def for_notebook(execution: Execution) -> list[str]:
     """The same for somebody who sees the cell: that names came back is no news there."""
     lines = endings(execution) if execution.status not in ("interrupted", "timeout") else endings(execution)[1:]
     lost = () if execution.restored is None else execution.restored.not_restored
-    return [f"[not restored] {entry.name}: {entry.reason}" for entry in lost] + lines
+    return [said("not restored", f"{field(entry.name)}: {field(entry.reason)}") for entry in lost] + lines

@@ -8,6 +8,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kernelrepl.links import leads_out
+from kernelrepl.terminal_text import coloured
+
 _SHOWN = ("text/html", "image/png", "image/jpeg", "text/plain")
 """What is shown of an output. Anything that could run with the rights of the person's notebook is left out."""
 
@@ -44,9 +47,9 @@ class Result(dict[str, Any]):
         for output in self.outputs:
             kind = output.get("output_type")
             if kind == "stream":
-                (sys.stderr if output["name"] == "stderr" else sys.stdout).write(output["text"])
+                (sys.stderr if output["name"] == "stderr" else sys.stdout).write(coloured(output["text"]))
             elif kind == "error":
-                sys.stderr.write("\n".join([*output["traceback"], ""]))
+                sys.stderr.write(coloured("\n".join([*output["traceback"], ""])))
             else:
                 display(harmless(output.get("data", {})), raw=True)
         if self.remarks:
@@ -67,11 +70,19 @@ def harmless(data: Mapping[str, Any]) -> dict[str, Any]:
     import nh3
 
     found = {mime: data[mime] for mime in _SHOWN if isinstance(data.get(mime), str)}
+    if "text/plain" in found:
+        found["text/plain"] = coloured(found["text/plain"])
     if "text/html" in found:
         tags = nh3.ALLOWED_TAGS - {"img", "area", "map"}
         classes = {"table": {"dataframe"}}
-        found["text/html"] = nh3.clean(found["text/html"], tags=tags, allowed_classes=classes)
+        found["text/html"] = nh3.clean(
+            found["text/html"], tags=tags, allowed_classes=classes, attribute_filter=_attribute
+        )
     return found
+
+
+def _attribute(element: str, name: str, value: str) -> str | None:
+    return value if name not in ("href", "src", "cite") or leads_out(value) else None
 
 
 def images(content: Iterable[Any]) -> list[bytes]:

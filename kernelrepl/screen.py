@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
-from kernelrepl import active_content
+from kernelrepl import active_content, terminal_text
 from kernelrepl.job import Job
 from kernelrepl.listener import Listener
 
@@ -134,7 +134,8 @@ class Screen:
                 continue
             if kind == "execute_input":
                 by = header.get("username", "")
-                text = f"[{by}] In [{content.get('execution_count')}]: {content.get('code')}\n"
+                code = terminal_text.output(str(content.get("code")))
+                text = terminal_text.said(by, f"In [{content.get('execution_count')}]: {code}\n")
                 listener.publish("stream", {"name": "stdout", "text": text}, below)
             elif kind == "execute_result":
                 listener.publish("display_data", content, below, metadata, buffers)

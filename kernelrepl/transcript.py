@@ -11,11 +11,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from kernelrepl import passing
+from kernelrepl import passing, terminal_text
 from kernelrepl.model import Failure, Figure, Output
 
-# A text of a terminal's own ends at the next escape at the latest: looking further would take quadratic time.
-_ANSI = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")
 _UP = re.compile(r"\x1b\[(\d*)A")
 _OPAQUE = re.compile(r"<IPython\.core\.display\.\w+ object>")
 _FIGURE_TYPES = ("image/png", "image/jpeg")
@@ -181,7 +179,9 @@ def _assemble(cells: list[tuple[str, dict[str, Any]]]) -> Output:
                 last = next((part for part in reversed(streams["stderr"]) if part), "")
                 streams["stderr"].append(below(last, error.traceback)[len(last) :])
             error = Failure(
-                plain(_text(content.get("ename"))), plain(_text(content.get("evalue"))), plain("\n".join(lines))
+                terminal_text.field(_text(content.get("ename"))),
+                plain(_text(content.get("evalue"))),
+                plain("\n".join(lines)),
             )
             continue
         data = content.get("data")
@@ -232,28 +232,15 @@ def _text(value: Any) -> str:
 
 
 def plain(text: str) -> str:
-    """Text without terminal codes, and with nothing that cannot be encoded."""
-    if "\x1b" in text:
-        text = _ANSI.sub("", text)
-    return text if text.isascii() else text.encode(errors="replace").decode()
-
-
-def carriage_returns(text: str) -> str:
-    """What a terminal would show of progress bars: of each line the last version."""
-    if "\r" not in text:
-        return text
-    shown = []
-    for line in text.replace("\r\n", "\n").split("\n"):
-        parts = [part for part in line.split("\r") if part]
-        shown.append(parts[-1] if parts else "")
-    return "\n".join(shown)
+    """Text as it may be shown, whoever reads it."""
+    return terminal_text.output(text)
 
 
 def printed(text: str) -> str:
     """What a person sees of a printed text."""
     if "\x1b" in text and _UP.search(text):
         text = _several_bars(text)
-    return carriage_returns(plain(text))
+    return plain(text)
 
 
 def _several_bars(text: str) -> str:
@@ -278,4 +265,5 @@ def cut(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     half = limit // 2
-    return f"{text[:half]}\n[… {len(text) - 2 * half} of {len(text)} characters cut …]\n{text[-half:]}"
+    missing = terminal_text.said(f"… {len(text) - 2 * half} of {len(text)} characters cut …")
+    return f"{text[:half]}\n{missing}\n{text[-half:]}"

@@ -236,7 +236,7 @@ def test_in_a_notebook_a_result_shows_itself(environ: dict[str, str]) -> None:
     assert any("image/png" in mimes for mimes in shown)
     assert "<th>a</th>" in rich[1]["data"]["text/html"]
     assert "ZeroDivisionError" in failed[0]["text"]
-    assert "[not saved] gen (generator)" in failed[0]["text"]
+    assert "⟦not saved⟧ gen (generator)" in failed[0]["text"]
     assert "<td>gen</td>" in listed[0]["data"]["text/html"]
 
 

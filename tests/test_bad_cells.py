@@ -81,7 +81,7 @@ async def test_a_cell_cannot_stop_the_kernel_by_its_loop(sessions: Sessions) -> 
         "import asyncio; asyncio.get_running_loop().stop()",
         "asyncio.get_running_loop().stop(); await asyncio.sleep(0.01)",
     ):
-        assert describe(await sessions.run(code)) == "[no output]"
+        assert describe(await sessions.run(code)) == "⟦no output⟧"
         await goes_on(sessions)
 
 
@@ -118,7 +118,7 @@ async def test_a_kernel_that_dies_is_explained(sessions: Sessions, code: str, di
     assert execution.note == f"the kernel did not survive this execution ({died}: {why}); {AFTER}"
     assert execution.output.error is not None
     assert execution.output.error.message == died
-    assert "[crashed]\n[note] the kernel did not survive" in describe(execution)
+    assert "⟦crashed⟧\n⟦note⟧ the kernel did not survive" in describe(execution)
     await goes_on(sessions, restored=True)
     assert await sessions.value("elsewhere", "other") == "5"
 
@@ -204,7 +204,7 @@ async def test_output_that_goes_elsewhere_is_told_once(sessions: Sessions) -> No
     execution = await sessions.run("import io, sys; sys.stdout = io.StringIO(); print('lost')")
     told = "[sys.stdout is a StringIO now, which takes what is printed; sys.stdout = sys.__stdout__ puts it back]\n"
     assert (execution.output.stdout, execution.output.stderr) == ("", told)
-    assert describe(await sessions.run("print('lost too')")) == "[no output]"
+    assert describe(await sessions.run("print('lost too')")) == "⟦no output⟧"
     await sessions.run("sys.stdout = sys.__stdout__")
     await goes_on(sessions)
 
@@ -325,7 +325,7 @@ async def test_code_that_is_none_says_so(sessions: Sessions) -> None:
     """Nothing at all is fine; what cannot be compiled names the line."""
     await start(sessions)
     for code in ("", "   \n\t\n", "# only a comment", "x = 1\nfrom __future__ import annotations", "  y = 1"):
-        assert describe(await sessions.run(code)) == "[no output]"
+        assert describe(await sessions.run(code)) == "⟦no output⟧"
     for code, name, line in (
         ("x = = 1", "SyntaxError", "SyntaxError: invalid syntax"),
         ("if True:\nprint(1)", "IndentationError", "IndentationError: expected an indented block after"),
@@ -375,7 +375,7 @@ async def test_what_runs_for_ever_is_stopped_by_its_timeout(sessions: Sessions, 
     assert execution.output.error.name == "KeyboardInterrupt"
     assert "kernelrepl/guest" not in describe(execution)
     assert describe(execution).endswith(
-        "[timeout] it was stopped at its timeout; what it had changed until then is kept"
+        "⟦timeout⟧ it was stopped at its timeout; what it had changed until then is kept"
     )
     await goes_on(sessions)
 
@@ -406,7 +406,7 @@ async def test_a_cell_that_takes_no_interrupt_loses_its_kernel(
     execution = await sessions.run(code, timeout_s=0.2)
     note = f"it ran into its timeout and did not react to interrupts, so its kernel was ended; {AFTER}"
     assert (execution.status, execution.note) == ("timeout", note)
-    assert describe(execution) == f"KernelDied: it was ended by SIGKILL\n[timeout]\n[note] {note}"
+    assert describe(execution) == f"KernelDied: it was ended by SIGKILL\n⟦timeout⟧\n⟦note⟧ {note}"
     await goes_on(sessions, restored=True)
 
 

@@ -266,7 +266,7 @@ async def test_the_commands_of_a_person(place: Place, agent: Client) -> None:
     """What is not stored, a clean slate, and help."""
     async with notebook(place, "/work/commands.ipynb") as opened:
         _, shown = await opened.run("import threading\nlock = threading.Lock()\nlines = (line for line in 'ab')")
-        assert "[not saved] lines" in shown[-1]["text"]
+        assert "⟦not saved⟧ lines" in shown[-1]["text"]
         _, shown = await opened.run("%kernelrepl unsaved")
         assert shown[0]["text"].startswith("lines (generator): ")
         _, shown = await opened.run("%kernelrepl clear")

@@ -71,7 +71,7 @@ def lines(cell: Any) -> list[str]:
     whole = "".join(f"{kind}:\n{found[kind]}\n" for kind in sorted(found))
     for pattern, word in VARYING.items():
         whole = re.sub(pattern, word, whole)
-    return [line.rstrip() for line in whole.splitlines() if not line.startswith("[sandbox]")]
+    return [line.rstrip() for line in whole.splitlines() if not line.startswith("⟦sandbox⟧")]
 
 
 def code_of(book: Any) -> list[Any]:
@@ -186,7 +186,7 @@ def test_the_mcp_client(environ: dict[str, str]) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "SIGKILL" in done.stdout
-    assert "[restored] 1 names came back\n{'to': 2, 'be': 2, 'or': 1, 'not': 1}" in done.stdout
+    assert "⟦restored⟧ 1 names came back\n{'to': 2, 'be': 2, 'or': 1, 'not': 1}" in done.stdout
     assert "'summary': '6 items: str'" in done.stdout
     lines = [line for line in path.read_text().split('"""')[2].splitlines() if line.strip()]
     assert len(lines) <= 20

@@ -55,7 +55,7 @@ async def test_magics_work(sessions: Sessions) -> None:
     assert timed.endswith("\n7")
     assert text_of(await sessions.run("%who")).split() == ["kept", "x"]
     assert text_of(await sessions.run("%whos")).splitlines()[2].split() == ["kept", "list", "n=2"]
-    assert text_of(await sessions.run("%%capture seen\nprint('hidden')\n'shown'")) == "[no output]"
+    assert text_of(await sessions.run("%%capture seen\nprint('hidden')\n'shown'")) == "⟦no output⟧"
     assert await sessions.value("seen.stdout, seen.outputs[0].data") == "('hidden\\n', {'text/plain': \"'shown'\"})"
     home = await sessions.value("%pwd")
     assert text_of(await sessions.run("%cd /tmp")) == "/tmp"

@@ -24,6 +24,8 @@ RANKS: dict[str, float] = {
     "bounded_json": 0,
     "shortening": 0.5,
     "passing": 0.5,
+    "terminal_text": 0,
+    "links": 0,
     "rendezvous": 0.5,
     "trees": 0.5,
     "process": 0.5,

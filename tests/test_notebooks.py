@@ -142,7 +142,7 @@ def test_a_notebook_goes_through_a_session(shared_environ: dict[str, str], tmp_p
     done = command(shared_environ, "import", str(source), "-s", "through")
     assert (done.returncode, done.stdout) == (
         0,
-        "[1/3] ok\n[no output]\n[2/3] ok\n21\n[3/3] ok\n42\n",
+        "⟦1/3⟧ ok\n⟦no output⟧\n⟦2/3⟧ ok\n21\n⟦3/3⟧ ok\n42\n",
     )
     out = tmp_path / "out.ipynb"
     assert command(shared_environ, "export", "through", "-o", str(out)).returncode == 0

@@ -331,6 +331,6 @@ def test_less_than_the_whole_sandbox_is_said_in_the_first_reply(environ: dict[st
         more = {**environ, "KERNELREPL_CONFIG": str(file)}
         return subprocess.run(command, env=more, capture_output=True, text=True, check=True).stdout
 
-    warning = "[sandbox] off, by config.toml: this code runs with all rights of the person who started it\n"
+    warning = "⟦sandbox⟧ off, by config.toml: this code runs with all rights of the person who started it\n"
     assert run("1 + 1") == f"2\n{warning}"
     assert run("import os; os.getuid()") == f"{os.getuid()}\n"

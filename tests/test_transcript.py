@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from kernelrepl import transcript
 from kernelrepl.model import Failure, Figure, Output
-from kernelrepl.transcript import Transcript, carriage_returns, cut, fold, load, plain
+from kernelrepl.terminal_text import carriage_returns
+from kernelrepl.transcript import Transcript, cut, fold, load, plain
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=20) | st.sampled_from(["\r", "\x1b[31m", "\n", "stdout"])
 SCALARS = st.none() | st.booleans() | st.integers() | st.integers(10**300, 10**310) | st.floats() | TEXTS
@@ -130,7 +131,7 @@ def test_an_error_is_text_without_terminal_codes() -> None:
 def test_text_without_codes_is_left_alone() -> None:
     """Brackets alone are no code."""
     assert plain("[31m and [0m") == "[31m and [0m"
-    assert plain("a\x1b[?25lb\x1bMc\x1b(d") == "abc\x1b(d"
+    assert plain("a\x1b[?25lb\x1bMc\x1b(d") == "abc"
 
 
 @pytest.mark.parametrize(
@@ -168,8 +169,8 @@ def test_a_long_text_keeps_its_head_and_its_tail() -> None:
     """And says how much is missing."""
     text = "head" + "x" * 1000 + "tail"
     shown = cut(text, 100)
-    assert shown.startswith("head" + "x" * 46 + "\n[… ")
-    assert shown.endswith(" …]\n" + "x" * 46 + "tail")
+    assert shown.startswith("head" + "x" * 46 + "\n⟦… ")
+    assert shown.endswith(" …⟧\n" + "x" * 46 + "tail")
     assert "908 of 1008 characters" in shown
 
 
@@ -181,7 +182,7 @@ def test_what_is_cut_is_bounded_and_counted(text: str, limit: int) -> None:
         assert shown == text
         return
     half = limit // 2
-    head, _, tail = shown.partition(f"\n[… {len(text) - 2 * half} of {len(text)} characters cut …]\n")
+    head, _, tail = shown.partition(f"\n⟦… {len(text) - 2 * half} of {len(text)} characters cut …⟧\n")
     assert (head, tail) == (text[:half], text[-half:])
 
 

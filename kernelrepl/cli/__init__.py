@@ -16,7 +16,7 @@ import click
 
 from kernelrepl import __version__, config, hosts, rendezvous
 from kernelrepl.cli.attaching import attach, connection_file, kernel, trust
-from kernelrepl.cli.base import CODE_FAILED, FAILED, given, paged, print_text, run, tool
+from kernelrepl.cli.base import CODE_FAILED, FAILED, given, paged, print_text, run, say, tool
 from kernelrepl.cli.files import get, grant, put, workspace
 from kernelrepl.cli.kernelspecs import kernelspec
 from kernelrepl.cli.notebooks import export, import_
@@ -64,11 +64,11 @@ def execute(
     result = run(_execute(source, session_id, timeout))
     if save_figures is not None:
         for path in client.write_figures(result, save_figures, "figure"):
-            click.echo(f"figure: {path}", err=True)
+            say(f"figure: {path}", err=True)
     if as_json:
-        click.echo(json.dumps(result.structured_content, indent=2))
+        say(json.dumps(result.structured_content, indent=2))
     else:
-        click.echo("\n".join(block.text for block in result.content if block.type == "text"))
+        say("\n".join(block.text for block in result.content if block.type == "text"))
     if result.structured_content["status"] != "ok":
         sys.exit(CODE_FAILED)
 
@@ -113,7 +113,7 @@ def stop() -> None:
     try:
         print_text(run(tool("keeper_stop", operator=True, start=False)))
     except NoKeeper:
-        click.echo("no keeper is running")
+        say("no keeper is running")
         return
     if found is not None:
         rendezvous.wait_for_end(found["pid"], STOP_TIMEOUT_S)
@@ -126,17 +126,17 @@ def status(as_json: bool) -> None:
     try:
         found = run(tool("keeper_status", operator=True, start=False)).structured_content
     except NoKeeper:
-        click.echo(json.dumps(None) if as_json else "no keeper is running; the next call starts one")
+        say(json.dumps(None) if as_json else "no keeper is running; the next call starts one")
         return
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        say(json.dumps(found, indent=2))
         return
-    click.echo(f"{_keeper(found)}, sandbox {found['sandbox']}")
+    say(f"{_keeper(found)}, sandbox {found['sandbox']}")
     for session, pid in found["kernels"].items():
-        click.echo(f"kernel of {session}: pid {pid}")
+        say(f"kernel of {session}: pid {pid}")
     for metric in found["metrics"].values():
         for line in _told(metric):
-            click.echo(line)
+            say(line)
 
 
 def _keeper(found: dict[str, Any]) -> str:
@@ -169,35 +169,31 @@ def doctor() -> None:
     """Show paths, versions, the keeper, the settings with their origin, and the state of the sandbox."""
     settings = config.load()
     data = settings.data_dir.expanduser().absolute()
-    click.echo(
-        f"kernelrepl {__version__}, Python {platform.python_version()} ({sys.executable}), {platform.platform()}"
-    )
-    click.echo("packages: " + ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))
-    click.echo(f"data directory: {data}")
-    click.echo(f"runtime directory: {rendezvous.runtime_dir(data, settings.runtime_dir, os.environ)}")
-    click.echo(f"log: {data / 'logs' / 'keeper.log'}")
-    click.echo(
-        f"config file: {rendezvous.config_file()}" + ("" if rendezvous.config_file().exists() else " (not there)")
-    )
+    say(f"kernelrepl {__version__}, Python {platform.python_version()} ({sys.executable}), {platform.platform()}")
+    say("packages: " + ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))
+    say(f"data directory: {data}")
+    say(f"runtime directory: {rendezvous.runtime_dir(data, settings.runtime_dir, os.environ)}")
+    say(f"log: {data / 'logs' / 'keeper.log'}")
+    say(f"config file: {rendezvous.config_file()}" + ("" if rendezvous.config_file().exists() else " (not there)"))
     try:
-        click.echo(_keeper(run(tool("keeper_status", operator=True, start=False)).structured_content))
+        say(_keeper(run(tool("keeper_status", operator=True, start=False)).structured_content))
     except NoKeeper:
-        click.echo("keeper: not running; the next call starts one")
+        say("keeper: not running; the next call starts one")
     except KernelReplError as error:
-        click.echo(f"keeper: {error}")
+        say(f"keeper: {error}")
     _show_sandbox(settings)
-    click.echo("settings:")
+    say("settings:")
     origins = config.origins(os.environ)
     for name in config.Settings.model_fields:
         value = getattr(settings, name)
         shown = "unlimited" if value is None and name.endswith("_bytes") else value
-        click.echo(f"  {name} = {shown}  ({origins[name]})")
+        say(f"  {name} = {shown}  ({origins[name]})")
 
 
 def _show_sandbox(settings: config.Settings) -> None:
     """What kernels are confined by, found out by trying it anew, and each act that was tried."""
     if settings.sandbox == "off":
-        click.echo(f"sandbox: off, by {rendezvous.config_file()}; kernels run with your own rights")
+        say(f"sandbox: off, by {rendezvous.config_file()}; kernels run with your own rights")
         return
     from kernelrepl import sandbox
     from kernelrepl.confinement import base_environment
@@ -205,11 +201,11 @@ def _show_sandbox(settings: config.Settings) -> None:
     environment = base_environment(os.environ, rendezvous.cache_dir())
     with tempfile.TemporaryDirectory(prefix="kernelrepl-") as directory:
         tier = sandbox.probe(settings.python, environment, Path(directory))
-    click.echo(f"sandbox: {tier.label}" + (f", Landlock version {tier.landlock}" if tier.landlock else ""))
+    say(f"sandbox: {tier.label}" + (f", Landlock version {tier.landlock}" if tier.landlock else ""))
     if tier.why:
-        click.echo(f"  {'why not better' if tier.number else 'why'}: {tier.why}")
+        say(f"  {'why not better' if tier.number else 'why'}: {tier.why}")
     for act, outcome in tier.acts:
-        click.echo(f"  {act}: {'done' if outcome == 'done' else f'refused ({outcome})'}")
+        say(f"  {act}: {'done' if outcome == 'done' else f'refused ({outcome})'}")
 
 
 def _version(name: str) -> str:
@@ -241,8 +237,8 @@ def configure(host: str) -> None:
     script = Path(sys.executable).with_name("kernelrepl")
     command = [str(script)] if script.exists() else [sys.executable, "-m", "kernelrepl"]
     settings = {name: value for name, value in sorted(os.environ.items()) if name.startswith(config.PREFIX)}
-    click.echo(f"for {hosts.HOSTS[host].title}, in {hosts.HOSTS[host].place}:", err=True)
-    click.echo(hosts.snippet(host, command, settings))
+    say(f"for {hosts.HOSTS[host].title}, in {hosts.HOSTS[host].place}:", err=True)
+    say(hosts.snippet(host, command, settings))
 
 
 @cli.command(hidden=True)
@@ -264,6 +260,6 @@ def main() -> int:
     except click.Abort:
         return FAILED
     except KernelReplError as error:
-        click.echo(f"kernelrepl: {error}", err=True)
+        say(f"kernelrepl: {error}", err=True)
         return FAILED
     return 0

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from kernelrepl.checks import check_session_id
-from kernelrepl.cli.base import print_text, run, tool
+from kernelrepl.cli.base import print_text, run, say, tool
 from kernelrepl.errors import InvalidArgument
 
 
@@ -62,7 +62,7 @@ def attach(session_id: str, options: tuple[str, ...]) -> None:
 @click.argument("session_id")
 def connection_file(session_id: str) -> None:
     """Print the path of a connection file of a session, for `jupyter console --existing=FILE` and the like."""
-    click.echo(_text(run(tool("keeper_connection_file", operator=True, session_id=check_session_id(session_id)))))
+    say(_text(run(tool("keeper_connection_file", operator=True, session_id=check_session_id(session_id)))))
 
 
 def _text(result: object) -> str:

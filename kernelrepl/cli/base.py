@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from kernelrepl.errors import KernelReplError
+from kernelrepl.terminal_text import safe
 
 T = TypeVar("T")
 FAILED = 1
@@ -52,5 +53,10 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def say(text: object, *, err: bool = False, nl: bool = True) -> None:
+    """Print for a person, whose terminal obeys nothing of it."""
+    click.echo(safe(str(text)), err=err, nl=nl)
+
+
 def print_text(result: Any) -> None:
-    click.echo("\n".join(block.text for block in result.content if block.type == "text"))
+    say("\n".join(block.text for block in result.content if block.type == "text"))

@@ -13,7 +13,7 @@ import click
 
 from kernelrepl import workspace_files
 from kernelrepl.checks import check_session_id
-from kernelrepl.cli.base import FAILED, print_text, run, tool
+from kernelrepl.cli.base import FAILED, print_text, run, say, tool
 from kernelrepl.errors import CopyFailed, InvalidArgument, NoSessionYet, UnknownSession
 
 
@@ -43,17 +43,17 @@ _FORCE = click.option("--force", is_flag=True, help="Replace files that are ther
 def workspace(session_id: str, with_files: bool) -> None:
     """Print where the files of a session are."""
     root = _workspace(session_id)
-    click.echo(root)
+    say(root)
     if not with_files:
         return
     listing = workspace_files.list_files(root)
     for entry in listing.entries:
         size = str(entry.size) if entry.kind == "file" else f"({entry.kind})"
-        click.echo(f"{size:>15}  {entry.path}")
+        say(f"{size:>15}  {entry.path}")
     for directory in listing.closed:
-        click.echo(f"cannot be looked into: {directory or '.'}", err=True)
+        say(f"cannot be looked into: {directory or '.'}", err=True)
     if listing.more:
-        click.echo(f"only the first {len(listing.entries)} are listed; code in the session can list the rest", err=True)
+        say(f"only the first {len(listing.entries)} are listed; code in the session can list the rest", err=True)
 
 
 @click.command()
@@ -70,7 +70,7 @@ def put(session_id: str, files: tuple[str, ...], directory: str, force: bool, ma
         target = str(PurePosixPath(directory) / name)
         with _outside(file), Path(file).open("rb", buffering=0) as source:
             size = workspace_files.write_from(root, target, source, max_bytes, replace=force)
-        click.echo(f"{workspace_files.shown(target)}: {size} bytes")
+        say(f"{workspace_files.shown(target)}: {size} bytes")
 
 
 @click.command()
@@ -92,7 +92,7 @@ def get(session_id: str, paths: tuple[str, ...], directory: str, force: bool, ma
         target = Path(directory) / name
         with _outside(str(target)):
             size = workspace_files.fetch(root, path, target, max_bytes, replace=force)
-        click.echo(f"{workspace_files.shown(str(target))}: {size} bytes")
+        say(f"{workspace_files.shown(str(target))}: {size} bytes")
 
 
 def _print_files(root: Path, paths: tuple[str, ...], max_bytes: int) -> None:

@@ -12,7 +12,7 @@ import click
 
 from kernelrepl import rendezvous
 from kernelrepl.checks import check_session_id
-from kernelrepl.cli.base import given, run, tool
+from kernelrepl.cli.base import given, run, say, tool
 from kernelrepl.errors import InvalidArgument
 
 _PREFIX = "kernelrepl-"
@@ -32,7 +32,7 @@ def kernelspec() -> None:
 def add(session_id: str, no_provisioner: bool) -> None:
     """Add an entry that opens a session."""
     run(tool("python_list_variables", session_id=check_session_id(session_id), limit=1))  # it has to be there
-    click.echo(f"{_add(session_id, no_provisioner)}: opens session {session_id!r}")
+    say(f"{_add(session_id, no_provisioner)}: opens session {session_id!r}")
 
 
 @kernelspec.command()
@@ -43,7 +43,7 @@ def remove(session_id: str) -> None:
     if directory is None:
         raise InvalidArgument(f"session {session_id!r} has no entry; `kernelrepl kernelspec sync` shows which have")
     shutil.rmtree(directory)
-    click.echo(f"{directory}: removed")
+    say(f"{directory}: removed")
 
 
 @kernelspec.command()
@@ -52,10 +52,10 @@ def sync() -> None:
     there = {entry["session_id"] for entry in _sessions()}
     for session_id, directory in sorted(_installed().items()):
         if session_id in there:
-            click.echo(f"{directory}: opens session {session_id!r}")
+            say(f"{directory}: opens session {session_id!r}")
         else:
             shutil.rmtree(directory)
-            click.echo(f"{directory}: removed, session {session_id!r} is gone")
+            say(f"{directory}: removed, session {session_id!r} is gone")
 
 
 def _sessions() -> list[dict[str, str]]:

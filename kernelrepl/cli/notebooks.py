@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from kernelrepl import notebook
+from kernelrepl import notebook, terminal_text
 from kernelrepl.checks import check_session_id
-from kernelrepl.cli.base import CODE_FAILED, print_text, run
+from kernelrepl.cli.base import CODE_FAILED, print_text, run, say
 from kernelrepl.errors import InvalidArgument
 
 
@@ -26,7 +26,7 @@ def export(session_id: str, output: Path | None, force: bool) -> None:
         raise InvalidArgument(f"'{output}' is there already; give another name, or --force to replace it")
     text = json.dumps(run(_document(session_id)), indent=1) + "\n"
     if output is None:
-        click.echo(text, nl=False)
+        say(text, nl=False)
         return
     try:
         output.write_text(text, encoding="utf-8")
@@ -90,12 +90,12 @@ async def _run_all(cells: list[str], session_id: str, keep_going: bool) -> int:
         for number, code in enumerate(cells, 1):
             result = await client.call(keeper, "python_repl", code=code, session_id=session_id, wait=7 * 24 * 3600)
             status = (result.structured_content or {}).get("status")
-            click.echo(f"[{number}/{len(cells)}] {status}")
+            say(terminal_text.said(f"{number}/{len(cells)}", str(status)))
             print_text(result)
             if status != "ok":
                 failed += 1
                 if not keep_going:
                     left = len(cells) - number
-                    click.echo(f"stopped at cell {number}; {left} not run; --keep-going goes on after errors", err=True)
+                    say(f"stopped at cell {number}; {left} not run; --keep-going goes on after errors", err=True)
                     break
     return failed
