@@ -135,7 +135,7 @@ class Screen:
             if kind == "execute_input":
                 by = header.get("username", "")
                 code = terminal_text.output(str(content.get("code")))
-                text = terminal_text.said(by, f"In [{content.get('execution_count')}]: {code}\n")
+                text = terminal_text.said(terminal_text.field(by), f"In [{content.get('execution_count')}]: {code}\n")
                 listener.publish("stream", {"name": "stdout", "text": text}, below)
             elif kind == "execute_result":
                 listener.publish("display_data", content, below, metadata, buffers)

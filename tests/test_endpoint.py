@@ -106,7 +106,7 @@ async def test_a_watching_cell_shows_what_others_run(place: Place, agent: Client
         def below(kind: str) -> Any:
             return lambda message: message["msg_type"] == kind and message["parent_header"].get("msg_id") == request
 
-        assert (await opened.until(below("stream")))["content"]["text"] == "[mcp] In [1]: print('seen')\n6 * 7\n"
+        assert (await opened.until(below("stream")))["content"]["text"] == "⟦mcp⟧ In [1]: print('seen')\n6 * 7\n"
         assert (await opened.until(below("stream")))["content"]["text"] == "seen\n"
         assert (await opened.until(below("display_data")))["content"]["data"] == {"text/plain": "42"}
         await opened.reply_to(request)
