@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,6 +64,20 @@ DayLimit = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_limi
 Directory = Annotated[Path, AfterValidator(lambda path: rendezvous.absolute(path, "the directory"))]
 
 
+def _program(value: str) -> str:
+    """Which program it is, so that it is the same one wherever it is started. One that is not there is told later."""
+    path = os.path.expanduser(value)  # noqa: PTH111 - `Path` would make other texts of some
+    if "/" in path:
+        if not path.startswith("/"):
+            raise ValueError("a program is a path that begins with / or ~/, or the name of one in a directory of PATH")
+        return path
+    found = shutil.which(path)
+    return found if found is not None and found.startswith("/") else path
+
+
+Program = Annotated[str, AfterValidator(_program)]
+
+
 class _Environment(EnvSettingsSource):
     """Hosts that fill in a template leave a place empty that nobody chose."""
 
@@ -88,7 +103,7 @@ class Settings(BaseSettings):
         default_factory=lambda: rendezvous.default_data_dir(), description="where the database and the workspaces are"
     )
     runtime_dir: Directory | None = Field(default=None, description="where sockets are; short, private, need not last")
-    python: str = Field(default=sys.executable, min_length=1, description="the interpreter that runs kernels")
+    python: Program = Field(default=sys.executable, min_length=1, description="the interpreter that runs kernels")
     max_variable_bytes: ByteLimit = Field(
         default=10_000_000, description="the largest variable that is saved, in bytes"
     )

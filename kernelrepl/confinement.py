@@ -13,13 +13,32 @@ from pathlib import Path
 from typing import Any
 
 from kernelrepl import bootstrap, trees
-from kernelrepl.errors import AccessRefused, SandboxTooWeak, SandboxUnavailable
+from kernelrepl.entrances import led_by, of_kernels
+from kernelrepl.errors import AccessRefused, KernelStartFailed, SandboxTooWeak, SandboxUnavailable
 from kernelrepl.kernel import Launch
 from kernelrepl.model import Limits, Resources
-from kernelrepl.sandbox import Access, Plan, Surroundings, Tier, confined, describe, resolve_access, uid_of
+from kernelrepl.sandbox import (
+    Access,
+    Exposure,
+    Interpreter,
+    Plan,
+    Surroundings,
+    Tier,
+    check_write,
+    confined,
+    describe,
+    led,
+    locate,
+    own_sources,
+    resolve_access,
+    resolved,
+    sources,
+    uid_of,
+)
 
 OFF = "off"
 _OF_THIS_PYTHON = ("PYTHONPATH", "VIRTUAL_ENV")
+_PROGRAMS = "/usr/local/bin:/usr/bin:/bin"
 _STRENGTH = {OFF: 0, "tier 2": 1, "tier 1": 2}
 
 
@@ -71,34 +90,68 @@ class Confinement:
     runtime_dir: Path
     never: tuple[Path, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    exposure: Exposure = field(default_factory=Exposure, compare=False)
 
     @property
     def label(self) -> str:
         return OFF if self.tier is None else self.tier.label
 
     def kernel_environment(self, python: str) -> dict[str, str]:
-        """What a kernel process is started with: nothing that leads another interpreter to packages of this one."""
+        """What a kernel process is started with: nothing that leads another interpreter to packages of this one.
+
+        Before it is confined it finds no program in a directory of the person's; after it, a session has its own PATH.
+        """
         ours = {} if python == sys.executable else dict.fromkeys(_OF_THIS_PYTHON)
         found = {name: value for name, value in self.environment.items() if name not in ours}
+        if self.tier is not None:
+            found.pop("TMPDIR", None)
+            found["PATH"] = os.pathsep.join(dict.fromkeys((*_beside(python), *_PROGRAMS.split(os.pathsep))))
         return {**found, "IPYTHONDIR": str(self.runtime_dir / "ipython")}
 
-    def _unconfined(self, python: str) -> None:
-        describe(python, self.kernel_environment(python))
+    def interpreter(self, python: str) -> Interpreter:
+        """An interpreter that kernels may be started with. Raises KernelStartFailed, also for one that is exposed."""
+        return describe(python, self.kernel_environment(python), self.exposure.written())
+
+    def _sources(self, pythons: Iterable[str]) -> list[str]:
+        """From where everything that is not confined has its code: this process, and all interpreters of kernels."""
+        found = [*own_sources(), *self.exposure.loads(), *_PROGRAMS.split(os.pathsep)]
+        for python in dict.fromkeys((self.python, *pythons, *self.exposure.pythons())):
+            with contextlib.suppress(KernelStartFailed):  # who wants to run in it is told
+                found += led(locate(python, self.kernel_environment(python)))
+                found += sources(self.interpreter(python))
+        return found
+
+    def _resolve(self, python: str | None, read: Iterable[str], write: Iterable[str]) -> Access:
+        write = tuple(write)
+        return resolve_access(read, write, self.never, self._sources([python or self.python]) if write else ())
+
+    def _expose(self, workspace: Path, python: str, fixed: Fixed) -> Interpreter:
+        """Start nothing that a session could have written, and let none write to what is started. Raises for both."""
+        self.exposure.note(workspace.name, python, fixed.access.write)
+        if fixed.access.write:
+            found = self._sources([python])
+            for path in fixed.access.write:
+                check_write(path, path, found)
+        return self.interpreter(python)
 
     def fix(self, grants: Grants) -> Fixed:
         """What a new session gets. Raises AccessRefused. Reads the file system."""
-        access = resolve_access(grants.read, grants.write, self.never)
+        access = self._resolve(grants.python, grants.read, grants.write)
         return Fixed(grants.limits, grants.python, self.label, grants.resources, access)
 
     def regrant(self, fixed: Fixed, read: Iterable[str], write: Iterable[str], revoke: Iterable[str]) -> Fixed:
         """Add and take away paths; one that is granted again has only the new kind. Raises AccessRefused."""
-        new = resolve_access(read, write, self.never)
+        new = self._resolve(fixed.python, read, write)
         gone = {*(os.path.realpath(path) for path in revoke), *revoke, *new.read, *new.write}
         access = Access(
             (*(path for path in fixed.access.read if path not in gone), *new.read),
             (*(path for path in fixed.access.write if path not in gone), *new.write),
         )
         return replace(fixed, access=access)
+
+    def regranted(self, workspace: str, fixed: Fixed, *, lives: bool) -> None:
+        """A session has other grants now. lives: a kernel that has the old ones may be there still."""
+        self.exposure.note(workspace, fixed.python or self.python, fixed.access.write, before=lives)
 
     def admit(self, session_id: str, fixed: Fixed) -> Fixed:
         """Let a stored session in, if no code of it runs with less in its way than before.
@@ -115,10 +168,15 @@ class Confinement:
     def launch(self, workspace: Path, fixed: Fixed) -> Launch:
         """How to start the kernels of a session."""
         python = fixed.python or self.python
+        self.exposure.note(workspace.name, python, fixed.access.write, before=True)
         environment = self.kernel_environment(python)
         launch = Launch(python, self.runtime_dir, workspace, environment, resources=fixed.resources)
         if self.tier is None:
-            return replace(launch, confine=lambda: self._unconfined(python))
+
+            def look() -> None:
+                self._expose(workspace, python, fixed)
+
+            return replace(launch, confine=look)
         scratch = self.runtime_dir / f"t-{workspace.name}" if self.tier.number == 2 else None
         return replace(
             launch, confine=lambda: self._plan(python, workspace, fixed, scratch or Path("/tmp")), scratch=scratch
@@ -131,11 +189,12 @@ class Confinement:
         for path in (*fixed.access.read, *fixed.access.write):
             if not os.path.exists(path) or os.path.realpath(path) != path:  # noqa: PTH110
                 raise AccessRefused(path, "is not there any more or leads elsewhere; put it back or delete the session")
+        interpreter = self._expose(workspace, python, fixed)
         environment = self.kernel_environment(python)
         return confined(
             tier=self.tier.number,
             landlock=self.tier.landlock,
-            python=describe(python, environment),
+            python=interpreter,
             workspace=workspace,
             uid=self._uid(workspace),
             access=fixed.access,
@@ -188,23 +247,29 @@ def _give(workspace: Path, uid: int) -> None:
     os.chown(workspace, uid, uid)  # last: until it is done, it is done again
 
 
-def base_environment(environ: Mapping[str, str], cache_dir: Path) -> dict[str, str]:
-    """The environment of a kernel: nothing of the person's but what Python needs to find its way."""
-    keep = (
-        "PATH",
-        "HOME",
-        "LANG",
-        "LC_ALL",
-        "LC_CTYPE",
-        "TZ",
-        "USER",
-        "LOGNAME",
-        "TMPDIR",
-        "PYTHONPATH",
-        "VIRTUAL_ENV",
-    )
-    found = {name: environ[name] for name in keep if name in environ}
+def exposed(always: Iterable[Path], python: str, granted: Iterable[tuple[str, Mapping[str, Any]]]) -> Exposure:
+    """Where sessions write: below `always` their workspaces, and what they have been granted, as it is stored."""
+    exposure = Exposure(resolved(always))
+    for workspace, stored in granted:
+        fixed = Fixed.load(stored)
+        exposure.note(workspace, fixed.python or python, fixed.access.write)
+    return exposure
+
+
+def _beside(python: str) -> tuple[str, ...]:
+    """The directory of a program that is given by its path."""
+    return (os.path.dirname(python),) if python.startswith("/") else ()  # noqa: PTH120
+
+
+def base_environment(environ: Mapping[str, str], cache_dir: Path, places: Iterable[str] = ()) -> dict[str, str]:
+    """The environment of a kernel: nothing of the person's but what Python needs to find its way.
+
+    places: where sessions write; nothing in there leads to one.
+    """
+    places = tuple(places)
+    found = of_kernels(environ, places)
     found.setdefault("LANG", "C.UTF-8")
-    found["MPLCONFIGDIR"] = str(cache_dir / "matplotlib")
+    if cache_dir.is_absolute() and led_by(str(cache_dir), places) is None:
+        found["MPLCONFIGDIR"] = str(cache_dir / "matplotlib")
     found["PATH"] = found.get("PATH", os.defpath)
     return found

@@ -235,7 +235,7 @@ async def _demonstrate(environment: dict[str, str], figures: Path) -> list[str]:
     print(f"kernelrepl {__version__}: one analysis in one session, with kill -9 for its kernel and for its keeper")
     print(f"data directory: {environment[rendezvous.PREFIX + 'DATA_DIR']} (removed at the end)\n")
     began = time.perf_counter()
-    server = StdioServerParameters(command=sys.executable, args=["-m", "kernelrepl"], env=environment, cwd="/")
+    server = StdioServerParameters(command=sys.executable, args=["-P", "-m", "kernelrepl"], env=environment, cwd="/")
     async with Client(server, read_timeout_seconds=CALL_S) as host:
         tools = (await host.list_tools()).tools
         _say("start the MCP server, as a host does", time.perf_counter() - began)

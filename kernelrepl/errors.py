@@ -125,6 +125,22 @@ class InterpreterLacks(KernelStartFailed):
         self.log = ""
 
 
+class InterpreterExposed(KernelStartFailed):
+    """A session may write where an interpreter of kernels takes its code from."""
+
+    def __init__(self, python: str, path: str, place: str) -> None:
+        KernelReplError.__init__(
+            self,
+            f"the kernel could not be started: code in a session may write to {place}, and could change what {python}"
+            f" runs from {path} before it is confined; set KERNELREPL_PYTHON to an interpreter elsewhere, or take the folder from"
+            f" the session that has it with `kernelrepl grant SESSION --revoke {place}`",
+        )
+        self.python = python
+        self.path = path
+        self.place = place
+        self.log = ""
+
+
 class AccessRefused(KernelReplError):
     """A path cannot be granted to sessions."""
 

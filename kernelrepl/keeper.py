@@ -21,7 +21,7 @@ import zmq
 import zmq.asyncio
 
 from kernelrepl import __version__, config, confinement, process, rendezvous
-from kernelrepl.confinement import Confinement, base_environment
+from kernelrepl.confinement import Confinement, base_environment, exposed
 from kernelrepl.connection import Connection, grants
 from kernelrepl.endpoints import Endpoints
 from kernelrepl.errors import InvalidSettings, KeeperUnavailable, KernelReplError, StorageFailed
@@ -32,7 +32,7 @@ from kernelrepl.manager import Manager, Origin
 from kernelrepl.means import Means
 from kernelrepl.metrics import Metrics
 from kernelrepl.room import Room
-from kernelrepl.sandbox import describe, probe
+from kernelrepl.sandbox import Exposure, probe, resolved
 from kernelrepl.standby import Standby, sweep
 from kernelrepl.store import Store
 
@@ -113,7 +113,8 @@ class Keeper:
             context = zmq.asyncio.Context()
             context.set(zmq.MAX_SOCKETS, MOST_SOCKETS)
             stack.callback(context.destroy, 0)
-            launcher = self._launcher or self._make_launcher(stack)
+            exposure = exposed((self.data_dir, self.runtime_dir), self.settings.python, await store.granted())
+            launcher = self._launcher or self._make_launcher(stack, exposure)
             room = Room(
                 self.emit,
                 idle_timeout_s=self.settings.idle_timeout_s,
@@ -121,7 +122,7 @@ class Keeper:
                 memory_bytes=self.settings.max_live_bytes,
             )
             means = Means(launcher, context, store, self.emit, room)
-            sandbox = await self._confinement(base_environment(os.environ, rendezvous.cache_dir()))
+            sandbox = await self._confinement(exposure)
             self.manager = Manager(self.data_dir, sandbox, means)
             stack.push_async_callback(self.manager.close)
             self.endpoints = Endpoints(self.manager, store, context, self.runtime_dir)
@@ -148,10 +149,10 @@ class Keeper:
             await self.stopping.wait()
             _log.info("stopping")
 
-    def _make_launcher(self, stack: contextlib.AsyncExitStack) -> Launcher:
+    def _make_launcher(self, stack: contextlib.AsyncExitStack, exposure: Exposure) -> Launcher:
         if self.settings.warm_start == "off":
             return spawn
-        warm = WarmLauncher(self.settings.preload, self.emit)
+        warm = WarmLauncher(self.settings.preload, self.emit, exposure.loaded)
         stack.push_async_callback(warm.close)
         return warm
 
@@ -170,21 +171,25 @@ class Keeper:
         stack.push_async_callback(self.manager.standby.close)
         stack.push_async_callback(_end, asyncio.create_task(self.manager.standby.run()))
 
-    async def _confinement(self, environment: dict[str, str]) -> Confinement:
+    async def _confinement(self, exposure: Exposure) -> Confinement:
         """Find out, by trying, how kernels can be confined here."""
         python = self.settings.python
+        places = (*exposure.written(), *resolved(self.settings.allow_write))
+        environment = base_environment(os.environ, rendezvous.cache_dir(), places)
         tier = None
         if self.settings.sandbox == "on":
             known = self.runtime_dir / "sandbox.json"
-            tier = await asyncio.to_thread(probe, python, environment, self.runtime_dir, known)
+            tier = await asyncio.to_thread(probe, python, environment, self.runtime_dir, known, places=places)
             _log.info("sandbox: %s%s", tier.label, f" ({tier.why})" if tier.why else "")
-            # The first kernel needs to know it; nobody waits for it here, and what is wrong is said there.
-            ready = asyncio.ensure_future(asyncio.to_thread(describe, python, environment))
-            ready.add_done_callback(lambda done: done.cancelled() or done.exception())
         else:
             _log.warning("sandbox: off, by config.toml; kernels run with your own rights")
-        never = (self.data_dir.resolve(), self.runtime_dir.resolve(), rendezvous.config_file().resolve())
-        return Confinement(tier, python, self.runtime_dir, never, environment)
+        ours = (self.data_dir, self.runtime_dir, rendezvous.config_file(), rendezvous.cache_dir())
+        never = tuple(place.resolve() for place in ours)
+        confinement = Confinement(tier, python, self.runtime_dir, never, environment, exposure)
+        # The first kernel needs to know it; nobody waits for it here, and what is wrong is said there.
+        ready = asyncio.ensure_future(asyncio.to_thread(confinement.interpreter, python))
+        ready.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return confinement
 
     def _socket(self, name: str) -> Path:
         return self.runtime_dir / f"{name}.sock"

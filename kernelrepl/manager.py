@@ -117,14 +117,8 @@ class Manager:
                 standby.borrow(workspace)
         except OSError as error:
             raise _no_directory(self.confinement.runtime_dir, error) from error
-        session = Session(
-            None,
-            self.confinement.launch(workspace, fixed),
-            fixed.limits,
-            NullRecorder(),
-            self._means,
-            sandbox=self.sandbox,
-        )
+        launch = self.confinement.launch(workspace, fixed)
+        session = Session(None, launch, fixed.limits, NullRecorder(), self._means, sandbox=self.sandbox)
         self._transient.add(session)
         await self._give(session, spare)
         return session, session.submit(Job(code, secrets.token_hex(16), origin.name, timeout_s))
@@ -139,6 +133,7 @@ class Manager:
     async def _end(self, session: Session) -> None:
         await session.close()
         self._transient.discard(session)
+        self.confinement.exposure.forget(session.launch.workspace.name)
         await asyncio.to_thread(standby.remove, session.launch.workspace)
 
     async def latest(self, session_id: str) -> tuple[Session, Job] | Execution:
@@ -329,6 +324,7 @@ class Manager:
             return fixed.access, False
         await self._store.fix_session(info.key, fixed.dump())
         session = self._sessions.get(session_id)
+        self.confinement.regranted(info.workspace, fixed, lives=session is not None and session.pid is not None)
         if session is None:
             return fixed.access, False
         session.launch = self.confinement.launch(session.launch.workspace, fixed)
@@ -361,6 +357,7 @@ class Manager:
             await self._store.delete_session(self._keys[session], remember=remember)
         finally:
             self._kept.discard(session)
+            self.confinement.exposure.forget(session.launch.workspace.name)
             if self._sessions.get(session_id) is session:
                 del self._sessions[session_id]
             if session_id in self.taps:

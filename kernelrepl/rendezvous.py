@@ -329,17 +329,19 @@ def _start(data: Path, environ: Mapping[str, str]) -> None:
     """Start a keeper in a session of its own and wait until it serves, or has said why it cannot."""
     import subprocess
 
+    from kernelrepl.entrances import of_keeper
+
     read_end, write_end = os.pipe()
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "kernelrepl", "keeper", "--ready-fd", str(write_end)],
+            [sys.executable, "-P", "-m", "kernelrepl", "keeper", "--ready-fd", str(write_end)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             pass_fds=(write_end,),
             start_new_session=True,
             cwd="/",
-            env={**_of_nobody(environ), PREFIX + "DATA_DIR": str(data)},
+            env={**of_keeper(_of_nobody(environ), str(data)), PREFIX + "DATA_DIR": str(data)},
         )
     finally:
         os.close(write_end)

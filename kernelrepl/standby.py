@@ -74,6 +74,11 @@ class Standby:
 
     async def run(self) -> None:
         """Keep as many ready as there should be, made while nothing runs. Until it is cancelled."""
+        try:
+            await asyncio.to_thread(self._confinement.interpreter, self._confinement.python)
+        except KernelReplError as error:
+            self._means.emit("standby_failed", reason=str(error))
+            return
         if not await self._warm() or not self._count:
             return
         while True:
@@ -107,6 +112,7 @@ class Standby:
         except BaseException:
             if kernel is not None:
                 await asyncio.shield(kernel.stop())
+            self._confinement.exposure.forget(workspace.name)
             trees.remove(workspace)
             raise
         return Spare(kernel, workspace, fixed)

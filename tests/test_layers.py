@@ -30,6 +30,7 @@ RANKS: dict[str, float] = {
     "trees": 0.5,
     "process": 0.5,
     "bootstrap": 0.5,
+    "entrances": 0.4,
     "lifecycle": 1,
     "transcript": 1,
     "notebook": 1,

@@ -235,7 +235,7 @@ def demo(figures: Path) -> None:
 def configure(host: str) -> None:
     """Print what to put into the configuration of an MCP host."""
     script = Path(sys.executable).with_name("kernelrepl")
-    command = [str(script)] if script.exists() else [sys.executable, "-m", "kernelrepl"]
+    command = [str(script)] if script.exists() else [sys.executable, "-P", "-m", "kernelrepl"]
     settings = {name: value for name, value in sorted(os.environ.items()) if name.startswith(config.PREFIX)}
     say(f"for {hosts.HOSTS[host].title}, in {hosts.HOSTS[host].place}:", err=True)
     say(hosts.snippet(host, command, settings))

@@ -96,7 +96,7 @@ def _add(session_id: str, no_provisioner: bool) -> Path:
         directory = directory.with_name(directory.name + "-")
     provisioner = {"provisioner_name": "kernelrepl", "config": {"session_id": session_id}}
     spec = {
-        "argv": [sys.executable, "-m", "kernelrepl", "kernel", "-f", "{connection_file}", "-s", session_id],
+        "argv": [sys.executable, "-P", "-m", "kernelrepl", "kernel", "-f", "{connection_file}", "-s", session_id],
         "display_name": f"{session_id} (kernelrepl)",
         "language": "python",
         "interrupt_mode": "signal",

@@ -136,7 +136,6 @@ def enter(plan: dict[str, Any], forked: Callable[[int], None], seam: Callable[[s
     else:
         with _step("uid", seam):
             _become(plan["uid"])
-            os.chdir(plan["workspace"])
     with _step("limits", seam):
         for name, value in plan["limits"].items():
             _limit(getattr(resource, f"RLIMIT_{name.upper()}"), value + (_data_bytes() if name == "data" else 0))
@@ -164,6 +163,8 @@ def enter(plan: dict[str, Any], forked: Callable[[int], None], seam: Callable[[s
     else:
         with _step("kernel process", seam):
             attendants.fork_kernel(tell, protect)
+    with _step("workspace", seam):  # last: nobody looks around there who is not confined
+        os.chdir(plan["workspace"])
 
 
 def _enter_namespaces(plan: dict[str, Any], forked: Callable[[int], None], seam: Callable[[str], None]) -> int:
@@ -282,7 +283,6 @@ def _build(plan: dict[str, Any]) -> None:
     _check(_libc().umount2(b".", _MNT_DETACH), "umount")
     os.chdir("/")
     _set_attributes("/", _ATTR_RDONLY, 0)  # the tree itself, not what is mounted in it
-    os.chdir(plan["workspace"])
 
 
 def _directory(path: str) -> None:

@@ -22,6 +22,7 @@ from kernelrepl.guest import application, lifeline, start, warming
 DESCRIPTORS = 6
 """What comes with the wish for a kernel: its channel, its four sockets, its log."""
 _MESSAGE_BYTES = 64 << 10
+_SYSTEM = ("/usr/lib", "/usr/lib64", "/lib", "/lib64")
 _THREAD_S = 1.0
 """How long a thread may take that is about to end, such as the timer of matplotlib when it has found its fonts."""
 _FORKABLE = frozenset({"jemalloc_bg_thd"})
@@ -62,6 +63,25 @@ def check() -> None:
         raise Unfit(f"a library has threads of its own that do not end for a fork ({', '.join(names)[:200]})")
 
 
+def places() -> list[str]:
+    """Directories of code that was loaded from elsewhere than Python and the system say: nobody may write there.
+
+    Raises Unfit for too many.
+    """
+    found = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    with open("/proc/self/maps") as maps:  # noqa: PTH123
+        found |= {line.split(None, 5)[5].rstrip("\n") for line in maps if len(line.split(None, 5)) == 6}
+    known = tuple(f"{place.rstrip('/')}/" for place in (sys.prefix, sys.base_prefix, *_SYSTEM, *filter(None, sys.path)))
+    others = {
+        os.path.dirname(file)  # noqa: PTH120
+        for file in found
+        if isinstance(file, str) and file.startswith("/") and not file.startswith(known)
+    }
+    if sum(map(len, others)) > _MESSAGE_BYTES // 8:
+        raise Unfit("its libraries are in too many places")
+    return sorted(others)
+
+
 class Zygote:
     """Serves the keeper through one socket until that is closed."""
 
@@ -77,7 +97,7 @@ class Zygote:
         check()
         gc.collect()
         gc.freeze()  # else the first collection of each kernel would copy all of it
-        self._say({"type": "ready", "failed": failed})
+        self._say({"type": "ready", "failed": failed, "places": places()})
 
     def serve(self) -> None:
         while True:

@@ -211,6 +211,7 @@ def furnish(launch: Launch) -> Iterator[tuple[Ends, list[int]]]:
         with contextlib.ExitStack() as stack:
             stack.enter_context(theirs)
             stack.callback(os.close, their_log)
+            os.stat(launch.workspace)  # noqa: PTH116 - whoever comes to it later could not say so well
             directory.mkdir(mode=0o700, parents=True)
             if launch.scratch is not None:
                 launch.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -247,7 +248,7 @@ def _execute(launch: Launch, theirs: list[int]) -> subprocess.Popen[bytes]:
         stdout=log,
         stderr=log,
         pass_fds=inherited,
-        cwd=launch.workspace,
+        cwd="/",  # not where a session writes: what starts looks for code, and is not confined yet
         env=dict(launch.environment),
         start_new_session=True,
     )

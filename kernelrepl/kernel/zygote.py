@@ -38,6 +38,8 @@ class Zygote:
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[dict[str, str]] = self._loop.create_future()
+        self.places: tuple[str, ...] = ()
+        """From where it has code that its interpreter does not name: by finders, and by the system's loader."""
         self.left_out: dict[str, str] = {}
         """Modules that could not be loaded, and why; those that are not installed do not count."""
         self._forks: deque[asyncio.Future[tuple[int, int]]] = deque()
@@ -129,6 +131,7 @@ class Zygote:
         message = json.loads(data)
         match message["type"]:
             case "ready":
+                self.places = tuple(message["places"])
                 self._ready.set_result(message["failed"])
             case "unfit":
                 self._ready.set_exception(ZygoteFailed(message["reason"]))
@@ -195,8 +198,15 @@ def _execute(
 class WarmLauncher:
     """Starts kernels by fork where there is a zygote for their interpreter, else cold and has one made for the next."""
 
-    def __init__(self, preload: Sequence[str], emit: Emit) -> None:
+    def __init__(
+        self,
+        preload: Sequence[str],
+        emit: Emit,
+        loaded: Callable[[str, Sequence[str]], None] = lambda python, places: None,
+    ) -> None:
+        """loaded: told of each interpreter from where else its code came."""
         self._preload = tuple(preload)
+        self._loaded = loaded
         self._emit = emit
         self._zygotes: dict[tuple[Any, ...], Zygote] = {}
         self._starting: dict[tuple[Any, ...], asyncio.Task[None]] = {}
@@ -233,6 +243,7 @@ class WarmLauncher:
     async def _start(self, key: tuple[Any, ...], python: str, environment: Mapping[str, str]) -> None:
         try:
             zygote = self._zygotes[key] = await Zygote.start(python, environment, self._preload)
+            self._loaded(python, zygote.places)
             self._emit("zygote_started", python=python, pid=zygote.pid, left_out=zygote.left_out)
         except ZygoteFailed as error:
             self._failed_at[key] = asyncio.get_running_loop().time()

@@ -12,6 +12,7 @@ from typing import Any
 
 from kernelrepl.errors import AccessRefused
 from kernelrepl.model import Resources
+from kernelrepl.sandbox.exposure import clash, of_the_person
 from kernelrepl.sandbox.interpreter import Interpreter
 
 Plan = dict[str, Any]
@@ -78,8 +79,14 @@ def holds(outer: Path, inner: Path) -> bool:
     return inner == outer or outer in inner.parents
 
 
-def resolve_access(read: Iterable[str], write: Iterable[str], never: Iterable[Path]) -> Access:
-    """Check and resolve what is to be granted. Raises AccessRefused, which says what to do."""
+def resolve_access(
+    read: Iterable[str], write: Iterable[str], never: Iterable[Path], sources: Iterable[str] = ()
+) -> Access:
+    """Check and resolve what is to be granted. Raises AccessRefused, which says what to do.
+
+    sources: from where what is not confined takes its code; nothing of it can be granted to write to.
+    """
+    sources = tuple(sources)
     kept = [path.resolve() for path in never]
     found: dict[str, list[str]] = {"read": [], "write": []}
     for kind, paths in (("read", read), ("write", write)):
@@ -100,8 +107,31 @@ def resolve_access(read: Iterable[str], write: Iterable[str], never: Iterable[Pa
                 holds(path, Path(place)) for place in (*_SYSTEM, WORKSPACE, "/proc", "/dev", "/tmp", "/run", "/sys")
             ):
                 raise AccessRefused(given, "would cover what a kernel needs itself; grant a directory of data")
+            if kind == "write":
+                check_write(given, str(path), sources)
             found[kind].append(str(path))
     return Access(tuple(found["read"]), tuple(found["write"]))
+
+
+def check_write(given: str, path: str, sources: Iterable[str]) -> None:
+    """Raise AccessRefused where code would be written that runs with the person's rights, or before confinement."""
+    code = clash(path, sources)
+    if code is not None:
+        raise AccessRefused(
+            given,
+            f"holds, or lies in, {code}, from where Python takes what it runs before it is confined: a session could"
+            " change that. Grant the folders beside it that are to be written to, such as data/ or results/, or give"
+            " this one with allow_read; or let KERNELREPL_PYTHON, and PYTHONPATH, lead elsewhere."
+            f" `kernelrepl grant SESSION --revoke {path}` takes it from a session that has it",
+        )
+    code = of_the_person(path)
+    if code is not None:
+        raise AccessRefused(
+            given,
+            f"holds, or is, what programs of yours read when they start ({code}): a session could have them run"
+            " something. Grant a folder of data in it, or give this one with allow_read."
+            f" `kernelrepl grant SESSION --revoke {path}` takes it from a session that has it",
+        )
 
 
 def _importable(entry: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from kernelrepl import bootstrap
 from kernelrepl.guest import wire
 from kernelrepl.model import Resources
-from kernelrepl.sandbox.interpreter import describe
+from kernelrepl.sandbox.interpreter import describe, locate
 from kernelrepl.sandbox.plan import Access, Plan, Surroundings, confined, uid_of
 
 MODULE = "kernelrepl.guest.trial"
@@ -49,11 +49,17 @@ class Tier:
 
 
 def probe(
-    python: str, environment: Mapping[str, str], directory: Path, cache: Path | None = None, module: str = MODULE
+    python: str,
+    environment: Mapping[str, str],
+    directory: Path,
+    cache: Path | None = None,
+    module: str = MODULE,
+    places: Iterable[str] = (),
 ) -> Tier:
     """The best tier that holds here. Asked once per boot if there is a file to remember it in.
 
-    directory: one of the keeper's own, which confined processes must not be able to see.
+    directory: one of the keeper's own, which confined processes must not be able to see. places: where sessions write.
+    Raises what `describe` raises.
     """
     key = _key(python)
     if cache is not None:
@@ -61,7 +67,8 @@ def probe(
             known = json.loads(cache.read_text())
             if known.pop("key") == key:
                 return Tier(**{**known, "acts": tuple(map(tuple, known["acts"]))})
-    tier = _probe(python, environment, directory, module)
+    describe(python, environment, places)  # nothing is started before it has been looked at
+    tier = _probe(locate(python, environment), environment, directory, module)
     if cache is not None and tier.number:
         with contextlib.suppress(OSError):
             cache.write_text(json.dumps({"key": key, **asdict(tier)}))

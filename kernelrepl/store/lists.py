@@ -34,6 +34,15 @@ def find_session(db: Database, owner: str, session_id: str) -> tuple[SessionInfo
     return None if row is None else (_session(row), json.loads(row[10]))
 
 
+def granted(db: Database) -> list[tuple[str, dict[str, Any]]]:
+    """Of sessions that may write elsewhere or have an interpreter of their own: the workspace, and what is fixed."""
+    rows = db.execute(
+        "SELECT workspace, fixed FROM sessions WHERE json_array_length(fixed, '$.access.write') > 0"
+        " OR json_extract(fixed, '$.python') IS NOT NULL"
+    )
+    return [(workspace, json.loads(fixed)) for workspace, fixed in rows]
+
+
 def sessions(db: Database, owner: str, asked: Asked) -> Page[SessionInfo]:
     """The latest used first. A cursor is the time of the last entry's use, and its key."""
     condition, parameters = _narrowed("owner = ?", [owner], "session_id", asked)

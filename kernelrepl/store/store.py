@@ -168,6 +168,11 @@ class Store:
         """The names of the directories of all sessions."""
         return await self._reader.run(lambda db: [name for (name,) in db.execute("SELECT workspace FROM sessions")])
 
+    async def granted(self) -> list[tuple[str, dict[str, Any]]]:
+        """The directories of the sessions that may write elsewhere or have an interpreter of their own, and what is
+        fixed for them."""
+        return await self._reader.run(lists.granted)
+
     async def variables(self, session: int, asked: Asked = ALL) -> Page[Variable]:
         """The variables of a session, by name."""
         return await self._reader.run(lambda db: lists.variables(db, session, asked))

@@ -1,0 +1,118 @@
+"""What leads into a process before anything confines it: directories, variables, links. Says what no session may lead.
+
+Standard library only: whoever starts a keeper needs it too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+
+_LINKS = 40
+"""So many the system follows itself."""
+_LOCALE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
+_ZONE = re.compile(r":?(?!.*\.\.)[A-Za-z0-9_<+-][A-Za-z0-9_<>+,./:-]{0,127}")
+_ZONE_FILES = ("/usr/share/zoneinfo/", "/etc/localtime")
+_NAME = re.compile(r"[^/\0\n]{1,256}")
+_SEARCHED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
+_LEADING = (
+    "GCONV_PATH", "GETCONF_DIR", "LD_AUDIT", "LD_PRELOAD", "LOCPATH", "NLSPATH", "OPENSSL_CONF", "OPENSSL_ENGINES",
+    "OPENSSL_MODULES", "PYTHONHOME", "PYTHONUSERBASE", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZDIR", "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+)  # fmt: skip
+"""Variables of a keeper that name a file or a directory which is read as it starts."""
+_OF_A_PERSON = ("PYTHONBREAKPOINT", "PYTHONEXECUTABLE", "PYTHONINSPECT", "PYTHONPYCACHEPREFIX", "PYTHONSTARTUP")
+"""What a keeper, which nobody sits at, has no use for."""
+
+
+def ways(path: str) -> list[str]:
+    """Each link on the way to where an absolute path leads, and that place, which need not be there."""
+    found, done = [], "/"
+    rest = [part for part in path.split("/") if part not in ("", ".")][::-1]
+    while rest:
+        name = rest.pop()
+        if name == "..":
+            done = os.path.dirname(done)  # noqa: PTH120 - at every start, for dozens of paths
+            continue
+        at = f"{done.rstrip('/')}/{name}"
+        try:
+            goal = os.readlink(at)  # noqa: PTH115
+        except OSError:
+            done = at
+            continue
+        found.append(at)
+        if len(found) > _LINKS:
+            break
+        done = "/" if goal.startswith("/") else done
+        rest += [part for part in goal.split("/") if part not in ("", ".")][::-1]
+    return [*found, done]
+
+
+def lies_in(path: str, place: str) -> bool:
+    """Whether a path is a place or below it, as they are written."""
+    return path == place or path.startswith(place.rstrip("/") + "/")
+
+
+def met(paths: Iterable[str], places: Iterable[str]) -> tuple[str, str] | None:
+    """The first path that one of these places leads, holds, or lies in, and that place. They are resolved."""
+    places = tuple(places)
+    for path in paths if places else ():
+        steps = ways(path)
+        for place in places:
+            if lies_in(place, steps[-1]) or any(lies_in(step, place) for step in steps):
+                return path, place
+    return None
+
+
+def led_by(path: str, places: Iterable[str]) -> str | None:
+    """The first of these places that a path leads into or through. They are resolved."""
+    steps = ways(path)
+    return next((place for place in places if any(lies_in(step, place) for step in steps)), None)
+
+
+def searched(value: str, places: Iterable[str]) -> str:
+    """Of a list of directories those that are the same for everybody, and that none of these places leads."""
+    kept = [entry for entry in value.split(os.pathsep) if entry.startswith("/") and led_by(entry, places) is None]
+    return os.pathsep.join(dict.fromkeys(kept))
+
+
+def of_kernels(environ: Mapping[str, str], places: Iterable[str]) -> dict[str, str]:
+    """Of an environment what a kernel may start with: what Python needs to find its way, nothing of the person's.
+
+    places: where sessions write. A value that is not what it should be is left out.
+    """
+    places = tuple(places)
+
+    def elsewhere(value: str) -> bool:
+        return value.startswith("/") and led_by(value, places) is None
+
+    found = {name: searched(environ.get(name, ""), places) for name in ("PATH", "PYTHONPATH")}
+    found["PYTHONPATH"] = os.pathsep.join(filter(os.path.exists, found["PYTHONPATH"].split(os.pathsep)))
+    for name in ("HOME", "TMPDIR", "VIRTUAL_ENV"):
+        found[name] = value if elsewhere(value := environ.get(name, "")) else ""
+    for name in ("LANG", "LC_ALL", "LC_CTYPE"):
+        found[name] = value if _LOCALE.fullmatch(value := environ.get(name, "")) else ""
+    zone = environ.get("TZ", "")
+    known = zone.removeprefix(":").startswith(_ZONE_FILES) and ".." not in zone
+    found["TZ"] = zone if known or _ZONE.fullmatch(zone) else ""
+    for name in ("USER", "LOGNAME"):
+        found[name] = value if _NAME.fullmatch(value := environ.get(name, "")) else ""
+    said = {name for name in ("TZ", "LANG", "LC_ALL", "LC_CTYPE") if environ.get(name) == ""}
+    return {name: value for name, value in found.items() if value or name in said}
+
+
+def of_keeper(environ: Mapping[str, str], data_dir: str) -> dict[str, str]:
+    """An environment without what leads a new keeper to code of a session, or to where it happens to be started."""
+    places = [data_dir, os.path.realpath(data_dir)]
+    found = {name: value for name, value in environ.items() if name not in _OF_A_PERSON}
+    for name in _SEARCHED:
+        if name in found and not (kept := searched(found[name], places)):
+            del found[name]
+        elif name in found:
+            found[name] = kept
+    for name in _LEADING:
+        parts = [part for part in re.split("[: ]", found.get(name, "")) if "/" in part or part.startswith(".")]
+        if any(not part.startswith("/") or led_by(part, places) is not None for part in parts):
+            del found[name]
+    return found
