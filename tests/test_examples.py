@@ -115,7 +115,7 @@ def test_real_data_and_a_kernel_that_dies(environ: dict[str, str]) -> None:
     [before] = re.findall(r"0\.\d+ of \d+ wines", texts[3])
     assert "SIGKILL" in texts[4]
     assert before in texts[5]
-    assert re.search(r"\[restored\] \d+ names came back\n", texts[5])
+    assert re.search(r"⟦restored⟧ \d+ names came back\n", texts[5])
     assert "not restored" not in texts[5]
     assert pictures(book) == 1
 
