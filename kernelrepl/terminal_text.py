@@ -35,7 +35,6 @@ _SEQUENCE = re.compile(
     "|(?:\x1b[\\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x80-\x9f]*+(?:\x07|\x1b\\\\|\x9c)"
     "|\x1b[ -/]++[0-~]|\x1b[0-OQ-WYZ\\\\`-~]"
 )
-_MARKS = re.compile(f"[{_LIKE_THEM}]")
 _NOT_IN_A_FIELD = re.compile(f"[{_NEVER}\t\n\r{_LIKE_THEM}]")
 _COLOURS = re.compile("(\x1b\\[[0-9;]{0,20}[AKm])")
 
@@ -101,7 +100,10 @@ def _obeyed(text: str) -> str:
 
 
 def _guarded(text: str) -> str:
-    return text if text.isascii() else _MARKS.sub(lambda found: _escape(found[0]), text)
+    if not text.isascii():
+        for mark in _LIKE_THEM:  # four searches are quick, also where there is nothing else
+            text = text.replace(mark, _escape(mark))
+    return text
 
 
 def _escape(letter: str) -> str:

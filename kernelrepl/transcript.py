@@ -8,7 +8,7 @@ from __future__ import annotations
 import binascii
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from kernelrepl import passing, terminal_text
@@ -20,6 +20,9 @@ _FIGURE_TYPES = ("image/png", "image/jpeg")
 _TEXT_TYPES = ("text/markdown", "text/latex", "text/html")
 _SHOWN_KINDS = ("stream", "execute_result", "display_data", "error")
 _KINDS = (*_SHOWN_KINDS, "update_display_data", "clear_output")
+MAX_TEXT_CHARS = 4_000_000
+"""Of one text of an output. A kernel of ours records a million printed characters; looking through more would hold
+other sessions up."""
 MAX_LIVE_MESSAGES = 10_000
 MAX_LIVE_CHARS = 4_000_000
 MAX_LIVE_DISPLAY_CHARS = 32_000_000
@@ -233,11 +236,15 @@ def _text(value: Any) -> str:
 
 def plain(text: str) -> str:
     """Text as it may be shown, whoever reads it."""
+    if len(text) > MAX_TEXT_CHARS:
+        return cut(text, MAX_TEXT_CHARS, terminal_text.output)
     return terminal_text.output(text)
 
 
 def printed(text: str) -> str:
     """What a person sees of a printed text."""
+    if len(text) > MAX_TEXT_CHARS:
+        return cut(text, MAX_TEXT_CHARS, printed)
     if "\x1b" in text and _UP.search(text):
         text = _several_bars(text)
     return plain(text)
@@ -260,10 +267,13 @@ def _several_bars(text: str) -> str:
     return "\n".join("".join(line) for line in lines)
 
 
-def cut(text: str, limit: int) -> str:
-    """At most about `limit` characters: head and tail with a line between that says what is missing."""
+def cut(text: str, limit: int, clean: Callable[[str], str] = str) -> str:
+    """At most about `limit` characters: head and tail with a line between that says what is missing.
+
+    clean: what is done to the head and to the tail.
+    """
     if len(text) <= limit:
         return text
     half = limit // 2
     missing = terminal_text.said(f"… {len(text) - 2 * half} of {len(text)} characters cut …")
-    return f"{text[:half]}\n{missing}\n{text[-half:]}"
+    return f"{clean(text[:half])}\n{missing}\n{clean(text[-half:])}"
