@@ -77,6 +77,12 @@ def searched(value: str, places: Iterable[str]) -> str:
     return os.pathsep.join(dict.fromkeys(kept))
 
 
+def _is_zone(value: str) -> bool:
+    """Whether a time zone is a rule, or one of the system's."""
+    known = value.removeprefix(":").startswith(_ZONE_FILES) and ".." not in value
+    return known or _ZONE.fullmatch(value) is not None
+
+
 def of_kernels(environ: Mapping[str, str], places: Iterable[str]) -> dict[str, str]:
     """Of an environment what a kernel may start with: what Python needs to find its way, nothing of the person's.
 
@@ -93,9 +99,7 @@ def of_kernels(environ: Mapping[str, str], places: Iterable[str]) -> dict[str, s
         found[name] = value if elsewhere(value := environ.get(name, "")) else ""
     for name in ("LANG", "LC_ALL", "LC_CTYPE"):
         found[name] = value if _LOCALE.fullmatch(value := environ.get(name, "")) else ""
-    zone = environ.get("TZ", "")
-    known = zone.removeprefix(":").startswith(_ZONE_FILES) and ".." not in zone
-    found["TZ"] = zone if known or _ZONE.fullmatch(zone) else ""
+    found["TZ"] = zone if _is_zone(zone := environ.get("TZ", "")) else ""
     for name in ("USER", "LOGNAME"):
         found[name] = value if _NAME.fullmatch(value := environ.get(name, "")) else ""
     said = {name for name in ("TZ", "LANG", "LC_ALL", "LC_CTYPE") if environ.get(name) == ""}
@@ -111,6 +115,11 @@ def of_keeper(environ: Mapping[str, str], data_dir: str) -> dict[str, str]:
             del found[name]
         elif name in found:
             found[name] = kept
+    if found.get("TZ") and not _is_zone(found["TZ"]):
+        del found["TZ"]
+    for name in [name for name in found if name == "LANG" or name.startswith("LC_")]:
+        if found[name] and not _LOCALE.fullmatch(found[name]):
+            del found[name]
     for name in _LEADING:
         parts = [part for part in re.split("[: ]", found.get(name, "")) if "/" in part or part.startswith(".")]
         if any(not part.startswith("/") or led_by(part, places) is not None for part in parts):

@@ -132,8 +132,8 @@ class InterpreterExposed(KernelStartFailed):
         KernelReplError.__init__(
             self,
             f"the kernel could not be started: code in a session may write to {place}, and could change what {python}"
-            f" runs from {path} before it is confined; set KERNELREPL_PYTHON to an interpreter elsewhere, or take the folder from"
-            f" the session that has it with `kernelrepl grant SESSION --revoke {place}`",
+            f" runs from {path} before it is confined; set KERNELREPL_PYTHON to an interpreter elsewhere, or take the"
+            f" folder from the session that has it with `kernelrepl grant SESSION --revoke {place}`",
         )
         self.python = python
         self.path = path

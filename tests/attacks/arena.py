@@ -100,8 +100,9 @@ async def arena(configuration: Configuration, resources: Resources) -> AsyncIter
     try:
         store.open()
         environment = base_environment({**os.environ, "PYTHONPATH": str(ROOT)}, base / "cache")
+        own = (data_dir, runtime_dir)
         confinement = Arranged(
-            tier_of(configuration), sys.executable, runtime_dir, (data_dir, runtime_dir), environment, configuration
+            tier_of(configuration), sys.executable, runtime_dir, own, environment, configuration=configuration
         )
         async with starts() as launcher:
             manager = Manager(data_dir, confinement, Means(launcher, context, store, ignore, Room(ignore)))

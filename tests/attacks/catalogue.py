@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tests.attacks import (
+    beginnings,
     checkpoints,
     execution,
     files,
@@ -23,6 +24,7 @@ from tests.attacks.attempt import Attempt
 
 _MODULES = (
     files, proc, network, processes, syscalls, execution, surroundings, neighbours, checkpoints, keeper, lifecycle,
+    beginnings,
 )  # fmt: skip
 ATTEMPTS: tuple[Attempt, ...] = tuple(
     replace(found, group=group)

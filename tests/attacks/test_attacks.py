@@ -28,7 +28,8 @@ AS_ROOT = (
     "a signal", "priority of a process", "a bomb of processes", "map users anew", "restart the machine",
     "make a device", "read a file of another session", "write to the database", "memory of another session",
     "a link in what changes hands", "a daemon that outlives a kill", "escape being killed for memory",
-    "settings of the system", "be killed while it starts",
+    "settings of the system", "be killed while it starts", "code that begins with the next kernel",
+    "code in a grant that Python looks into", "a grant of the installation",
 )  # fmt: skip
 IN_TIER_2 = (
     "read a file", "stat a file", "change the mode of a file", "read extended attributes", "watch a directory",
@@ -121,7 +122,7 @@ def test_the_list_is_whole() -> None:
     least = {
         "files": 37, "proc and sys": 13, "network": 19, "processes": 13, "namespaces": 10, "system": 20,
         "ways around the filter": 5, "execution": 7, "surroundings": 9, "another session": 16, "checkpoints": 10,
-        "kernel protocol": 12, "confused deputy": 9, "lifecycle": 9,
+        "kernel protocol": 12, "confused deputy": 9, "lifecycle": 9, "beginnings": 3,
     }  # fmt: skip
     assert not {group: (found[group], number) for group, number in least.items() if found[group] < number}
 
