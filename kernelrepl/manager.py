@@ -331,6 +331,7 @@ class Manager:
         if session.busy or session.unsaved or session.behind:
             return fixed.access, session.pid is not None
         await session.hibernate()
+        self.confinement.regranted(info.workspace, fixed, lives=False)
         return fixed.access, False
 
     async def delete(self, session_id: str, origin: Origin) -> None:

@@ -49,6 +49,7 @@ def test_no_process_looks_at_what_a_session_wrote_before_it_is_confined(
     if lacks := beginnings.lacks():
         pytest.skip(lacks)
     off, cold = "sandbox" in way, WAYS[way] == COLD
+    how = "cold" if cold else "fork" if way == "foreign" else "standby"  # kernels stand by for the keeper's own Python
     config, granted, log = tmp_path / "config.toml", tmp_path / "granted", tmp_path / "trace"
     config.write_text('sandbox = "off"' if off else "")
     environ.update(WAYS[way], KERNELREPL_CONFIG=str(config))
@@ -72,7 +73,7 @@ def test_no_process_looks_at_what_a_session_wrote_before_it_is_confined(
     try:
         assert client.stdout is not None
         assert client.stdout.readline() == "connected\n"
-        asyncio.run(start_in_every_way(data_dir / "logs", "cold" if cold else "standby"))
+        asyncio.run(start_in_every_way(data_dir / "logs", how))
     finally:
         end_keeper(data_dir)
         client.communicate("", 60)

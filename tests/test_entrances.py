@@ -23,6 +23,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as people have it: with data, and an environment that kernels can run in."""
     place = tmp_path_factory.mktemp("project")
     make(place / ".venv", NEEDED)
+    for above in (place, place.parent, place.parent.parent):  # sessions may be users of their own
+        above.chmod(above.stat().st_mode | 0o011)
     for name in ("data", "src"):
         (place / name).mkdir()
         (place / name).chmod(0o777)

@@ -295,7 +295,8 @@ def _place(source: int, target: str) -> None:
         _directory(target)
     else:
         _directory(os.path.dirname(target))  # noqa: PTH120
-        os.close(os.open(_NEWROOT + target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(_NEWROOT + target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
 
 
 def _bind(source: str, target: str, mode: str) -> None:

@@ -271,7 +271,10 @@ def confined(
     inside = WORKSPACE if tier == 1 else str(workspace)
     temporary = "/tmp" if tier == 1 else str(scratch)
     mounts = [list(mount) for mount in common.mounts]
-    mounts += [[path, path, "r"] for path in access.read]
+    # One that holds an interpreter goes below it: nothing can be executed of what was granted.
+    below = [path for path in access.read if any(holds(Path(path), Path(target)) for _, target, _ in mounts)]
+    mounts[:0] = [[path, path, "r"] for path in below]
+    mounts += [[path, path, "r"] for path in access.read if path not in below]
     mounts += [[path, path, "rw"] for path in access.write]
     mounts.append([str(workspace.resolve()), inside, "rw"])
     tmpfs = {}
