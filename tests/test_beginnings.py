@@ -70,13 +70,14 @@ def test_no_process_looks_at_what_a_session_wrote_before_it_is_confined(
     Path(environ["KERNELREPL_RUNTIME_DIR"], "sandbox.json").unlink(missing_ok=True)  # so that it is tried anew
 
     client = beginnings.traced(log, json.dumps(beginnings.hostile(environ, workspace, granted)), granted)
+    assert client.stdout is not None
     try:
-        assert client.stdout is not None
         assert client.stdout.readline() == "connected\n"
         asyncio.run(start_in_every_way(data_dir / "logs", how))
     finally:
         assert client.stdin is not None
         client.stdin.close()  # first: a keeper that nobody waits for stays as a zombie of whoever has started it
+        client.stdout.close()
         end_keeper(data_dir)
         client.wait(60)
     found = beginnings.looks(log, [workspace.parent, granted], granted, workspace.parent, off=off)
