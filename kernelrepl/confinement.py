@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import stat
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kernelrepl import bootstrap, trees
+from kernelrepl.beneath import HOLD, Descent, entries, give, open_beneath, walk
 from kernelrepl.entrances import led_by, of_kernels
 from kernelrepl.errors import AccessRefused, KernelStartFailed, SandboxTooWeak, SandboxUnavailable
 from kernelrepl.kernel import Launch
@@ -234,17 +236,34 @@ def _strength(label: str) -> int:
 
 def _give(workspace: Path, uid: int) -> None:
     """Hand over what is there, if it belongs to another. What is linked from elsewhere is left alone."""
-    before = workspace.stat().st_uid
-    if before == uid:
-        return
-    for _, directories, files, descriptor in os.fwalk(workspace, follow_symlinks=False):
-        for name in (*directories, *files):
-            with contextlib.suppress(OSError):
-                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                linked = stat.S_ISREG(found.st_mode) and found.st_nlink > 1
-                if found.st_uid == before and not linked:
-                    os.chown(name, uid, uid, dir_fd=descriptor, follow_symlinks=False)
-    os.chown(workspace, uid, uid)  # last: until it is done, it is done again
+    with Descent(workspace, 0) as descent:
+        top = os.dup(descent.here)
+        try:
+            before = os.fstat(top).st_uid
+            if before != uid:
+                walk(descent, functools.partial(_give_entries, before, uid))
+                os.fchown(top, uid, uid)  # last: until it is done, it is done again
+        finally:
+            os.close(top)
+
+
+def _give_entries(before: int, uid: int, directory: int) -> list[bytes]:
+    """Hand over what is in a directory, held while it is looked at; returns the names of directories in it."""
+    found = []
+    for entry in entries(directory):
+        name = os.fsencode(entry.name)
+        with contextlib.suppress(OSError):
+            held = open_beneath(directory, [name], HOLD)
+            try:
+                status = os.fstat(held)
+                linked = stat.S_ISREG(status.st_mode) and status.st_nlink > 1
+                if status.st_uid == before and not linked:
+                    give(held, uid, uid)
+            finally:
+                os.close(held)
+            if stat.S_ISDIR(status.st_mode):
+                found.append(name)
+    return found
 
 
 def exposed(always: Iterable[Path], python: str, granted: Iterable[tuple[str, Mapping[str, Any]]]) -> Exposure:

@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+from kernelrepl import workspace_usage
 from kernelrepl.kernel import usage
 from kernelrepl.kernel.launch import Process
 from kernelrepl.model import Resources, amount
@@ -102,7 +103,7 @@ class Overseer:
         most_bytes, most_files = self._resources.workspace_bytes, self._resources.workspace_files
         if most_bytes is None and most_files is None:
             return None
-        found = await asyncio.to_thread(usage.files, self._workspace, most_bytes, most_files)
+        found = await asyncio.to_thread(workspace_usage.files, self._workspace, most_bytes, most_files)
         remedy = "delete some in the session; until there is room it writes none over 64 KB"
         if most_bytes is not None and found.size > most_bytes:
             return f"the files of the session take more than {amount(most_bytes)} (max_workspace_bytes): {remedy}"

@@ -22,17 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from kernelrepl.beneath import DIRECTORY, HOLD, QUIETLY, libc, open_beneath, reopen
 from kernelrepl.errors import WorkspaceFileRefused
 
 LIMIT_BYTES = 1_000_000_000
 LIST_ENTRIES = 1000
 _CHUNK = 1 << 20
-_OPENAT2 = 437  # the same number on every architecture
-_BENEATH_NO_LINKS = 0x08 | 0x04 | 0x02  # RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_MAGICLINKS
 _RENAME_NOREPLACE = 1
-_QUIETLY = os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
-"""A pipe does not make us wait, a terminal does not become ours, a child does not inherit it."""
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | _QUIETLY
 
 _SEE = "`kernelrepl workspace ID --list` shows what is there"
 _COPY = "let code in the session copy it with shutil.copyfile, and take the copy"
@@ -88,7 +84,17 @@ def read_into(root: Path, path: str, out: IO[bytes], limit: int = LIMIT_BYTES) -
     parts = _parts(path)
     with _opened_root(root) as top, _refusing(path):
         owner = os.fstat(top).st_uid
-        file = _open(top, parts, os.O_RDONLY | _QUIETLY)
+        held = open_beneath(top, parts, HOLD)
+    try:  # opening a pipe or a device would do something already
+        status = os.fstat(held)
+        with _refusing(path):
+            if stat.S_ISLNK(status.st_mode):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        _check_file(path, status, owner, limit)
+        with _refusing(path):
+            file = reopen(held, os.O_RDONLY | QUIETLY)
+    finally:
+        os.close(held)
     try:
         _check_file(path, os.fstat(file), owner, limit)
         size = 0
@@ -161,7 +167,7 @@ def _walk(top: int, closed: list[str]) -> Generator[Entry, None, None]:
     while to_visit:
         parts = to_visit.popleft()
         try:
-            directory = _open(top, parts, _DIRECTORY)
+            directory = open_beneath(top, parts, DIRECTORY)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.ENAMETOOLONG):
                 closed.append(shown(os.fsdecode(b"/".join(parts))))
@@ -269,63 +275,6 @@ def _opened_root(root: Path) -> Iterator[int]:
         os.close(top)
 
 
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall.restype = ctypes.c_long
-    libc.syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
-    return libc
-
-
-def _openat2(directory: int, path: bytes, flags: int) -> int:
-    """Open what a path leads to below a directory, over no link of any kind. Raises OSError."""
-    how = _OpenHow(flags, 0, _BENEATH_NO_LINKS)
-    while True:
-        found = int(_libc().syscall(_OPENAT2, directory, path, ctypes.byref(how), ctypes.sizeof(how)))
-        if found >= 0:
-            return found
-        number = ctypes.get_errno()
-        if number != errno.EINTR:
-            raise OSError(number, os.strerror(number))
-
-
-@functools.cache
-def _has_openat2() -> bool:
-    """Linux has it since 5.6. Some containers say that it is forbidden instead of that it is unknown."""
-    top = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.close(_openat2(top, b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-    except OSError as error:
-        if error.errno in (errno.ENOSYS, errno.EPERM):
-            return False
-        raise
-    finally:
-        os.close(top)
-    return True
-
-
-def _open(top: int, parts: list[bytes], flags: int) -> int:
-    """Open what names lead to from a directory; without names the directory itself, anew. Raises OSError."""
-    if _has_openat2():
-        return _openat2(top, b"/".join(parts) or b".", flags)
-    at = os.dup(top)
-    try:
-        for part in parts[:-1]:
-            step = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
-            os.close(at)
-            at = step
-            # Of a link, this is a descriptor of the link.
-            if stat.S_ISLNK(os.fstat(at).st_mode):
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        return os.open(parts[-1] if parts else b".", flags, dir_fd=at)
-    finally:
-        os.close(at)
-
-
 # Making
 
 
@@ -338,7 +287,7 @@ def _make_directories(top: int, parts: list[bytes]) -> int:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(part, 0o755, dir_fd=at)
                 made = True
-            step = _open(at, [part], _DIRECTORY)
+            step = open_beneath(at, [part], DIRECTORY)
             os.close(at)
             at = step
             # Another may have been put in its place since; only what is ours can be given away.
@@ -365,7 +314,7 @@ def _complete(
     with errors():
         if not replace:
             _check_free(directory, name)  # before anything is copied
-        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _QUIETLY, mode, dir_fd=directory)
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | QUIETLY, mode, dir_fd=directory)
     out = os.fdopen(file, "wb")
     try:
         yield out
@@ -389,7 +338,7 @@ def _check_free(directory: int, name: bytes) -> None:
 def _rename(directory: int, old: bytes, new: bytes, *, replace: bool) -> None:
     if not replace:
         with contextlib.suppress(AttributeError):  # an old C library; then what is made at this moment is replaced
-            if _libc().renameat2(directory, old, directory, new, _RENAME_NOREPLACE) == 0:
+            if libc().renameat2(directory, old, directory, new, _RENAME_NOREPLACE) == 0:
                 return
             number = ctypes.get_errno()
             if number not in (errno.EINVAL, errno.ENOSYS, errno.EPERM):  # not every file system can

@@ -26,6 +26,8 @@ RANKS: dict[str, float] = {
     "passing": 0.5,
     "terminal_text": 0,
     "links": 0,
+    "beneath": 0.3,
+    "workspace_usage": 1,
     "rendezvous": 0.5,
     "trees": 0.5,
     "process": 0.5,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kernelrepl import endings, overseer
+from kernelrepl import endings, overseer, workspace_usage
 from kernelrepl.kernel import jupyter, usage
 from kernelrepl.kernel.meter import Amount, FloodLimits
 from kernelrepl.model import Failure, Resources, amount
@@ -135,7 +135,7 @@ async def test_too_many_files_are_as_bad_as_too_large_ones(sessions: Sessions) -
 
 
 def test_files_are_counted_as_they_are_stored(tmp_path: Path) -> None:
-    """What is sparse takes little, links are not followed, closed directories are looked into, deep ones refused."""
+    """What is sparse takes little, links are not followed, closed and deep directories are looked into."""
     (tmp_path / "sparse").touch()
     os.truncate(tmp_path / "sparse", 1 << 40)
     (tmp_path / "link").symlink_to("/")
@@ -143,17 +143,18 @@ def test_files_are_counted_as_they_are_stored(tmp_path: Path) -> None:
     closed.mkdir()
     (closed / "file").write_bytes(b"x" * 50_000)
     closed.chmod(0)
-    found = usage.files(tmp_path, None, None)
+    found = workspace_usage.files(tmp_path, None, None)
     assert found.count == 4
     assert 50_000 <= found.size < 200_000
-    assert usage.files(tmp_path, 10_000, None).size > 10_000
+    assert workspace_usage.files(tmp_path, 10_000, None).size > 10_000
     here = Path.cwd()
     os.chdir(tmp_path)
     for _ in range(30):
         os.mkdir("d" * 200)  # noqa: PTH102 - the path is too long for any other way
         os.chdir("d" * 200)
     os.chdir(here)
-    assert usage.files(tmp_path, None, 100).count == 101
+    assert workspace_usage.files(tmp_path, None, 100).count == 34
+    assert workspace_usage.files(tmp_path, None, 20).count == 21
 
 
 # Output

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from kernelrepl import workspace_files
+from kernelrepl import beneath, workspace_files
 from kernelrepl.errors import WorkspaceFileRefused
 from kernelrepl.workspace_files import fetch, list_files, read_into, shown, write_from
 from tests.mcp_hosts import COMMAND, DEADLINE_S, Place, command
@@ -37,10 +37,10 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files
 def _opening(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to open a name; all that is refused is refused by both."""
     if request.param == "openat2":
-        if not workspace_files._has_openat2():
+        if not beneath.has_openat2():
             pytest.skip("this kernel has no openat2")
     else:
-        monkeypatch.setattr(workspace_files, "_has_openat2", lambda: False)
+        monkeypatch.setattr(beneath, "has_openat2", lambda: False)
 
 
 @pytest.fixture
@@ -526,7 +526,7 @@ def flip_directory(root: Path, secret: Path) -> Callable[[int], None]:
 
     def flip(n: int) -> None:
         # Both names at once: there is always one of the two behind the name.
-        assert workspace_files._libc().renameat2(-100, bytes(root / "name"), -100, bytes(root / "other"), 2) == 0
+        assert beneath.libc().renameat2(-100, bytes(root / "name"), -100, bytes(root / "other"), 2) == 0
 
     return flip
 
@@ -584,7 +584,7 @@ def test_a_target_that_flips_to_a_link_is_never_written_through(root: Path, secr
 _WITHOUT = """
 import ctypes, struct, sys, io
 from pathlib import Path
-from kernelrepl import workspace_files as files
+from kernelrepl import beneath, workspace_files as files
 from kernelrepl.errors import WorkspaceFileRefused
 # Load the number of the system call; openat2 fails with the error that was asked for, all others are allowed.
 steps = [(0x20, 0, 0, 0), (0x15, 0, 1, 437), (0x06, 0, 0, 0x50000 | int(sys.argv[1])), (0x06, 0, 0, 0x7FFF0000)]
@@ -594,7 +594,7 @@ program = struct.pack("HxxxxxxP", len(steps), ctypes.addressof(held))
 libc = ctypes.CDLL(None, use_errno=True)
 if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, program, 0, 0):
     sys.exit(77)
-assert not files._has_openat2()
+assert not beneath.has_openat2()
 root = Path(sys.argv[2])
 files.write_from(root, "a/b", io.BytesIO(b"new"))
 out = io.BytesIO()
