@@ -42,6 +42,11 @@ class Job:
     """Set when a kernel has begun to run it."""
     result: asyncio.Future[Execution] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
+    def forget(self) -> None:
+        """Let go of what the result was made of, when it is there."""
+        if self.result.done():
+            self.commit, self.live = None, transcript.Transcript()
+
 
 def output_of(commit: Commit) -> Output:
     """The folded outputs of a commit; an error without a message of its own is made up from the outcome."""

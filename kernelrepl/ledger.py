@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
-from kernelrepl import outcomes, passing
+from kernelrepl import outcomes, passing, shortening
 from kernelrepl.errors import StorageFailed
 from kernelrepl.job import Job
 from kernelrepl.means import Emit
@@ -53,7 +53,7 @@ class Ledger:
 
     def lose(self, names: tuple[NotRestored, ...]) -> None:
         """These could not be loaded when they were needed."""
-        self._lost += names
+        self._lost = (*self._lost, *names)[: shortening.MOST_STORED]
         if names:
             self._emit("lost", session=self._session_id, names=len(names))
 

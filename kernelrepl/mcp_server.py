@@ -393,4 +393,4 @@ class Tools:
         row = await self._keeper.manager.stored_execution(request_id)
         if row is None or stream not in ("stdout", "stderr", "result"):
             raise ResourceError("there is no such output; it may have been deleted with its session")
-        return str(getattr(transcript.load(row.outputs), stream) or "")
+        return str(getattr(await asyncio.to_thread(transcript.load, row.outputs), stream) or "")

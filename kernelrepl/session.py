@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from kernelrepl import outcomes, trees
+from kernelrepl import outcomes, shortening, trees
 from kernelrepl.confinement import OFF
 from kernelrepl.errors import KernelStartFailed, SessionDeleted
 from kernelrepl.job import Job
@@ -108,6 +108,7 @@ class Session(Seat):
                 raise
         finally:
             job.over.set()
+            job.forget()
             if self.tap is not None:
                 self.tap.ended(job)
             self._means.room.rest()
@@ -169,6 +170,7 @@ class Session(Seat):
                     replace(self.running(job), status="interrupted", note="it had not started; nothing ran")
                 )
                 job.over.set()
+            job.forget()
             return
         await (self._stopper.kill(job) if force else self._stopper.stop(job))
 
@@ -243,7 +245,9 @@ class Session(Seat):
             lost = sorted(self.unsaved)
             await self._stop_kernel()
             if why and lost:
-                self.greeting = f"the kernel was stopped to make room ({why}); not saved, and gone: {', '.join(lost)}"
+                self.greeting = (
+                    f"the kernel was stopped to make room ({why}); not saved, and gone: {shortening.listed(lost)}"
+                )
 
     async def restart(self) -> None:
         """A new process with all that is stored. Stops what runs in the one that there is."""
@@ -260,7 +264,7 @@ class Session(Seat):
             lost = sorted(self.unsaved)
             await self._stop_kernel()
             if lost:
-                self.greeting = f"the kernel was restarted; not saved, and gone: {', '.join(lost)}"
+                self.greeting = f"the kernel was restarted; not saved, and gone: {shortening.listed(lost)}"
             await self._awake()
 
     async def _kill_running(self) -> None:

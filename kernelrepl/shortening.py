@@ -60,6 +60,11 @@ def names(found: Sequence[str], most: int = MOST_ENTRIES, chars: int = 10_000) -
     return (*kept, more(left)) if left else tuple(kept)
 
 
+def listed(found: Sequence[str]) -> str:
+    """Return the first of these names as a part of a sentence."""
+    return ", ".join(names(found, chars=2_000))
+
+
 def saved(found: Saved, most: int = MOST_ENTRIES, chars: int = 10_000) -> Saved:
     """Bound the names of what was saved."""
     return Saved(*(names(part, most, chars) for part in (found.created, found.changed, found.deleted)))

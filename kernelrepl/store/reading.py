@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kernelrepl import bounded_json
 from kernelrepl.guest import wire
 from kernelrepl.model import (
     Manifest,
@@ -18,10 +19,12 @@ from kernelrepl.model import (
     StoredComponent,
     Write,
 )
+from kernelrepl.shortening import MOST_STORED
 from kernelrepl.store.database import Database
 from kernelrepl.store.publish import DIGEST_BYTES
 
 _CODE_SHOWN_CHARS = 80
+_LIST_CHARS = 8 << 20
 _WORD = re.compile(r"\w+")
 
 
@@ -77,11 +80,11 @@ def inputs(db: Database, session: int, most: int) -> list[tuple[int, str]]:
 
 
 def _execution(row: Any) -> ExecutionRow:
-    saved = Saved(**{key: tuple(names) for key, names in json.loads(row[9]).items()}) if row[9] else Saved()
+    saved = Saved(**{key: tuple(names[:MOST_STORED]) for key, names in _lists(row[9], {}).items()})
     restored = None
-    if row[11]:
-        stored = json.loads(row[11])
-        restored = Restored(tuple(stored["names"]), tuple(NotRestored(**entry) for entry in stored["not_restored"]))
+    if stored := _lists(row[11], None):
+        lost = stored["not_restored"][:MOST_STORED]
+        restored = Restored(tuple(stored["names"][:MOST_STORED]), tuple(NotRestored(**entry) for entry in lost))
     key, session, request, code, status, count, started, duration = row[:8]
     return ExecutionRow(
         key,
@@ -94,12 +97,20 @@ def _execution(row: Any) -> ExecutionRow:
         duration,
         outputs=row[8] or "[]",
         saved=saved,
-        not_saved=tuple(NotSaved(**entry) for entry in json.loads(row[10] or "[]")),
+        not_saved=tuple(NotSaved(**entry) for entry in _lists(row[10], [])[:MOST_STORED]),
         restored=restored,
         committed=row[12] is not None,
         origin=row[13],
         kept=row[8] is not None,
     )
+
+
+def _lists(text: str | None, nothing: Any) -> Any:
+    """What a row lists; nothing if an earlier version wrote more there than may be read."""
+    try:
+        return bounded_json.loads(text.encode()) if text and len(text) <= _LIST_CHARS else nothing
+    except bounded_json.TooMuch:
+        return nothing
 
 
 def manifest(db: Database, session: int) -> Manifest:
