@@ -7,7 +7,7 @@ import contextlib
 import io
 import os
 
-from kernelrepl import notebook, trees, workspace_files
+from kernelrepl import notebook, trees, workspace_files, workspace_usage
 from kernelrepl.errors import InvalidSessionId, KernelReplError, WorkspaceFileRefused
 from kernelrepl.result import harmless
 from tests.attacks.arena import Arena
@@ -148,6 +148,42 @@ async def swapped(arena: Arena) -> str:
     return "refused" if seen <= {b"own", b""} else f"{THROUGH}: {seen}"
 
 
+async def swapped_while_walked(arena: Arena) -> str:
+    """A directory that changes places with a link while the keeper counts, hands over and removes what is there."""
+    outside = arena.manager.data_dir / "closed"
+    inner = outside / "inner"
+    inner.mkdir(parents=True)
+    (inner / "large").write_bytes(b"x" * 3_000_000)
+    os.utime(inner, (1, 1))
+    inner.chmod(0)
+
+    def seen() -> list[tuple[int, ...]]:
+        return [(s.st_mode, s.st_uid, s.st_nlink, s.st_atime_ns) for s in (outside.stat(), inner.stat())]
+
+    before = seen()
+    code = (
+        "import threading\n"
+        f"os.makedirs('way/inner'); os.symlink({str(outside)!r}, 'link')\n"
+        "def flip():\n"
+        "    while True:\n"
+        "        attempt(call, 'renameat2', HERE, b'way', HERE, b'link', 2)\n"
+        "flipping = threading.Thread(target=flip, daemon=True); flipping.start(); 'made'"
+    )
+    said = await arena.outcome(code)
+    if said != "made":
+        return said
+    root = arena.workspace("s")
+    sizes = [workspace_usage.files(root, None, None).size for _ in range(3000)]
+    if os.geteuid() == 0:
+        confinement = arena.manager.confinement
+        for _ in range(100):
+            os.chown(root, 0, 0)
+            confinement.make_workspace(root)
+    await asyncio.to_thread(trees.remove, root)
+    found = f"sizes up to {max(sizes)}, {seen()}"
+    return "its own only" if max(sizes) < 3_000_000 and seen() == before else f"{THROUGH}: {found}, before {before}"
+
+
 async def terminal_codes(arena: Arena) -> str:
     """Names in a list do not act on a terminal."""
     await arena.outcome("for name in ('\\x1b[2Jx', 'a\\nb', 'c\\rd', '\\udc80'): write(name)\n'made'")
@@ -217,6 +253,7 @@ DEPUTY = (
             " 'w').close()", "\udcff"),
             "refused"),
     Attempt("a name that is swapped while it is copied", swapped, "refused"),
+    Attempt("a directory that is swapped while it is walked", swapped_while_walked, "its own only"),
     Attempt("names that act on a terminal", terminal_codes, "shown"),
     Attempt("a link in what changes hands", handed_over, "its own only"),
 )  # fmt: skip
