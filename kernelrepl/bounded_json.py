@@ -20,6 +20,8 @@ _SHORT_BYTES = 16 << 10
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 _OPENING = b"[{"
+_MARKS = (b",", b":", b"[", b"{")
+"""There are as many of these as values and keys, or more."""
 
 
 class TooMuch(ValueError):
@@ -31,8 +33,7 @@ def loads(body: bytes, *, items: int = MAX_ITEMS, depth: int = MAX_DEPTH) -> Any
 
     Raises TooMuch before anything is decoded, and ValueError for what is not JSON.
     """
-    if len(body) > _SHORT_BYTES:
-        _check(body, items, depth)
+    check(body, items=items, depth=depth)
     try:
         found = json.loads(body)
     except RecursionError as error:
@@ -42,10 +43,23 @@ def loads(body: bytes, *, items: int = MAX_ITEMS, depth: int = MAX_DEPTH) -> Any
     return found
 
 
-def _check(body: bytes, items: int, depth: int) -> None:
+def check(body: bytes, *, items: int = MAX_ITEMS, depth: int = MAX_DEPTH) -> int:
+    """Count the values and keys of a text of JSON, about, without decoding it; what is short is not looked at.
+
+    Raises TooMuch.
+    """
+    if len(body) <= _SHORT_BYTES:
+        return len(body) // 8
+    if (most := sum(map(body.count, _MARKS))) <= items and body.count(b"[") + body.count(b"{") <= depth:
+        return most  # even if none of them were within a string
+    return _check(body, items, depth)
+
+
+def _check(body: bytes, items: int, depth: int) -> int:
     """Count what is between the strings. No more strings are looked for than there may be values."""
     between, strings = _STRING.subn(b"", body, count=items + 1)
-    if strings > items or between.count(b",") + between.count(b":") + _opened(between) > items:
+    found = sum(map(between.count, _MARKS))
+    if strings > items or found > items:
         raise TooMuch(f"it holds more than {items} values")
     level = deepest = 0
     for bracket in _BRACKET.finditer(between):
@@ -53,10 +67,7 @@ def _check(body: bytes, items: int, depth: int) -> None:
         deepest = max(deepest, level)
         if deepest > depth:
             raise TooMuch("it is nested too deeply")
-
-
-def _opened(between: bytes) -> int:
-    return between.count(b"[") + between.count(b"{")
+    return found
 
 
 def _check_depth(value: Any, depth: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kernelrepl.guest.wire import chunk_lengths
+from kernelrepl.guest.wire import Cuts
 from kernelrepl.model import Commit, Limits
 from kernelrepl.store import Store
 from kernelrepl.store.collecting import Sweep, forget_before
@@ -75,7 +75,7 @@ async def state_at(store: Store, session: int, moment: int) -> State:
     for roots, refs, segments, data, digests in rows:
         if digests is not None:
             pieces = []
-            for at, length in enumerate(chunk_lengths(json.loads(segments))):
+            for at, length in enumerate((cuts := Cuts(json.loads(segments))).lengths(0, cuts.count)):
                 digest = digests[at * DIGEST_BYTES : (at + 1) * DIGEST_BYTES]
                 [(piece,)] = await query(store, "SELECT data FROM chunks WHERE digest = ?", digest)
                 assert len(piece) == length

@@ -18,6 +18,8 @@ are bounded before anything is read.
 from __future__ import annotations
 
 import array
+import bisect
+import itertools
 import json
 import mmap
 import os
@@ -26,11 +28,36 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-PROTOCOL = 2
+PROTOCOL = 3
 MAGIC = b"KRC1"
 PREFIX = struct.Struct("!4sIQ")
-MAX_HEADER_BYTES = 32 << 20
-MAX_PAYLOAD_BYTES = 64 << 20
+MAX_HEADER_BYTES = 8 << 20
+"""What a kernel may say in one header, and only in those of LARGE; what the keeper says is not bounded by it."""
+SMALL_HEADER_BYTES = 64 << 10
+LARGE = ("commit", "ready", "loaded")
+"""The types of the frames that may have a longer header than that."""
+MAX_HEADER_ITEMS = 600_000
+"""The most values and keys in one header. A commit that brings MAX_NAMES has most of that."""
+MAX_PAYLOAD_BYTES = 40 << 20
+MAX_OUTPUTS_BYTES = 32 << 20
+"""Of the payload of a commit, what its outputs may take."""
+_KEEPERS_HEADER_BYTES = 1 << 30
+
+# What a session may have. The kernel keeps to it and says what it leaves out; the keeper ends one that does not.
+MAX_NAMES = 25_000
+MAX_NAME_CHARS = 1000
+MAX_TEXT_CHARS = 6_000_000
+"""Of the names of a session, with what is said about each."""
+MAX_COMPONENTS = 50_000
+MAX_CHUNKS = 100_000
+"""Of all components of one commit: 26 GB. A segment of any size has one."""
+MAX_RUNS = 16_384
+MAX_RUN_KEYS = 1024
+"""How many runs one commit may have, and of how many components of the store their chunks may be."""
+MAX_WANTED = 1000
+"""How many components a kernel asks for in one frame."""
+MAX_FAILED = 200
+"""How much of what was around a session (directories, variables of the environment) is told when it is lost."""
 PIECE_BYTES = 2 << 20
 """The most that is put into one frame of a long transfer, and into one transaction of the store: other sessions wait
 for it. With four times as much they waited six times as long, and the transfer itself was no faster."""
@@ -68,7 +95,7 @@ def encode(header: dict[str, Any], payload_bytes: int) -> bytes:
     return PREFIX.pack(MAGIC, len(body), payload_bytes) + body
 
 
-def parse_prefix(prefix: bytes) -> tuple[int, int]:
+def parse_prefix(prefix: bytes, most_header_bytes: int = MAX_HEADER_BYTES) -> tuple[int, int]:
     """Length of header and payload in bytes.
 
     Raises WireError for a wrong magic or a length over the bounds.
@@ -76,7 +103,7 @@ def parse_prefix(prefix: bytes) -> tuple[int, int]:
     magic, header_bytes, payload_bytes = PREFIX.unpack(prefix)
     if magic != MAGIC:
         raise WireError(f"not a channel frame: {magic!r}")
-    if header_bytes > MAX_HEADER_BYTES or payload_bytes > MAX_PAYLOAD_BYTES:
+    if header_bytes > most_header_bytes or payload_bytes > MAX_PAYLOAD_BYTES:
         raise WireError(f"frame too large: header {header_bytes}, payload {payload_bytes} bytes")
     return header_bytes, payload_bytes
 
@@ -109,38 +136,66 @@ def pieces(buffers: Sequence[Buffer], limit: int = PIECE_BYTES) -> list[list[mem
     return groups if groups[-1] else groups[:-1]
 
 
-def chunk_lengths(segments: Iterable[int]) -> list[int]:
-    """The lengths of the chunks into which segments of these lengths are cut, in bytes."""
-    lengths: list[int] = []
-    for size in segments:
-        whole, rest = divmod(size, CHUNK_BYTES)
-        lengths += [CHUNK_BYTES] * whole
-        if rest:
-            lengths.append(rest)
-    return lengths
-
-
 Run = tuple[int, int, int]
 """Chunks of a component, in order: (key, start, count) of the version that the store has of that key, or, with the
 key -1, so many new ones."""
 
 
-def new_lengths(segments: Iterable[int], runs: Iterable[Run] | None) -> list[int]:
-    """The lengths of the chunks of a component that are new, in order. Raises ValueError if the runs do not fit."""
-    lengths = chunk_lengths(segments)
-    if runs is None:
-        return lengths
-    new: list[int] = []
-    at = 0
-    for key, start, count in runs:
-        if count < 1 or start < 0 or at + count > len(lengths):
-            raise ValueError("runs that do not fit their component")
-        if key < 0:
-            new += lengths[at : at + count]
-        at += count
-    if at != len(lengths):
-        raise ValueError("runs that do not cover their component")
-    return new
+class Cuts:
+    """The chunks into which segments of these lengths are cut. Its cost follows the segments, not the lengths."""
+
+    def __init__(self, segments: Sequence[int]) -> None:
+        self._ends = list(itertools.accumulate(-(-size // CHUNK_BYTES) for size in segments))
+        """Of each segment, how many chunks there are up to its end."""
+        self._bytes = list(itertools.accumulate(segments))
+        """And how many bytes."""
+        self.count = self._ends[-1] if self._ends else 0
+        self.size_bytes = self._bytes[-1] if self._bytes else 0
+
+    def before(self, chunk: int) -> int:
+        """How many bytes the first so many chunks have."""
+        segment = bisect.bisect_right(self._ends, chunk)
+        if not segment:
+            return chunk * CHUNK_BYTES
+        return self._bytes[segment - 1] + (chunk - self._ends[segment - 1]) * CHUNK_BYTES
+
+    def lengths(self, start: int, stop: int) -> list[int]:
+        """The lengths of these chunks, in bytes. The cost follows their number, which the caller has checked."""
+        found: list[int] = []
+        segment = bisect.bisect_right(self._ends, start)
+        while start < stop:
+            last = min(stop, self._ends[segment])
+            found += [CHUNK_BYTES] * (last - start)
+            if last == self._ends[segment]:
+                found[-1] = self._bytes[segment] - self.before(last - 1)
+            start, segment = last, segment + 1
+            while segment < len(self._ends) and self._ends[segment] == start:
+                segment += 1  # empty segments have no chunk
+        return found
+
+    def new(self, runs: Iterable[Run] | None) -> list[tuple[int, int]]:
+        """From where to where chunks are new. Raises ValueError if the runs do not fit."""
+        if runs is None:
+            return [(0, self.count)] if self.count else []
+        found: list[tuple[int, int]] = []
+        at = 0
+        for key, start, count in runs:
+            if count < 1 or start < 0 or at + count > self.count:
+                raise ValueError("runs that do not fit their component")
+            if key < 0:
+                found.append((at, at + count))
+            at += count
+        if at != self.count:
+            raise ValueError("runs that do not cover their component")
+        return found
+
+    def new_bytes(self, runs: Iterable[Run] | None) -> int:
+        """How many bytes are new. Raises ValueError if the runs do not fit."""
+        return sum(self.before(stop) - self.before(start) for start, stop in self.new(runs))
+
+    def new_lengths(self, runs: Iterable[Run] | None) -> list[int]:
+        """The lengths of the chunks that are new. Raises ValueError if the runs do not fit."""
+        return [length for start, stop in self.new(runs) for length in self.lengths(start, stop)]
 
 
 class Channel:
@@ -175,7 +230,7 @@ class Channel:
 
         Raises ChannelClosed at the end of the stream.
         """
-        header_bytes, payload_bytes = parse_prefix(bytes(self._read(PREFIX.size)))
+        header_bytes, payload_bytes = parse_prefix(bytes(self._read(PREFIX.size)), _KEEPERS_HEADER_BYTES)
         header, payload = parse_header(self._read(header_bytes)), self._read(payload_bytes)
         if header.get("file"):
             header["file"] = self._files.pop(0)

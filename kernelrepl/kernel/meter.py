@@ -44,6 +44,27 @@ CHANNEL_LIMITS = FloodLimits(
 """For frames and the bytes of their headers. A restore sends two for each component, a commit names everything."""
 
 
+class Budget:
+    """How much of the keeper's time one kernel may take: a little at once, and a share of it in the long run."""
+
+    def __init__(self, burst_s: float = 1.0, share: float = 0.1) -> None:
+        self._burst_s = burst_s
+        self._share = share
+        self._debt_s = 0.0
+        self._last: float | None = None
+
+    def spend(self, seconds: float) -> None:
+        """Note that a kernel has taken so much, by an estimate that follows what it sent, not the clock."""
+        self._debt_s += seconds
+
+    def delay(self, now: float) -> float:
+        """How many seconds the kernel has to wait until it is heard again, at `now` of any clock."""
+        if self._last is not None:
+            self._debt_s = max(self._debt_s - max(now - self._last, 0.0) * self._share, 0.0)
+        self._last = now
+        return max(self._debt_s - self._burst_s, 0.0) / self._share
+
+
 class Verdict(enum.Enum):
     """What to do about a message."""
 

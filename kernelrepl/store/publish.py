@@ -20,10 +20,10 @@ from kernelrepl.store.database import Database
 DIGEST_BYTES = 32
 ROW_COST_BYTES = 60
 """What a row takes beside its texts and blobs: its numbers, its times and its places in the indexes. Measured."""
-MAX_LIVE_ROWS = 1_000_000
-MAX_LIVE_TEXT = 256 << 20
 ROW_CHARS = 200_000
 """What each list in the row of an execution may take."""
+MAX_LIVE_ROWS = 100_000
+MAX_LIVE_TEXT = 16_000_000
 """What the names and components of a session may take beside their bytes, in rows and characters."""
 
 Weight = tuple[int, int]
@@ -66,6 +66,7 @@ def write_commit(
     Raises StorageFailed if the session would pass its limits, or if the commit contradicts itself.
     """
     _refuse_contradictions(commit)
+    _refuse_sizes(commit, limits)
     chunks = [None if _is_small(part) else _chunks_of(db, session, part, staged) for part in commit.components]
     row = db.execute(
         "INSERT INTO commits (session, cause, execution, created_at) VALUES (?, ?, ?, ?)",
@@ -76,7 +77,6 @@ def write_commit(
     keys = [part.roots[0] for part in commit.components]
     freed = closed + sum(_close(db, "components", "key", "size_bytes", session, commit_id, keys))
     for part, its_chunks in zip(commit.components, chunks, strict=True):
-        _check_size(part, limits)
         _insert_component(db, session, commit_id, part, commit, its_chunks)
     gone = _close(db, "names", "name", "name", session, commit_id, [*commit.names, *commit.unsaved, *commit.deleted])
 
@@ -103,7 +103,7 @@ def write_commit(
 def written_bytes(commit: Commit) -> int:
     """About what a commit adds to the database, beside the pieces that were staged."""
     data = sum(len(part.data) for part in commit.components if part.data is not None)
-    digests = sum(DIGEST_BYTES * len(wire.chunk_lengths(part.segments)) for part in commit.components)
+    digests = sum(DIGEST_BYTES * wire.Cuts(part.segments).count for part in commit.components)
     return data + digests + ROW_COST_BYTES * (len(commit.names) + len(commit.unsaved) + len(commit.components))
 
 
@@ -115,7 +115,7 @@ def _refuse_contradictions(commit: Commit) -> None:
     if not commit.names.keys().isdisjoint(commit.unsaved):
         raise StorageFailed("the kernel sent a commit with a name that is saved and not saved; nothing of it is stored")
     for part in commit.components:
-        if part.data is not None and len(part.data) != sum(wire.new_lengths(part.segments, part.runs)):
+        if part.data is not None and len(part.data) != wire.Cuts(part.segments).new_bytes(part.runs):
             raise StorageFailed("the kernel sent a commit with too few bytes; nothing of it is stored")
 
 
@@ -169,10 +169,20 @@ def _close(
     return found
 
 
-def _check_size(part: NewComponent, limits: Limits) -> None:
-    size = sum(part.segments)
-    if limits.variable_bytes is not None and size > limits.variable_bytes * len(part.roots):
-        raise StorageFailed(f"a component of {size} bytes is over the limit of {limits.variable_bytes} a variable")
+def _refuse_sizes(commit: Commit, limits: Limits) -> None:
+    """Before anything is made or looked up that follows what a commit says of its lengths."""
+    added = 0
+    for part in commit.components:
+        size = sum(part.segments)
+        added += size
+        if limits.variable_bytes is not None and size > limits.variable_bytes * len(part.roots):
+            raise StorageFailed(f"a component of {size} bytes is over the limit of {limits.variable_bytes} a variable")
+    if limits.session_bytes is not None and added > limits.session_bytes:
+        raise StorageFailed(
+            f"the session would take {added} bytes, over its limit of {limits.session_bytes}; delete variables"
+        )
+    if sum(wire.Cuts(part.segments).count for part in commit.components) > wire.MAX_CHUNKS:
+        raise StorageFailed(f"the kernel sent a commit of more than {wire.MAX_CHUNKS} chunks; nothing of it is stored")
 
 
 def _is_small(part: NewComponent) -> bool:
@@ -182,7 +192,7 @@ def _is_small(part: NewComponent) -> bool:
 
 def _chunks_of(db: Database, session: int, part: NewComponent, staged: Staged) -> bytes:
     """The digests of all chunks of a component, those that come with it and those that the session has already."""
-    lengths = wire.new_lengths(part.segments, part.runs)
+    lengths = wire.Cuts(part.segments).new_lengths(part.runs)
     if part.data is None:
         new = staged.get(part.index, [])
         if [length for _, length in new] != lengths:
@@ -200,27 +210,38 @@ def _chunks_of(db: Database, session: int, part: NewComponent, staged: Staged) -
 
 
 def _joined(db: Database, session: int, part: NewComponent, fresh: list[bytes]) -> bytes:
-    lengths = wire.chunk_lengths(part.segments)
+    """The digests of a component, some of them from components that are there; each of those is looked up once."""
+    cuts = wire.Cuts(part.segments)
+    found: dict[int, tuple[bytes, wire.Cuts]] = {}
     digests: list[bytes] = []
-    used = 0
+    at = used = 0
     for key, start, count in part.runs or ():
         if key < 0:
             digests += fresh[used : used + count]
             used += count
-            continue
-        row = db.execute(
-            "SELECT digests, segments FROM components WHERE session = ? AND key = ? AND to_commit IS NULL",
-            [session, key],
-        ).fetchone()
-        known = wire.chunk_lengths(json.loads(row[1])) if row is not None and row[0] is not None else []
-        at = len(digests)
-        if known[start : start + count] != lengths[at : at + count]:
-            raise StorageFailed(
-                "the kernel sent a commit with chunks that the session has not; nothing of it is stored"
-            )
-        stored = row[0][start * DIGEST_BYTES : (start + count) * DIGEST_BYTES]
-        digests += [stored[i : i + DIGEST_BYTES] for i in range(0, len(stored), DIGEST_BYTES)]
+        else:
+            if key not in found:
+                found[key] = _known_chunks(db, session, key)
+            stored, known = found[key]
+            if start + count > known.count or known.lengths(start, start + count) != cuts.lengths(at, at + count):
+                raise StorageFailed(
+                    "the kernel sent a commit with chunks that the session has not; nothing of it is stored"
+                )
+            digests.append(stored[start * DIGEST_BYTES : (start + count) * DIGEST_BYTES])
+        at += count
     return b"".join(digests)
+
+
+def _known_chunks(db: Database, session: int, key: int) -> tuple[bytes, wire.Cuts]:
+    """The digests of the chunks that a live component of a session has in the store, and their lengths."""
+    row = db.execute(
+        "SELECT digests, segments FROM components WHERE session = ? AND key = ? AND to_commit IS NULL",
+        [session, key],
+    ).fetchone()
+    if row is None or row[0] is None:
+        return b"", wire.Cuts(())
+    cuts = wire.Cuts(json.loads(row[1]))
+    return row[0], cuts if cuts.count * DIGEST_BYTES == len(row[0]) else wire.Cuts(())
 
 
 def _insert_component(

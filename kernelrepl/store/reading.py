@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +23,9 @@ from kernelrepl.store.database import Database
 from kernelrepl.store.publish import DIGEST_BYTES
 
 _CODE_SHOWN_CHARS = 80
-_LIST_CHARS = 8 << 20
 _WORD = re.compile(r"\w+")
+_MOST_NUMBERS = 1_000_000
+"""In the list of a component: earlier versions wrote longer ones than this one."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,20 @@ def inputs(db: Database, session: int, most: int) -> list[tuple[int, str]]:
 
 
 def _execution(row: Any) -> ExecutionRow:
-    saved = Saved(**{key: tuple(names[:MOST_STORED]) for key, names in _lists(row[9], {}).items()})
-    restored = None
-    if stored := _lists(row[11], None):
-        lost = stored["not_restored"][:MOST_STORED]
-        restored = Restored(tuple(stored["names"][:MOST_STORED]), tuple(NotRestored(**entry) for entry in lost))
+    saved: Saved = (
+        _told(row[9], lambda found: Saved(**{key: tuple(names[:MOST_STORED]) for key, names in found.items()}))
+        or Saved()
+    )
+    restored: Restored | None = _told(
+        row[11],
+        lambda found: Restored(
+            tuple(found["names"][:MOST_STORED]),
+            tuple(NotRestored(**entry) for entry in found["not_restored"][:MOST_STORED]),
+        ),
+    )
+    not_saved: tuple[NotSaved, ...] = (
+        _told(row[10], lambda found: tuple(NotSaved(**entry) for entry in found[:MOST_STORED])) or ()
+    )
     key, session, request, code, status, count, started, duration = row[:8]
     return ExecutionRow(
         key,
@@ -97,7 +106,7 @@ def _execution(row: Any) -> ExecutionRow:
         duration,
         outputs=row[8] or "[]",
         saved=saved,
-        not_saved=tuple(NotSaved(**entry) for entry in _lists(row[10], [])[:MOST_STORED]),
+        not_saved=not_saved,
         restored=restored,
         committed=row[12] is not None,
         origin=row[13],
@@ -105,12 +114,12 @@ def _execution(row: Any) -> ExecutionRow:
     )
 
 
-def _lists(text: str | None, nothing: Any) -> Any:
-    """What a row lists; nothing if an earlier version wrote more there than may be read."""
+def _told(stored: str | None, make: Callable[[Any], Any]) -> Any:
+    """What a row tells beside its outputs; None for nothing, and for what is of no form that was ever written."""
     try:
-        return bounded_json.loads(text.encode()) if text and len(text) <= _LIST_CHARS else nothing
-    except bounded_json.TooMuch:
-        return nothing
+        return make(bounded_json.loads(stored.encode(), items=_MOST_NUMBERS)) if stored else None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def manifest(db: Database, session: int) -> Manifest:
@@ -162,22 +171,29 @@ def _components(db: Database, session: int) -> list[StoredComponent]:
         " WHERE session = ? AND to_commit IS NULL ORDER BY size_bytes, key",
         [session],
     )
-    return [
-        StoredComponent(
-            row[0],
-            row[1],
-            tuple(json.loads(row[2])),
-            tuple(json.loads(row[3])),
-            tuple(json.loads(row[4])),
-            bool(row[5]),
-            row[6],
-            row[7],
-            row[8],
-            bool(row[9]),
-            json.loads(row[10]),
-        )
-        for row in rows
-    ]
+    return [part for row in rows if (part := _component(row)) is not None]
+
+
+def _component(row: Any) -> StoredComponent | None:
+    """A row as a component; None for one whose numbers are none: what it held counts as missing."""
+    try:
+        roots, references, segments = (_numbers(row[column]) for column in (2, 3, 4))
+        packages = bounded_json.loads(row[10].encode())
+    except (ValueError, AttributeError):
+        return None
+    if not roots or not isinstance(packages, dict):
+        return None
+    return StoredComponent(
+        row[0], row[1], roots, references, segments, bool(row[5]), row[6], row[7], row[8], bool(row[9]), packages
+    )  # fmt: skip
+
+
+def _numbers(stored: str) -> tuple[int, ...]:
+    """Raises ValueError for anything but a list of them."""
+    found = bounded_json.loads(stored.encode(), items=_MOST_NUMBERS, depth=1)
+    if not isinstance(found, list) or not all(type(number) is int and 0 <= number < 1 << 62 for number in found):
+        raise ValueError("not a list of numbers")
+    return tuple(found)
 
 
 def missing(db: Database, parts: Sequence[StoredComponent]) -> set[int]:
@@ -191,9 +207,9 @@ def _lengths_fit(db: Database, part: StoredComponent) -> Iterator[bool]:
     if digests is None:
         yield (size or 0) == part.size_bytes
         return
-    lengths = wire.chunk_lengths(part.segments)
-    yield len(digests) == len(lengths) * DIGEST_BYTES
-    for index, length in enumerate(lengths):
+    cuts = wire.Cuts(part.segments)
+    yield len(digests) == cuts.count * DIGEST_BYTES
+    for index, length in enumerate(cuts.lengths(0, cuts.count)):
         digest = digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
         found = db.execute("SELECT LENGTH(data) FROM chunks WHERE digest = ?", [digest]).fetchone()
         yield found is not None and found[0] == length

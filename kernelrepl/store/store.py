@@ -17,6 +17,7 @@ from typing import Any
 
 from kernelrepl.checks import close_ids
 from kernelrepl.errors import DatabaseTooNew, StorageFailed
+from kernelrepl.guest import wire
 from kernelrepl.model import (
     ALL,
     MAX_HISTORY_BYTES,
@@ -292,9 +293,13 @@ class Store:
             waiting = self._staged_bytes.get(session, 0) + len(data)
             if limits.session_bytes is not None and waiting > limits.session_bytes:
                 raise StorageFailed(f"{waiting} bytes came ahead of their commit; {limits.session_bytes} are allowed")
+            ahead = self._staged.setdefault(session, {})
+            # As many as a commit may have of each: small pieces are bounded by their number, not by their bytes.
+            if not 0 <= component < wire.MAX_COMPONENTS or sum(map(len, ahead.values())) >= wire.MAX_CHUNKS:
+                raise StorageFailed("more pieces came ahead of their commit than it may have; nothing of it is stored")
             with db.atomic():
                 chunks = put_chunks(db, chunked(memoryview(data)))
-            self._staged.setdefault(session, {}).setdefault(component, []).extend(chunks)
+            ahead.setdefault(component, []).extend(chunks)
             self._staged_bytes[session] = waiting
 
         await self._writer.run(job)
