@@ -63,6 +63,8 @@ def output_of(commit: Commit) -> Output:
 
 _OWN = {
     "*environment": "working directory and environment",
+    "*long names": "names that are too long",
+    "*further names": "further names",
     "*random": "random state",
     "*numpy.random": "random state of numpy",
 }

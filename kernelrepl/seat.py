@@ -154,7 +154,7 @@ class Seat(ABC):
     def _handlers(self) -> Handlers:
         return Handlers(
             self._on_begin, self._recorder.stage, self._on_commit, self._on_output, self._recorder, self._on_loaded,
-            self._on_flood, self._on_message,
+            self._on_flood, lambda reason: self._overrun(reason, True), self._on_message,
         )  # fmt: skip
 
     def _take(self, kernel: Kernel, how: str, began: float, restored: Restored) -> None:

@@ -15,7 +15,7 @@ _channel = _kernel.saving.channel
 
 def _frame(header, payload=b"", announced=None):
     # One frame of the channel; `header` may be bytes that are no JSON, `announced` a length that is not sent.
-    body = header if isinstance(header, bytes) else _json.dumps(header).encode()
+    body = header if isinstance(header, bytes) else _json.dumps(header, separators=(",", ":")).encode()
     size = len(payload) if announced is None else announced
     _channel._sock.sendall(_struct.pack("!4sIQ", b"KRC1", len(body), size) + body + payload)
 

@@ -7,6 +7,7 @@ last look at each root and the components as they are stand. Runs in the kernel,
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from typing import Any
 
 import xxhash
 
-from kernelrepl.guest import explain
+from kernelrepl.guest import explain, wire
 from kernelrepl.guest.components import closure, group
 from kernelrepl.guest.detect import ATOMS
 from kernelrepl.guest.pickler import dump
@@ -25,6 +26,9 @@ from kernelrepl.guest.stream import Stream
 from kernelrepl.guest.summary import summarize
 from kernelrepl.guest.survey import Survey, fingerprint, megabytes, too_large
 
+MOST_NAMES = wire.MAX_NAMES - 100
+"""What the session itself has under names of its own comes on top."""
+_NAMES_CHARS = wire.MAX_TEXT_CHARS // 4
 SUMMARY_S = 0.05
 SUMMARIES_S = 0.25
 
@@ -50,7 +54,7 @@ class Capture(Survey):
     def whole(self) -> Delta:
         """The difference between the namespace and what is committed."""
         snap = self.snapshot
-        found = snap.user_names()
+        found, left_out = self._fitting(snap.user_names())
         roots = {name: snap.identify(value) for name, value in found.items()}
         for name, value in self.own.items():
             root = snap.own_roots.get(name)
@@ -68,10 +72,36 @@ class Capture(Survey):
             name: self.explain(name, found[name], root, failed[root]) for name, root in roots.items() if root in failed
         }
         unsaved |= {name: explain.stray(name, value) for name, value in snap.strays.items()}
+        unsaved |= left_out
         names = {name: root for name, root in roots.items() if root not in failed}
         self._drop_too_large(names, found, unsaved)
         live, regrouped = self._components(names, found, unsaved)
         return self._delta(names, found, unsaved, live, regrouped)
+
+    def _fitting(self, found: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Unsaved]]:
+        """As many names as a session may have, those first that it has already, and what to say of the others.
+
+        The others are looked at again by the next commit.
+        """
+        left_out = {}
+        long = [name for name in list(self.snapshot.around.namespace) if type(name) is str]
+        long = [name for name in long if len(name) > wire.MAX_NAME_CHARS]
+        if long:
+            reason = f"a name may have at most {wire.MAX_NAME_CHARS} characters; these {len(long)} names have more"
+            left_out["*long names"] = Unsaved("", f"{long[0][:60]}…", reason, 0)
+        if len(found) <= MOST_NAMES and len(found) * wire.MAX_NAME_CHARS <= _NAMES_CHARS:
+            return found, left_out
+        before = self.snapshot.state
+        names = sorted(found, key=lambda name: name not in before.names and name not in before.unsaved)
+        chars = itertools.accumulate(map(len, names))
+        kept = sum(room <= _NAMES_CHARS for room in itertools.islice(chars, MOST_NAMES))
+        if kept < len(names):
+            reason = (
+                f"a session may have at most {MOST_NAMES} names; {len(names) - kept} more are not saved, from"
+                f" {names[kept]:.60} on; put values into a dict or a list"
+            )
+            left_out["*further names"] = Unsaved("", f"{names[kept]:.60}", reason, 0)
+        return {name: found[name] for name in names[:kept]}, left_out
 
     def _visit_all(self, found: dict[str, Any], roots: dict[str, int]) -> None:
         snap = self.snapshot

@@ -70,8 +70,8 @@ def reason(error: BaseException, culprit: Any) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001 - the error may come from user code, whose __str__ may fail as well
         text = "its own error message cannot be read"
-    name = class_name(type(error))[:200]
-    return f"{name}: {text[:300]}" if text else name
+    kind = class_name(type(error))[:100]
+    return f"{kind}: {text[:300]}" if text else kind
 
 
 def _known(value: Any) -> str | None:

@@ -6,7 +6,7 @@ this kind is left to a whole capture. Runs in the kernel, main thread only.
 
 from __future__ import annotations
 
-from kernelrepl.guest.capture import Capture
+from kernelrepl.guest.capture import MOST_NAMES, Capture
 from kernelrepl.guest.detect import ATOMS
 from kernelrepl.guest.explain import type_name
 from kernelrepl.guest.state import Delta, Name
@@ -19,6 +19,8 @@ def quick(capture: Capture) -> Delta | None:
     if state.unsaved or snap.pinned or snap.unloaded or any(map(capture.is_changed, capture.fresh)):
         return None
     new, gone = snap.changes()
+    if snap.has_long or len(state.names) + len(new) > MOST_NAMES:
+        return None
     if not all(type(value) in ATOMS for value in new.values()):
         return None
     delta = Delta(quick=True, bound=new)

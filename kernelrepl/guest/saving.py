@@ -200,6 +200,8 @@ class Saving:
         missed: int = 0,
     ) -> dict[str, Any]:
         self._commits += 1
+        if failure is None and (failure := _too_much(delta)) is not None:
+            delta = Delta()  # the next commit tries again
         self._send(cause, request, outcome, outputs, delta, failure, missed)
         answer = self._answer()
         not_saved = [
@@ -234,7 +236,10 @@ class Saving:
     ) -> None:
         entries: list[dict[str, Any]] = []
         inline: list[wire.Buffer] = [json.dumps(outputs, ensure_ascii=True, default=str).encode() if outputs else b""]
+        if len(inline[0]) > wire.MAX_OUTPUTS_BYTES:
+            inline[0] = json.dumps([_LEFT_OUT]).encode()
         room = wire.PIECE_BYTES
+        runs_left, keys = wire.MAX_RUNS, set[int]()
         for index, part in enumerate(delta.components):
             assert part.stream is not None
             buffers: list[wire.Buffer] = [part.stream.data, *part.stream.buffers]
@@ -247,7 +252,12 @@ class Saving:
             }
             runs = None if part.size_bytes <= wire.ROW_BYTES else self.snapshot.chunks.runs(part.stream.sums)
             if runs is not None:
-                entry["runs"] = runs
+                used = keys | {key for key, _, _ in runs if key >= 0}
+                if len(runs) > runs_left or len(used) > wire.MAX_RUN_KEYS:
+                    runs = None  # then all of it is sent
+                else:
+                    entry["runs"], keys = runs, used
+                    runs_left -= len(runs)
             views = new_views(buffers, runs)
             size = sum(view.nbytes for view in views)
             if size <= min(INLINE_BYTES, room):
@@ -292,6 +302,42 @@ class Saving:
                 size += piece.nbytes
         if frame:
             self.channel.send(header, frame)
+
+
+_LEFT_OUT = {
+    "type": "stream",
+    "content": {"name": "stderr", "text": f"[the outputs were left out: over {wire.MAX_OUTPUTS_BYTES >> 20} MB]\n"},
+}
+
+
+def _too_much(delta: Delta) -> str | None:
+    """Why a commit would be more than the keeper takes; None if it is not."""
+    parts = delta.components
+    items = sum(16 + len(part.roots) + len(part.references) for part in parts)
+    items += sum(1 + len(part.stream.buffers) for part in parts if part.stream is not None)
+    items += 6 * (len(delta.names) + len(delta.unsaved)) + 2 * len(delta.deleted) + len(delta.closed)
+    items += len(delta.created) + len(delta.changed) + 3 * wire.MAX_RUNS
+    chars = sum(len(name) + len(e.type) + len(e.summary) for name, e in delta.names.items())
+    chars += sum(len(n) + len(e.type) + len(e.path) + len(e.reason) + len(e.summary) for n, e in delta.unsaved.items())
+    chars += sum(map(len, delta.deleted))
+    chunks = 0
+    for part in parts:
+        if part.size_bytes > wire.ROW_BYTES and part.stream is not None:
+            chunks += part.size_bytes // wire.CHUNK_BYTES + 1 + len(part.stream.buffers)
+    what = [
+        text
+        for text, holds in (
+            ("names, parts and references", items > wire.MAX_HEADER_ITEMS - 1000),
+            ("functions, classes and values", max(len(parts), len(delta.closed)) > wire.MAX_COMPONENTS),
+            ("names", len(delta.deleted) > wire.MAX_NAMES),
+            ("characters in names and what is said about them", chars > wire.MAX_TEXT_CHARS * 3 // 4),
+            ("parts of large values", chunks > wire.MAX_CHUNKS),
+        )
+        if holds
+    ]
+    if not what:
+        return None
+    return f"nothing was saved: it is more {what[0]} than one commit may bring; delete variables, or put less into one"
 
 
 def _names(code: types.CodeType) -> Iterator[str]:

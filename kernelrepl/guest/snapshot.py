@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from kernelrepl.guest import wire
 from kernelrepl.guest.capture import Capture
 from kernelrepl.guest.chunks import Known
 from kernelrepl.guest.detect import ATOMS, Reach, held_by_modules
@@ -66,6 +67,8 @@ class Snapshot:
         self.own_roots: dict[str, int] = {}
         self.strays: dict[str, Any] = {}
         """Values of the session that are attributes of modules, by `module.attribute`: they are not saved."""
+        self.has_long = False
+        """Whether a name that is too long to be saved was bound since the last commit."""
         self.slow: dict[int, Any] = {}
         self.unstable: set[int] = set()
         """Roots of components that pickle to other bytes each time."""
@@ -103,7 +106,8 @@ class Snapshot:
             ours = known.get(name)
             if ours is None:
                 # What is no identifier was put there by way of globals(), and no code can name it.
-                ours = known[name] = name not in _MACHINERY and not _IPYTHON.match(name) and name.isidentifier()
+                ours = name not in _MACHINERY and not _IPYTHON.match(name) and name.isidentifier()
+                ours = known[name] = ours and len(name) <= wire.MAX_NAME_CHARS
             if ours and (name not in hidden or hidden[name] is not value or name == "_"):
                 found[name] = value
         return found
@@ -155,6 +159,7 @@ class Snapshot:
         namespace, bound = self.around.namespace, self.bound
         candidates = [name for name, value in list(namespace.items()) if bound.get(name, _NOTHING) is not value]
         new = self.user_names(candidates)
+        self.has_long = any(type(name) is str and len(name) > wire.MAX_NAME_CHARS for name in candidates)
         gone = [name for name in bound if name not in namespace]
         return new, gone + [name for name in candidates if name in bound and name not in new]
 

@@ -112,7 +112,9 @@ class Delta:
     @property
     def saved(self) -> dict[str, list[str]]:
         """Names, as a reply tells them."""
-        deleted = [name for name in self.deleted if "." not in name]  # an attribute of a module is not a variable
+        deleted = [
+            name for name in self.deleted if "." not in name and name[:1] != "*"
+        ]  # an attribute of a module is not a variable
         return {"created": self.created, "changed": self.changed, "deleted": deleted}
 
     @property

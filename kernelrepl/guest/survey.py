@@ -45,6 +45,7 @@ class Captured(Protocol):
     strays: dict[str, Any]
     slow: dict[int, Any]
     unstable: set[int]
+    has_long: bool
 
     def identify(self, value: Any) -> int: ...
 

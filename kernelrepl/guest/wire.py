@@ -31,7 +31,7 @@ from typing import Any
 PROTOCOL = 3
 MAGIC = b"KRC1"
 PREFIX = struct.Struct("!4sIQ")
-MAX_HEADER_BYTES = 8 << 20
+MAX_HEADER_BYTES = 24 << 20
 """What a kernel may say in one header, and only in those of LARGE; what the keeper says is not bounded by it."""
 SMALL_HEADER_BYTES = 64 << 10
 LARGE = ("commit", "ready", "loaded")
@@ -46,7 +46,7 @@ _KEEPERS_HEADER_BYTES = 1 << 30
 # What a session may have. The kernel keeps to it and says what it leaves out; the keeper ends one that does not.
 MAX_NAMES = 25_000
 MAX_NAME_CHARS = 1000
-MAX_TEXT_CHARS = 6_000_000
+MAX_TEXT_CHARS = 12_000_000
 """Of the names of a session, with what is said about each."""
 MAX_COMPONENTS = 50_000
 MAX_CHUNKS = 100_000

@@ -23,7 +23,7 @@ _LARGE = tuple(f'{{"type":"{kind}",'.encode() for kind in wire.LARGE)
 """How the longer headers begin: what a long one says is looked at before it is decoded."""
 _FRAME_S, _BYTE_S, _ITEM_S, _ROW_S = 20e-6, 8e-9, 0.4e-6, 20e-6
 """About what a frame, a byte and a value of its header, and a row that it has written take of the keeper's time."""
-_PAYLOAD_PART_BYTES = 1 << 20
+_PART_BYTES = 1 << 20
 _FRAMES_A_TURN = 64
 _RETRY_S = 0.005
 
@@ -71,19 +71,19 @@ class HostChannel:
             # Only headers are parsed; the sum of the payloads is a matter of the store's limits.
             if self._meter.count(header_bytes, now) is Verdict.KILL:
                 raise wire.WireError("the kernel floods the channel")
-            header, items = _bounded_header(await self._reader.readexactly(header_bytes))
+            header, items = _bounded_header(await self._read(header_bytes))
             self._budget.spend(_FRAME_S + header_bytes * _BYTE_S + items * _ITEM_S)
-            return header, await self._payload(payload_bytes) if payload_bytes else b""
+            return header, await self._read(payload_bytes) if payload_bytes else b""
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise wire.ChannelClosed("the kernel closed the channel") from error
 
-    async def _payload(self, size: int) -> bytes:
+    async def _read(self, size: int) -> bytes:
         """As it comes: what is only announced takes no room."""
-        if size <= _PAYLOAD_PART_BYTES:
+        if size <= _PART_BYTES:
             return await self._reader.readexactly(size)
         parts = []
         while size:
-            parts.append(await self._reader.readexactly(min(size, _PAYLOAD_PART_BYTES)))
+            parts.append(await self._reader.readexactly(min(size, _PART_BYTES)))
             size -= len(parts[-1])
         return b"".join(parts)
 

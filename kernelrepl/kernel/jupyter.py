@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import json
 import logging
 import sys
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import zmq
 import zmq.asyncio
 from jupyter_client.session import DELIM, Session
 
+from kernelrepl import bounded_json
 from kernelrepl.kernel.meter import REPLY_LIMITS, FloodLimits, Meter, Verdict
 from kernelrepl.model import JupyterRequest
 from kernelrepl.transcript import DROPPED
@@ -38,8 +38,11 @@ OnMessage = Callable[[Message], None]
 OnFlood = Callable[[Verdict], None]
 """Called when a kernel sends so much that it has to be interrupted, and again when it has to be killed."""
 
-MAX_FRAME_BYTES = 64 << 20
+MAX_FRAME_BYTES = 26 << 20
 """A peer that sends a longer frame is disconnected for good. The outputs of a cell take 24 MB at most."""
+
+_SMALL_ITEMS = 2000
+"""The most values in the header of a message, and in that of its parent."""
 
 _LINGER_MS = 1000
 
@@ -265,9 +268,10 @@ class JupyterClient:
             signature, header, parent, metadata, content = frames[start : start + 5]
             if not hmac.compare_digest(signature, self._session.sign([header, parent, metadata, content])):
                 return None
-            kind, above, body = json.loads(header)["msg_type"], json.loads(parent), json.loads(content)
-            of, about = above.get("msg_id", ""), json.loads(metadata)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            kind = bounded_json.loads(header, items=_SMALL_ITEMS)["msg_type"]
+            above = bounded_json.loads(parent, items=_SMALL_ITEMS)
+            of, about, body = above.get("msg_id", ""), bounded_json.loads(metadata), bounded_json.loads(content)
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None
         if not (isinstance(kind, str) and isinstance(of, str) and isinstance(body, dict) and isinstance(about, dict)):
             return None

@@ -17,7 +17,7 @@ import zmq.asyncio
 
 from kernelrepl.errors import KernelStartFailed, SandboxUnavailable, StorageFailed
 from kernelrepl.guest import wire
-from kernelrepl.kernel.channel import HostChannel, parse_commit
+from kernelrepl.kernel.channel import HostChannel, parse_commit, text_of
 from kernelrepl.kernel.delivery import Delivery, Library
 from kernelrepl.kernel.jupyter import JupyterClient, Message, OnFlood, OnMessage, OnOutput
 from kernelrepl.kernel.launch import Process
@@ -27,6 +27,7 @@ from kernelrepl.model import Commit, JupyterRequest, Limits, Manifest, NotRestor
 START_TIMEOUT_S = 60.0
 AUDIT_TIMEOUT_S = 10.0
 """How long an audit may take before the kernel is stopped without."""
+_MOST_PACKAGES = 100
 _log = logging.getLogger("kernelrepl")
 
 
@@ -54,6 +55,8 @@ class Handlers:
     """A component that waited until it was needed has been loaded, by key, or these names of it are lost."""
     flood: OnFlood
     """The kernel sends too much: what runs is to be interrupted, or the kernel to be ended."""
+    broke: Callable[[str], None] = lambda reason: None
+    """The kernel has sent what no kernel sends, and is ended for that."""
     message: OnMessage = lambda message: None
     """What it publishes, as it comes."""
 
@@ -74,6 +77,8 @@ class Kernel:
         self._delivery: Delivery | None = None
         self._audited = asyncio.Event()
         self._adopted = asyncio.Event()
+        self._losable: set[str] = set()
+        """Names of the session that the kernel may still say are lost: each once."""
         self._pid = process.pid
         self._end = asyncio.ensure_future(process.ended.wait())
 
@@ -92,6 +97,8 @@ class Kernel:
         Raises KernelDied (with the component that was loading), KernelStartFailed and SandboxUnavailable.
         """
         self._channel = await HostChannel.open(self.process.channel)
+        self._channel.hurry = self.ended
+        self._losable = {name for name in manifest.names if name != "_" and not name.startswith("*")}
         key = secrets.token_hex(16)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
@@ -110,9 +117,11 @@ class Kernel:
                 await self._unless_dead(self._client.wait_for_output())
         except wire.WireError as error:
             await self.process.kill()
-            if isinstance(error, wire.ChannelClosed) and self.loading is not None:
+            if self.loading is not None:  # also where what is loaded has broken the protocol: it may be skipped then
                 raise KernelDied(self.process.exit_code, self.loading) from error
             why = f"{describe_exit(self.process.exit_code)}: {self.process.python}"
+            if not isinstance(error, wire.ChannelClosed):
+                why = f"it broke the protocol with its keeper ({error!s:.200}): {self.process.python}"
             raise KernelStartFailed(why, self.process.log()) from error
         except TimeoutError as error:
             await self.process.kill()
@@ -162,9 +171,9 @@ class Kernel:
         _raise_refusal(hello)
         if hello["type"] != "hello" or hello.get("protocol") != wire.PROTOCOL:
             raise wire.WireError(f"the kernel speaks another protocol: {hello!r:.200}")
-        self.python = str(hello.get("python"))[:40]
+        self.python = text_of(hello.get("python"), 40)
         packages = hello.get("packages")
-        self.packages = {str(k)[:80]: str(v)[:80] for k, v in packages.items()} if isinstance(packages, dict) else {}
+        self.packages = _packages(packages) if isinstance(packages, dict) else {}
         start = {
             "type": "start",
             "connection": {"key": key},
@@ -193,7 +202,7 @@ class Kernel:
                 case "loaded":
                     self.loading = None
                 case "ready":
-                    return _restored(header)
+                    return self._restored(header, manifest)
                 case other:
                     raise wire.WireError(f"unexpected frame {other!r:.40} during the start")
 
@@ -206,7 +215,7 @@ class Kernel:
                 header, payload = await self._channel.recv()
                 match header["type"]:
                     case "begin":
-                        self._handlers.begin(str(header.get("request")))
+                        self._handlers.begin(str(header.get("request"))[:200])
                     case "stage":
                         await self._stage(header, payload)
                     case "commit":
@@ -222,14 +231,52 @@ class Kernel:
                     case "loading" if type(header.get("component")) is int:
                         self.loading = header["component"]
                     case "loaded":
-                        self._handlers.loaded(self.loading, _not_restored(header))
+                        self._handlers.loaded(self.loading, self._lost(header))
                         self.loading = None
                     case other:
                         raise wire.WireError(f"unexpected frame {other!r:.40}")
         except wire.ChannelClosed:
             pass
-        except wire.WireError:
-            await self.process.kill()
+        except wire.WireError as error:
+            await self._break(f"the kernel broke the protocol with its keeper ({error!s:.200})")
+        except Exception:  # noqa: BLE001 - it must cost this kernel, not the keeper
+            _log.exception("a frame of a kernel could not be handled")  # once: the kernel ends with it
+            await self._break("the kernel sent what its keeper could not handle (see the log)")
+
+    async def _break(self, reason: str) -> None:
+        """End a kernel for what it sent, and have that told."""
+        self._handlers.broke(reason)
+        await self.process.kill()
+
+    def _restored(self, header: dict[str, Any], manifest: Manifest) -> Restored:
+        """What the kernel says it has restored, as far as the session had it."""
+        try:
+            restored = tuple(name for name in dict.fromkeys(header["restored"]) if name in self._losable)
+        except (KeyError, TypeError) as error:
+            raise wire.WireError(f"malformed ready frame: {error}") from error
+        stories = {name for name in manifest.stories if name not in manifest.names}
+        return Restored(restored, self._lost(header, stories, wire.MAX_FAILED))
+
+    def _lost(
+        self, header: dict[str, Any], stories: set[str] | None = None, others: int = 0
+    ) -> tuple[NotRestored, ...]:
+        """What the kernel says is lost, as far as there is something to lose.
+
+        stories: names that were not saved. others: how much else it may name.
+        """
+        known = stories or set()
+        found = []
+        for entry in _not_restored(header):
+            if entry.name in self._losable:
+                self._losable.discard(entry.name)
+            elif entry.name in known:
+                known.discard(entry.name)
+            elif others > 0:
+                others -= 1
+            else:
+                continue
+            found.append(entry)
+        return tuple(found)
 
     async def _stage(self, header: dict[str, Any], payload: bytes) -> None:
         index = header.get("component")
@@ -242,6 +289,7 @@ class Kernel:
     async def _commit(self, header: dict[str, Any], payload: bytes) -> None:
         assert self._channel is not None
         commit = parse_commit(header, payload, self.python, json.dumps(self.packages))
+        self._channel.charge(commit)
         answer: dict[str, Any] = {"type": "committed", "commit": header.get("commit"), "reason": None}
         try:
             await self._handlers.commit(commit)
@@ -345,17 +393,14 @@ def describe_exit(code: int | None) -> str:
     return f"it exited with code {code}"
 
 
-def _restored(header: dict[str, Any]) -> Restored:
-    try:
-        return Restored(tuple(str(name)[:500] for name in header["restored"]), _not_restored(header))
-    except (KeyError, TypeError) as error:
-        raise wire.WireError(f"malformed ready frame: {error}") from error
+def _packages(versions: dict[str, Any]) -> dict[str, str]:
+    return {text_of(name, 80): text_of(version, 80) for name, version in list(versions.items())[:_MOST_PACKAGES]}
 
 
 def _not_restored(header: dict[str, Any]) -> tuple[NotRestored, ...]:
     try:
         return tuple(
-            NotRestored(str(e["name"])[:500], str(e["type"])[:200], str(e["reason"])[:2000])
+            NotRestored(text_of(e["name"], wire.MAX_NAME_CHARS), text_of(e["type"], 200), text_of(e["reason"], 2000))
             for e in header["not_restored"]
         )
     except (KeyError, TypeError) as error:

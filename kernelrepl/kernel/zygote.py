@@ -128,7 +128,12 @@ class Zygote:
         if not data:
             self.close()
             return
-        message = json.loads(data)
+        try:
+            self._take(json.loads(data), descriptors)
+        except (ValueError, LookupError, TypeError, asyncio.InvalidStateError):
+            self.close()  # it is not itself any more
+
+    def _take(self, message: dict[str, Any], descriptors: Sequence[int]) -> None:
         match message["type"]:
             case "ready":
                 self.places = tuple(message["places"])
