@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import json
 import secrets
@@ -132,7 +133,7 @@ async def test_a_header_that_would_take_far_more_than_its_length_is_refused() ->
     for body in (
         b'{"type": "begin", "request": ' + b"[" * 9 + b"]" * 9 + b"}",
         b'{"type": "hello", "python": ' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}",
-        b'{"type": "begin", "more": [' + b"[]," * channel._MAX_CONTAINERS + b"1]}",
+        b'{"type": "begin", "more": [' + b"[]," * 400_000 + b"1]}",
     ):
         frame = wire.PREFIX.pack(wire.MAGIC, len(body), 0) + body
         reading = asyncio.create_task(received_from_thread(frame))
@@ -305,7 +306,8 @@ async def publish_all(store: Store, commits: list[tuple[Any, bytes, Any]]) -> No
     for header, payload, pieces in commits:
         row = await store.start_execution(hostile, secrets.token_hex(8), "test", "a = 1")
         for index, piece in pieces:
-            await store.stage(hostile, index, piece, limits)
+            with contextlib.suppress(StorageFailed):  # of a component that no commit can have
+                await store.stage(hostile, index, piece, limits)
         commit = parsed(header, payload)
         if commit is None:
             await store.discard_staged(hostile)

@@ -41,10 +41,10 @@ MAX_HEADER_ITEMS = 600_000
 MAX_PAYLOAD_BYTES = 40 << 20
 MAX_OUTPUTS_BYTES = 32 << 20
 """Of the payload of a commit, what its outputs may take."""
-_KEEPERS_HEADER_BYTES = 1 << 30
+KEEPERS_HEADER_BYTES = 256 << 20
 
 # What a session may have. The kernel keeps to it and says what it leaves out; the keeper ends one that does not.
-MAX_NAMES = 25_000
+MAX_NAMES = 20_200
 MAX_NAME_CHARS = 1000
 MAX_TEXT_CHARS = 12_000_000
 """Of the names of a session, with what is said about each."""
@@ -230,7 +230,7 @@ class Channel:
 
         Raises ChannelClosed at the end of the stream.
         """
-        header_bytes, payload_bytes = parse_prefix(bytes(self._read(PREFIX.size)), _KEEPERS_HEADER_BYTES)
+        header_bytes, payload_bytes = parse_prefix(bytes(self._read(PREFIX.size)), KEEPERS_HEADER_BYTES)
         header, payload = parse_header(self._read(header_bytes)), self._read(payload_bytes)
         if header.get("file"):
             header["file"] = self._files.pop(0)
