@@ -41,6 +41,8 @@ OnFlood = Callable[[Verdict], None]
 MAX_FRAME_BYTES = 26 << 20
 """A peer that sends a longer frame is disconnected for good. The outputs of a cell take 24 MB at most."""
 
+_HEADER_BYTES, _METADATA_BYTES = 64 << 10, 1 << 20
+"""The longest header of a message, of its parent, and the longest metadata. Longer ones are no message."""
 _SMALL_ITEMS = 2000
 """The most values in the header of a message, and in that of its parent."""
 
@@ -267,6 +269,8 @@ class JupyterClient:
             start = frames.index(DELIM) + 1
             signature, header, parent, metadata, content = frames[start : start + 5]
             if not hmac.compare_digest(signature, self._session.sign([header, parent, metadata, content])):
+                return None
+            if max(len(header), len(parent)) > _HEADER_BYTES or len(metadata) > _METADATA_BYTES:
                 return None
             kind = bounded_json.loads(header, items=_SMALL_ITEMS)["msg_type"]
             above = bounded_json.loads(parent, items=_SMALL_ITEMS)

@@ -21,6 +21,7 @@ from kernelrepl.kernel.channel import HostChannel, parse_commit, text_of
 from kernelrepl.kernel.delivery import Delivery, Library
 from kernelrepl.kernel.jupyter import JupyterClient, Message, OnFlood, OnMessage, OnOutput
 from kernelrepl.kernel.launch import Process
+from kernelrepl.kernel.losses import Losses
 from kernelrepl.kernel.meter import Verdict
 from kernelrepl.model import Commit, JupyterRequest, Limits, Manifest, NotRestored, Restored
 
@@ -77,8 +78,7 @@ class Kernel:
         self._delivery: Delivery | None = None
         self._audited = asyncio.Event()
         self._adopted = asyncio.Event()
-        self._losable: set[str] = set()
-        """Names of the session that the kernel may still say are lost: each once."""
+        self._losses = Losses(Manifest())
         self._pid = process.pid
         self._end = asyncio.ensure_future(process.ended.wait())
 
@@ -98,7 +98,7 @@ class Kernel:
         """
         self._channel = await HostChannel.open(self.process.channel)
         self._channel.hurry = self.ended
-        self._losable = {name for name in manifest.names if name != "_" and not name.startswith("*")}
+        self._losses = Losses(manifest)
         key = secrets.token_hex(16)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
@@ -202,7 +202,7 @@ class Kernel:
                 case "loaded":
                     self.loading = None
                 case "ready":
-                    return self._restored(header, manifest)
+                    return self._losses.restored(header)
                 case other:
                     raise wire.WireError(f"unexpected frame {other!r:.40} during the start")
 
@@ -231,7 +231,7 @@ class Kernel:
                     case "loading" if type(header.get("component")) is int:
                         self.loading = header["component"]
                     case "loaded":
-                        self._handlers.loaded(self.loading, self._lost(header))
+                        self._handlers.loaded(self.loading, self._losses.lost(header))
                         self.loading = None
                     case other:
                         raise wire.WireError(f"unexpected frame {other!r:.40}")
@@ -247,36 +247,6 @@ class Kernel:
         """End a kernel for what it sent, and have that told."""
         self._handlers.broke(reason)
         await self.process.kill()
-
-    def _restored(self, header: dict[str, Any], manifest: Manifest) -> Restored:
-        """What the kernel says it has restored, as far as the session had it."""
-        try:
-            restored = tuple(name for name in dict.fromkeys(header["restored"]) if name in self._losable)
-        except (KeyError, TypeError) as error:
-            raise wire.WireError(f"malformed ready frame: {error}") from error
-        stories = {name for name in manifest.stories if name not in manifest.names}
-        return Restored(restored, self._lost(header, stories, wire.MAX_FAILED))
-
-    def _lost(
-        self, header: dict[str, Any], stories: set[str] | None = None, others: int = 0
-    ) -> tuple[NotRestored, ...]:
-        """What the kernel says is lost, as far as there is something to lose.
-
-        stories: names that were not saved. others: how much else it may name.
-        """
-        known = stories or set()
-        found = []
-        for entry in _not_restored(header):
-            if entry.name in self._losable:
-                self._losable.discard(entry.name)
-            elif entry.name in known:
-                known.discard(entry.name)
-            elif others > 0:
-                others -= 1
-            else:
-                continue
-            found.append(entry)
-        return tuple(found)
 
     async def _stage(self, header: dict[str, Any], payload: bytes) -> None:
         index = header.get("component")
@@ -395,13 +365,3 @@ def describe_exit(code: int | None) -> str:
 
 def _packages(versions: dict[str, Any]) -> dict[str, str]:
     return {text_of(name, 80): text_of(version, 80) for name, version in list(versions.items())[:_MOST_PACKAGES]}
-
-
-def _not_restored(header: dict[str, Any]) -> tuple[NotRestored, ...]:
-    try:
-        return tuple(
-            NotRestored(text_of(e["name"], wire.MAX_NAME_CHARS), text_of(e["type"], 200), text_of(e["reason"], 2000))
-            for e in header["not_restored"]
-        )
-    except (KeyError, TypeError) as error:
-        raise wire.WireError(f"malformed {header['type']} frame: {error}") from error
