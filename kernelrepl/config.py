@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     )
     max_processes: CountLimit = Field(default=512, description="the most processes and threads of one kernel")
     max_open_files: int = Field(
-        default=1024, ge=64, le=1_000_000, description="the most files that one process of a kernel has open"
+        default=512, ge=64, le=1_000_000, description="the most files that one process of a kernel has open"
     )
     max_workspace_bytes: ByteLimit = Field(
         default=1_000_000_000, description="the most that the files of one session may take, in bytes"

@@ -64,6 +64,11 @@ def hint(error: Failure, resources: Resources) -> str | None:
         return f"/tmp and /dev/shm may hold {amount(resources.tmp_bytes)} each (max_tmp_bytes)"
     if error.name in _NO_NETWORK or (error.name, error.message) == ("PermissionError", "[Errno 13] Permission denied"):
         return "there is no network in the sandbox; `kernelrepl put` brings files into the session"
+    if (error.name, error.message) == ("PermissionError", "[Errno 1] Operation not permitted"):
+        return (
+            "the sandbox refuses this; for memory that processes share, take multiprocessing.shared_memory or a file in"
+            " /dev/shm in place of mmap.mmap(-1, …)"
+        )
     if outside := _OUTSIDE.match(error.message):
         return (
             f"{field(outside[1])} is not a file of this session; it reaches files of the host when a person grants them"

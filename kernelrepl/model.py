@@ -28,7 +28,8 @@ class Resources:
 
     memory_bytes: int | None = 4_000_000_000
     processes: int | None = 512
-    open_files: int = 1024
+    open_files: int = 512
+    """Of each process; and as many descriptors of one user wait in queues of sockets before a session adds none."""
     workspace_bytes: int | None = 1_000_000_000
     workspace_files: int | None = 100_000
     tmp_bytes: int | None = 512_000_000

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from kernelrepl import workspace_usage
 from kernelrepl.kernel import usage
+from kernelrepl.kernel.holdings import Holdings
 from kernelrepl.kernel.launch import Process
 from kernelrepl.model import Resources, amount
 
@@ -26,8 +28,15 @@ FILES_S = 2.0
 IDLE_FILES_S = 60.0
 """The same while nothing runs: threads may still write."""
 _SHARE = 20
+_DETAIL_SHARE = 5
+"""The same for what processes hold beside their pages: most of that time is the system's, not ours."""
 FULL_FILE_BYTES = 64 << 10
 """What a file may take that a session writes when it has too many: Python itself needs some to tidy up."""
+QUEUED_S = 10.0
+"""So long descriptors may wait in the queue of a socket. What they hold cannot be seen there."""
+_QUEUED = (
+    f"open files lay in the queue of a socket for {QUEUED_S:.0f} s, where they are not counted; receive them sooner"
+)
 
 Stop = Callable[[str, bool], None]
 """Called with the reason, and whether the kernel has to go (else the code that runs)."""
@@ -60,18 +69,32 @@ class Overseer:
         started_full = self.full is not None
         counted, took = -IDLE_FILES_S, 0.0
         idle, before = IDLE_S, 0
+        plan = process.launch.plan or {}
+        holdings = Holdings(self._workspace, process.launch.home, plan.get("tmpfs", ()))
+        look_at = exact_at = clock()
         while True:
             self._begun.clear()
             now_busy = busy()
             pids = list(usage.descendants(process.pid))
+            began = clock()
+            if began >= look_at:
+                await asyncio.to_thread(holdings.look, pids)
+                look_at = clock() + _DETAIL_SHARE * (clock() - began)
             resident = usage.resident(pids)
-            if self._too_much_memory(pids, resident):
-                self._stop(f"memory limit {amount(self._resources.memory_bytes or 0)} reached (max_memory_bytes)", True)
+            self._weigh(resident)
+            if self._maybe_too_much_memory(resident, holdings) and (began := clock()) >= exact_at:
+                if await asyncio.to_thread(self._too_much_memory, pids, holdings):
+                    limit = amount(self._resources.memory_bytes or 0)
+                    self._stop(f"memory limit {limit} reached (max_memory_bytes)", True)
+                    return
+                exact_at = clock() + (clock() - began)
+            if holdings.queued_since is not None and time.monotonic() > holdings.queued_since + QUEUED_S:
+                self._stop(_QUEUED, True)
                 return
             began = clock()
             if began >= counted + max(FILES_S if self._ran else IDLE_FILES_S, _SHARE * took):
                 self._ran = now_busy
-                self.full = await self._too_many_files()
+                self.full = await self._too_many_files(holdings)
                 counted = clock()
                 took = counted - began
                 if self.full is not None and not started_full and now_busy:
@@ -94,18 +117,25 @@ class Overseer:
                 await self._begun.wait()
                 await asyncio.sleep(BUSY_S)
 
-    def _too_much_memory(self, pids: list[int], resident: int) -> bool:
+    def _maybe_too_much_memory(self, resident: int, holdings: Holdings) -> bool:
         limit = self._resources.memory_bytes
-        self._weigh(resident)
-        return limit is not None and resident > limit and usage.proportional(pids) > limit
+        return limit is not None and resident + holdings.memory_bytes + holdings.tmpfs_bytes > limit
 
-    async def _too_many_files(self) -> str | None:
+    def _too_much_memory(self, pids: list[int], holdings: Holdings) -> bool:
+        """Whether it is, exactly. A page of a file in memory is not counted twice, as one of a process as well."""
+        limit = self._resources.memory_bytes
+        shares = usage.proportional(pids)
+        files = max(0, holdings.tmpfs_bytes - shares.files_in_memory)
+        return limit is not None and shares.total + files + holdings.memory_bytes > limit
+
+    async def _too_many_files(self, holdings: Holdings) -> str | None:
         most_bytes, most_files = self._resources.workspace_bytes, self._resources.workspace_files
         if most_bytes is None and most_files is None:
             return None
         found = await asyncio.to_thread(workspace_usage.files, self._workspace, most_bytes, most_files)
+        removed = holdings.removed_bytes()
         remedy = "delete some in the session; until there is room it writes none over 64 KB"
-        if most_bytes is not None and found.size > most_bytes:
+        if most_bytes is not None and (removed is None or found.size + removed > most_bytes):
             return f"the files of the session take more than {amount(most_bytes)} (max_workspace_bytes): {remedy}"
         if most_files is not None and found.count > most_files:
             return f"the session has more than {most_files} files (max_workspace_files): {remedy}"

@@ -144,4 +144,4 @@ class Room:
 
 
 def _memory(pid: int) -> int:
-    return usage.proportional(list(usage.descendants(pid)))
+    return usage.proportional(list(usage.descendants(pid))).total

@@ -255,10 +255,17 @@ def _execute(launch: Launch, theirs: list[int]) -> subprocess.Popen[bytes]:
 
 
 def _listen(path: Path) -> socket.socket:
-    """A socket at a path that the kernel cannot reach: it could put another one in its place."""
+    """A socket at a path that the kernel cannot reach: it could put another one in its place.
+
+    The kernel can ask the socket for its name, so that name does not say where it is.
+    """
     listener = socket.socket(socket.AF_UNIX)
     try:
-        listener.bind(str(path))
+        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            listener.bind(f"/proc/self/fd/{directory}/{path.name}")
+        finally:
+            os.close(directory)
         listener.listen()
         listener.setblocking(False)
     except OSError:

@@ -26,6 +26,7 @@ _FIRST_UID = 1879048192
 _UIDS = 1 << 27
 """A range that no distribution hands out to people, services or containers."""
 _INODES = 100_000
+_SIGNALS = 1024
 
 _SYSTEM = ("/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib", "/nix/store")
 _ROOT_LINKS = ("/lib", "/lib32", "/lib64")
@@ -309,7 +310,8 @@ def _base() -> str:
 
 
 def _limits(resources: Resources) -> dict[str, int]:
-    found = {"core": 0, "nofile": resources.open_files}
+    # A user has only so many signals and timers, and sessions may be of one user with other programs.
+    found = {"core": 0, "nofile": resources.open_files, "sigpending": _SIGNALS, "msgqueue": 0}
     for name, value in (
         ("data", resources.memory_bytes), ("nproc", resources.processes), ("fsize", resources.workspace_bytes),
     ):  # fmt: skip

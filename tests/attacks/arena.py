@@ -24,7 +24,7 @@ from kernelrepl.kernel.launch import Launcher
 from kernelrepl.manager import Manager
 from kernelrepl.means import Means
 from kernelrepl.metrics import Metrics
-from kernelrepl.model import Resources
+from kernelrepl.model import Execution, Resources
 from kernelrepl.room import Room
 from kernelrepl.store import Store
 from tests.attacks.as_user import FORKED, ROOT
@@ -53,11 +53,18 @@ class Arena:
 
     async def outcome(self, code: str, session_id: str = "s") -> str:
         """Run code in a session; what it says, or what ended it."""
+        return self.said(await self.execution(code, session_id))
+
+    async def execution(self, code: str, session_id: str = "s") -> Execution:
+        """Run code in a session that knows what it may reach for."""
         confinement = self.manager.confinement
         assert confinement.tier is not None
         places = {"data": str(self.manager.data_dir), "runtime": str(confinement.runtime_dir)}
         told = _told({**self.targets.known(), **places, "tier": confinement.tier.number, **self.more})
-        execution = await self.sessions.run(told + code, session_id, resources=self.resources)
+        return await self.sessions.run(told + code, session_id, resources=self.resources)
+
+    def said(self, execution: Execution) -> str:
+        """What an execution says, or what ended it."""
         if execution.status != "ok" or execution.output.result is None:
             error = execution.output.error
             return f"{execution.status}: {error.name}: {error.message}" if error is not None else execution.status

@@ -13,6 +13,7 @@ from tests.attacks import (
     files,
     keeper,
     lifecycle,
+    limits,
     neighbours,
     network,
     proc,
@@ -25,6 +26,7 @@ from tests.attacks.attempt import Attempt
 _MODULES = (
     files, proc, network, processes, syscalls, execution, surroundings, neighbours, checkpoints, keeper, lifecycle,
     beginnings,
+    limits,
 )  # fmt: skip
 ATTEMPTS: tuple[Attempt, ...] = tuple(
     replace(found, group=group)
