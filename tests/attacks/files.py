@@ -92,8 +92,8 @@ FILES = (
     Attempt("open by handle", "import ctypes\nhandle = ctypes.create_string_buffer(b'\\x80\\0\\0\\0', 140)\n"
             "each(attempt(call, 'name_to_handle_at', HERE, b'/', handle, ctypes.byref(ctypes.c_int()), 0),"
             " attempt(call, 'open_by_handle_at', os.open('.', os.O_RDONLY), handle, 0))", "EPERM"),
-    Attempt("watch a directory", "attempt(call, 'inotify_add_watch', call('inotify_init1', 0),"
-            " host.folder.encode(), 0xFFF)", "EPERM", control=True),
+    Attempt("watch a directory", "attempt(lambda: call('inotify_add_watch', call('inotify_init1', 0),"
+            " host.folder.encode(), 0xFFF))", "EPERM", control=True),
     Attempt("mark a directory with fanotify", "attempt(call, 'fanotify_init', 0x200, 0)", "EPERM"),
     Attempt("write to the Python library", "attempt(write, os.__file__)", "EACCES|EROFS", "EACCES"),
     Attempt("write to a package", "import IPython; attempt(write, IPython.__file__)", "EACCES|EROFS", "EACCES"),

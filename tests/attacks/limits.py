@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kernelrepl.model import Resources
 from tests.attacks.arena import Arena
 from tests.attacks.attempt import Attempt, Scenario
@@ -72,8 +74,8 @@ def counted(code: str) -> Scenario:
     return scenario
 
 
-def _memory(name: str, code: str, right: str = "ended for its memory", resources: Resources = SMALL) -> Attempt:
-    return Attempt(name, counted(code), right, resources=resources)
+def _memory(name: str, code: str, right: str = "ended for its memory", **options: Any) -> Attempt:
+    return Attempt(name, counted(code), right, **{"resources": SMALL, **options})
 
 
 MEMORY = (
@@ -92,11 +94,11 @@ MEMORY = (
             "    kept = [full(socket.socketpair()) for _ in range(450)]\nin_children(act, 6)\nhold()"),
     _memory("sockets that nobody accepts", "server = socket.socket(socket.AF_UNIX)\nserver.bind('/tmp/s')\n"
             "server.listen(4096)\nfor _ in range(3000):\n    peer = socket.socket(socket.AF_UNIX)\n"
-            "    peer.connect('/tmp/s')\n    full([peer])\n    peer.close()\nhold()"),
+            "    peer.connect('/tmp/s')\n    full([peer])\n    peer.close()\nhold()", tiers=(1,)),
     _memory("datagrams that nobody reads", "kept = []\nfor n in range(300):\n    server = socket.socket(socket.AF_UNIX,"
             " socket.SOCK_DGRAM)\n    server.bind(f'/tmp/d{n}')\n    kept.append(server)\n    for _ in range(9):\n"
             "        peer = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n        peer.connect(f'/tmp/d{n}')\n"
-            "        errno_of(lambda: full([peer]))\n        peer.close()\nhold()"),
+            "        errno_of(lambda: full([peer]))\n        peer.close()\nhold()", tiers=(1,)),
     _memory("sockets in sockets", "outer = socket.socketpair()\nfor _ in range(60):\n"
             "    kept = [full(socket.socketpair()) for _ in range(15)]\n"
             "    fds = [end.fileno() for pair in kept for end in pair]\n"
@@ -108,7 +110,8 @@ MEMORY = (
     _memory("shared pages of the zeros", "fd = os.open('/dev/zero', os.O_RDWR)\nfor _ in range(7):\n"
             "    at = mapped(96 << 20, 3, 1, fd)\n    for part in range(0, 96 << 20, 8 << 20):\n"
             "        touch(at + part, 8 << 20)\n        LIBC.madvise(at + part, 8 << 20, 4)\nhold()",
-            "error: FileNotFoundError: [Errno 2] No such file or directory: '/dev/zero'"),
+            "error: FileNotFoundError: [Errno 2] No such file or directory: '/dev/zero'",
+            tier_2="error: PermissionError: [Errno 13] Permission denied: '/dev/zero'"),
     _memory("huge pages", "errno_of(lambda: mapped(2 << 20, 3, 0x40022))", "ENOMEM|EPERM"),
     _memory("a process whose first thread has ended", "def act():\n    def go():\n        global m\n"
             "        m = bytearray(b'x') * 120_000_000\n        time.sleep(60)\n"
@@ -116,7 +119,7 @@ MEMORY = (
             "in_children(act, 6)\nhold()"),
     _memory("records of locks", "def act():\n    for n in range(400):\n        fd = os.open(f'/tmp/l{n}{os.getpid()}',"
             " os.O_CREAT | os.O_RDWR)\n        for at in range(0, 4000, 2):\n            fcntl.lockf(fd, fcntl.LOCK_EX,"
-            " 1, at)\nin_children(act, 4)\nhold(15)"),
+            " 1, at)\nin_children(act, 4)\nhold(35)", tiers=(1,)),
     _memory("watches of many descriptors", "import select\ndef act():\n    ends = [os.pipe()[0] for _ in range(400)]\n"
             "    global kept\n    kept = []\n    for _ in range(150):\n        poll = select.epoll()\n"
             "        for fd in ends: poll.register(fd, 0)\n        kept.append(poll)\nin_children(act, 40)\nhold(15)"),
@@ -127,7 +130,7 @@ MEMORY = (
             "EPERM"),
     _memory("files of /tmp and of /dev/shm", "for place in (tempfile.gettempdir(), '/dev/shm'):\n"
             "    for n in range(30):\n        with open(f'{place}/{n}', 'wb') as file: file.write(b'x' * 10_000_000)\n"
-            "hold()", resources=WIDE),
+            "hold()", resources=WIDE, tiers=(1,)),
     _memory("descriptors of one thread alone", "in_child(lambda: call('clone', 0x10900, 0, 0, 0, 0))", "EPERM"),
 )  # fmt: skip
 

@@ -40,7 +40,7 @@ RULES = (
     Mutation("deny:memfd_create", "a file in memory to be run", "leaks"),
     Mutation("rule:mmap", "shared pages that nobody maps", "leaks"),
     Mutation("rule:fallocate", "room beyond the end of a file", "leaks"),
-    Mutation("rule:setsockopt", "large buffers of sockets", "differs", note="they are counted"),
+    Mutation("rule:setsockopt", "large buffers of sockets", "leaks"),
     Mutation("rule:clone", "descriptors of one thread alone", "leaks"),
     Mutation("rule:fcntl", "notes about a directory", "leaks"),
     Mutation("rule:fcntl", "a lease on a file", "leaks"),
