@@ -20,7 +20,7 @@ _FIGURE_TYPES = ("image/png", "image/jpeg")
 _TEXT_TYPES = ("text/markdown", "text/latex", "text/html")
 _SHOWN_KINDS = ("stream", "execute_result", "display_data", "error")
 _KINDS = (*_SHOWN_KINDS, "update_display_data", "clear_output")
-MAX_TEXT_CHARS = 4_000_000
+MAX_TEXT_CHARS = 5_000_000
 """Of one text of an output. A kernel of ours records a million printed characters; looking through more would hold
 other sessions up."""
 MAX_LIVE_MESSAGES = 10_000

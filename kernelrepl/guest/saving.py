@@ -6,6 +6,7 @@ Runs in the kernel, main thread only.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 import time
@@ -206,7 +207,7 @@ class Saving:
         answer = self._answer()
         not_saved = [
             {"name": name, "type": entry.type, "path": entry.path, "reason": entry.reason}
-            for name, entry in delta.unsaved.items()
+            for name, entry in itertools.islice(delta.unsaved.items(), _TOLD)
             if name != "_"
         ]
         self.behind = answer["reason"] is not None or failure is not None
@@ -216,7 +217,8 @@ class Saving:
         if self.durable and failure is None:
             self.snapshot.accept(delta)
             self.restoring.forget_found()
-        return {"committed": True, "saved": delta.saved, "not_saved": not_saved}
+        saved = {kind: names[:_TOLD] for kind, names in delta.saved.items()}
+        return {"committed": True, "saved": saved, "not_saved": not_saved}
 
     def _answer(self) -> dict[str, Any]:
         while True:
@@ -304,6 +306,8 @@ class Saving:
             self.channel.send(header, frame)
 
 
+_TOLD = 200
+"""How many names of each kind the metadata of a reply tell; the commit has all of them."""
 _LEFT_OUT = {
     "type": "stream",
     "content": {"name": "stderr", "text": f"[the outputs were left out: over {wire.MAX_OUTPUTS_BYTES >> 20} MB]\n"},
