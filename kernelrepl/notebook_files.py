@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
+import os
 import re
 import secrets
+import stat
 from pathlib import Path
 
+from kernelrepl import bounded_json
 from kernelrepl.store import Store
 
 MAX_BYTES = 64 << 20
+MAX_VALUES = 2_000_000
 MAX_CELLS = 200
 """Of so many cells the ids are remembered: each of them is unlike any other."""
 
@@ -55,12 +58,16 @@ class NotebookFiles:
 def _cells(path: str) -> list[str]:
     """The ids of the cells of a notebook; none if it cannot be read."""
     try:
-        file = Path(path)
-        if file.stat().st_size > MAX_BYTES:
+        # A session that was granted its folder may have put a pipe there, or go on writing.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return []
+            body = file.read(MAX_BYTES + 1)
+        if len(body) > MAX_BYTES:
             return []
-        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        cells = bounded_json.loads(body, items=MAX_VALUES, depth=100)["cells"]
         return [cell["id"] for cell in cells if isinstance(cell.get("id"), str)][:MAX_CELLS]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
 
 

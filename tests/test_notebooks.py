@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import nbformat
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from kernelrepl import mcp_server, notebook, transcript
+from kernelrepl import mcp_server, notebook, notebook_files, transcript
 from kernelrepl.kernel.launch import Launcher
 from kernelrepl.mcp_results import cells_of
 from tests.conftest import Sessions
@@ -214,3 +215,21 @@ def test_cells_of_hostile_rows_are_cells() -> None:
     """Names and texts with half a surrogate, outputs without end."""
     made = notebook.cell(1, "x = '\ud800'", 0, transcript.load("[" * 100_000), {"status": "ok"})
     valid(json.dumps(notebook.document("s", [made])))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "device", "lists", "link to itself"])
+def test_a_notebook_that_is_none_has_no_cells(tmp_path: Path, kind: str) -> None:
+    """A session may put anything in its place in a folder that it was granted; nobody waits for a pipe."""
+    path = tmp_path / "a.ipynb"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "directory":
+            path.mkdir()
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "lists":
+            path.write_text('{"cells": [' + "[]," * 3_000_000 + "1]}")
+        case _:
+            path.symlink_to(path)
+    assert notebook_files._cells(str(path)) == []
