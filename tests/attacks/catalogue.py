@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from tests.attacks import (
     beginnings,
+    budgets,
     checkpoints,
     execution,
     files,
@@ -25,8 +26,7 @@ from tests.attacks.attempt import Attempt
 
 _MODULES = (
     files, proc, network, processes, syscalls, execution, surroundings, neighbours, checkpoints, keeper, lifecycle,
-    beginnings,
-    limits,
+    beginnings, limits, budgets,
 )  # fmt: skip
 ATTEMPTS: tuple[Attempt, ...] = tuple(
     replace(found, group=group)
