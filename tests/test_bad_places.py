@@ -640,6 +640,11 @@ def _script(path: Path, content: str, mode: int = 0o700) -> str:
     return str(path)
 
 
+def _directory(path: Path) -> str:
+    path.mkdir()
+    return str(path)
+
+
 def _bare_python() -> str:
     found = Path(sys.base_prefix) / "bin" / "python3"
     if sys.base_prefix == sys.prefix or not found.exists():
@@ -652,7 +657,7 @@ def _bare_python() -> str:
     [
         (lambda path: str(path), "No such file or directory: {python};"),
         (lambda path: _script(path, "x", 0o600), "Permission denied: {python};"),
-        (lambda path: str(path.parent), "Permission denied: {python};"),
+        (lambda path: _directory(path), "Permission denied: {python};"),
         (lambda path: _script(path, "no program"), "Exec format error: {python};"),
         (lambda path: _script(path, "#!/nowhere/python\n"), "No such file or directory: {python};"),
         (lambda path: _script(path, "#!/bin/sh\necho 'not Python'; exit 3\n"), "it exited with code 3: {python};"),
