@@ -46,7 +46,7 @@ VALUES = {
     "hash": ("import hashlib; v = hashlib.sha256()", "hashlib"),
     "database": ("import sqlite3; v = sqlite3.connect(':memory:')", "connection"),
     "mapped file": ("import numpy as np; v = np.memmap('m.bin', 'u1', 'w+', shape=10)", "mapped file"),
-    "view of a mapped file": ("import mmap; v = np.frombuffer(mmap.mmap(-1, 10, flags=mmap.MAP_PRIVATE), 'u1')", "mmap"),
+    "view of a mapped file": ("import mmap; v = np.frombuffer(mmap.mmap(-1, 10, mmap.MAP_PRIVATE), 'u1')", "mmap"),
     "context variable": ("import contextvars; v = contextvars.ContextVar('v')", "ContextVar"),
     "future": ("import asyncio; v = asyncio.get_running_loop().create_future()", "Future"),
     "pool": ("import concurrent.futures; v = concurrent.futures.ThreadPoolExecutor()", "cannot be saved"),
