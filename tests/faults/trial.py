@@ -92,7 +92,7 @@ class Keepers:
         ready = os.fdopen(read_end)
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.keeper", "--ready-fd", str(write_end)],
+                [sys.executable, "-P", "-m", "tests.faults.keeper", "--ready-fd", str(write_end)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(write_end,),
                 start_new_session=True,
