@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kernelrepl.api import (
+    from kernelrepl.client.tools import (
         Result,
         python_clear_session,
         python_delete_session,
@@ -42,7 +42,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module("kernelrepl.api"), name)
+    return getattr(importlib.import_module("kernelrepl.client.tools"), name)
 
 
 def __dir__() -> list[str]:

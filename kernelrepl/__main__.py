@@ -1,15 +1,28 @@
-"""`kernelrepl`: with no arguments the front, which must start fast; otherwise the command line."""
+"""`kernelrepl`: with no arguments the proxy, which must start fast; otherwise the command line."""
 
 from __future__ import annotations
 
+import os
 import sys
 
 
-def main() -> int:
-    if len(sys.argv) == 1:
-        from kernelrepl import front
+def _tell() -> None:
+    """Say what nothing of ours can prevent any more: Python has looked there first."""
+    given = os.environ.get("PYTHONPATH")
+    if given and not sys.flags.ignore_environment and not all(map(os.path.isabs, given.split(os.pathsep))):
+        print(  # noqa: T201 - stderr is the log of a stdio server
+            "kernelrepl: an entry of PYTHONPATH is empty or relative, so Python takes code of this program from where"
+            " it is started; give absolute directories",
+            file=sys.stderr,
+        )
 
-        return front.main()
+
+def main() -> int:
+    _tell()
+    if len(sys.argv) == 1:
+        from kernelrepl.mcp import proxy
+
+        return proxy.main()
     from kernelrepl import cli
 
     return cli.main()

@@ -19,12 +19,12 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from kernelrepl import rendezvous
+from kernelrepl import discovery
 from kernelrepl.errors import InvalidSettings
 from kernelrepl.model import MAX_HISTORY_BYTES, Limits, Resources
-from kernelrepl.policy import Retention
+from kernelrepl.sessions.policy import Retention
 
-PREFIX = rendezvous.PREFIX
+PREFIX = discovery.PREFIX
 
 
 def _limit(value: Any) -> Any:
@@ -61,7 +61,7 @@ LiveLimit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_limit
 DayLimit = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_limit)]
 
 
-Directory = Annotated[Path, AfterValidator(lambda path: rendezvous.absolute(path, "the directory"))]
+Directory = Annotated[Path, AfterValidator(lambda path: discovery.absolute(path, "the directory"))]
 
 
 def _program(value: str) -> str:
@@ -86,7 +86,7 @@ class _Environment(EnvSettingsSource):
         if found.pop("sandbox", "on") != "on":
             raise InvalidSettings(
                 f'{PREFIX}SANDBOX does not switch the sandbox off: only a person does, with sandbox = "off" in'
-                f" {rendezvous.config_file()}"
+                f" {discovery.config_file()}"
             )
         return found
 
@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
 
     data_dir: Directory = Field(
-        default_factory=lambda: rendezvous.default_data_dir(), description="where the database and the workspaces are"
+        default_factory=lambda: discovery.default_data_dir(), description="where the database and the workspaces are"
     )
     runtime_dir: Directory | None = Field(default=None, description="where sockets are; short, private, need not last")
     python: Program = Field(default=sys.executable, min_length=1, description="the interpreter that runs kernels")
@@ -148,7 +148,7 @@ class Settings(BaseSettings):
         default=2, ge=0, le=64, description="how many kernels are kept ready for new sessions, while nothing runs"
     )
     preload: Modules = Field(
-        default=("numpy", "pandas", "matplotlib.pyplot"),
+        default=("numpy", "pandas", "matplotlib.pyplot", "jedi"),
         description="modules that are loaded once for all kernels that start, as far as there are such",
     )
     max_live: LiveLimit = Field(
@@ -171,7 +171,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = TomlConfigSettingsSource(settings_cls, rendezvous.config_file())
+        file = TomlConfigSettingsSource(settings_cls, discovery.config_file())
         return init_settings, _Environment(settings_cls), file
 
     @model_validator(mode="after")
@@ -200,12 +200,12 @@ class Settings(BaseSettings):
         )
 
 
-SESSION_SETTINGS = rendezvous.SESSION_SETTINGS
+SESSION_SETTINGS = discovery.SESSION_SETTINGS
 
 
 def load(overrides: Mapping[str, Any] | None = None) -> Settings:
     """The settings in force. Raises InvalidSettings, which names the setting and its value."""
-    file = rendezvous.config_file()
+    file = discovery.config_file()
     if file.is_dir() or (file.is_symlink() and not file.exists()):
         raise InvalidSettings(f"{file} is no file; remove it or set {PREFIX}CONFIG to another one")
     try:
@@ -228,7 +228,7 @@ def for_client(settings: Settings, environment: Mapping[str, str]) -> Settings:
 
 def origins(environ: Mapping[str, str]) -> dict[str, str]:
     """For each setting where its value comes from."""
-    file = rendezvous.config_file()
+    file = discovery.config_file()
     in_file = set(TomlConfigSettingsSource(Settings, file)()) if file.exists() else set()
     found = {}
     for name in Settings.model_fields:
@@ -245,4 +245,4 @@ def _explain(error: ValidationError) -> str:
             parts.append(f"there is no setting {name!r}")
         else:
             parts.append(f"{name} = {problem['input']!r}: {problem['msg']}")
-    return "; ".join(parts) + f"; correct {PREFIX}… or {rendezvous.config_file()}"
+    return "; ".join(parts) + f"; correct {PREFIX}… or {discovery.config_file()}"

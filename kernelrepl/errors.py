@@ -195,6 +195,26 @@ class DatabaseTooNew(StorageFailed):
         self.path = path
 
 
+class DirectoryFailed(StorageFailed):
+    """The directory of a session cannot be made."""
+
+    def __init__(self, path: object, why: str | None) -> None:
+        super().__init__(
+            f"the directory {path} cannot be made: {why}; free some space or make the one above it writable"
+        )
+
+
+class SessionDamaged(StorageFailed):
+    """What is fixed for a session is not what was stored."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"session {session_id!r} is damaged in the database: its name, its directory or what it may do is not what"
+            " was stored, so nothing runs in it; put back a copy of the database, or delete the session"
+        )
+        self.session_id = session_id
+
+
 class KeeperRunning(KernelReplError):
     """Another keeper owns the data directory."""
 

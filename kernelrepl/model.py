@@ -66,6 +66,8 @@ class Restored:
 
     names: tuple[str, ...] = ()
     not_restored: tuple[NotRestored, ...] = ()
+    left_out: int = 0
+    """How many others did not come back either."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ class Figure:
     mime: str
     data: str
     """Base64."""
+    size: tuple[int, int] = field(default=(0, 0), compare=False)
+    """Width and height in pixels, as the picture itself says."""
+    small: Figure | None = None
+    """The same for a reply, if it is larger than a model sees."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,8 @@ class Output:
     displays: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
     error: Failure | None = None
+    left_out: tuple[str, ...] = ()
+    """What the keeper says of outputs that it has not kept."""
     cells: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=(), compare=False, repr=False)
     """Type and content of the messages that this was made of; `notebook.outputs` makes use of them."""
 
@@ -156,10 +164,14 @@ class SessionInfo:
     execution_count: int
     size_bytes: int
     workspace: str
+    damaged: bool = False
+    """What is fixed for it, its name or its directory are not what was written."""
+    miscounted: bool = False
+    """Its counts and times are not what was written."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class PageRequest:
     """Which part of a list somebody wants."""
 
     limit: int | None = None
@@ -170,7 +182,7 @@ class Asked:
     """Only entries whose name has this in it, upper and lower case being the same."""
 
 
-ALL = Asked()
+ALL = PageRequest()
 
 
 class Page(list[T]):
@@ -185,6 +197,8 @@ class Page(list[T]):
 
 Write = Callable[[memoryview, int], None]
 """Puts bytes to an offset."""
+Portion = tuple[int, bool]
+"""How many bytes have been written, and whether they are those that were stored. If not, they are zeros."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +232,8 @@ class Manifest:
     components: tuple[StoredComponent, ...] = ()
     stories: dict[str, str] = field(default_factory=dict)
     execution_count: int = 0
+    damaged: tuple[NotRestored, ...] = ()
+    """What the store has lost by itself, and no kernel can tell of."""
 
 
 @dataclass(frozen=True)
@@ -257,6 +273,8 @@ class Commit:
     outcome: dict[str, Any] | None
     outputs: str
     """The recorded messages, JSON."""
+    left_out: str | None = None
+    """What the keeper says of outputs that it did not take."""
     missed: int = 0
     """How many names a commit brings that the ones before should have brought."""
     failure: str | None = None

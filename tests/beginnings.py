@@ -83,8 +83,8 @@ def hostile(environ: dict[str, str], workspace: Path, granted: Path) -> dict[str
 
 START = """
 import json, os, sys
-from kernelrepl import rendezvous
-sock, answer = rendezvous.connect_or_start(json.loads(sys.argv[1]), "operator", {"client": "test", "settings": {}})
+from kernelrepl import discovery
+sock, answer = discovery.connect_or_start(json.loads(sys.argv[1]), "operator", {"client": "test", "settings": {}})
 print("connected", flush=True)
 sys.stdin.read()
 """

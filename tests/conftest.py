@@ -10,28 +10,30 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import zmq.asyncio
 from hypothesis import settings
 
-from kernelrepl import rendezvous
-from kernelrepl.confinement import Confinement, Grants, base_environment
+from kernelrepl import discovery
+from kernelrepl.keeper.metrics import Metrics
 from kernelrepl.kernel import spawn
-from kernelrepl.kernel.launch import Launcher
-from kernelrepl.manager import Manager, Origin
-from kernelrepl.means import Means
-from kernelrepl.metrics import Metrics
+from kernelrepl.kernel.process import Launcher
 from kernelrepl.model import Execution, Limits, Resources, StoredComponent
-from kernelrepl.room import Room
 from kernelrepl.sandbox import Tier, probe
-from kernelrepl.session import Job, Session
-from kernelrepl.store import Store
+from kernelrepl.sessions.capacity import KernelCapacity
+from kernelrepl.sessions.confinement import Confinement, Grants, base_environment
+from kernelrepl.sessions.manager import Manager, Origin
+from kernelrepl.sessions.services import Services
+from kernelrepl.sessions.session import Job, Session
+from kernelrepl.store import Store, seals
+from kernelrepl.store.database import Database
 from tests.forking import forking
+
+pytest_plugins = ["tests.flakes"]
 
 RUN_TIMEOUT_S = 60.0
 """A deadline, not a measurement: what takes longer hangs."""
@@ -97,7 +99,7 @@ def environment_of(data_dir: Path, runtime_dir: Path, home: Path) -> dict[str, s
 
 def end_keeper(data_dir: Path) -> None:
     """End the keeper of a data directory, if there is one, and wait until it is gone."""
-    found = rendezvous.read_keeper(data_dir)
+    found = discovery.read_keeper(data_dir)
     if found is None:
         return
     try:
@@ -163,13 +165,24 @@ async def stored_bytes(store: Store, component: StoredComponent) -> bytes:
     def write(data: memoryview, offset: int) -> None:
         portion[offset : offset + len(data)] = data
 
-    async for size in store.pour([component], write, len(portion)):
+    async for size, intact in store.pour([component], write, len(portion)):
+        assert intact
         found += portion[:size]
     return bytes(found)
 
 
+async def change(store: Store, job: Callable[[Database], Any]) -> None:
+    """Write to the database behind the keeper's back, as if it had always been so: what the disk changes is noticed."""
+
+    def sealed(db: Database) -> None:
+        job(db)
+        seals.seal_all(db)
+
+    await store._writer.run(sealed)
+
+
 class Sessions:
-    """A manager in this process, used the way a face uses it."""
+    """A manager in this process, used the way a server uses it."""
 
     def __init__(self, manager: Manager, store: Store, metrics: Metrics) -> None:
         self.manager = manager
@@ -234,21 +247,28 @@ def ignore(event: str, **data: object) -> None:
     """Nobody looks at what is observed."""
 
 
+@contextlib.asynccontextmanager
+async def serving(
+    data_dir: Path, runtime_dir: Path, cache: Path, launcher: Launcher, make_store: type[Store] = Store
+) -> AsyncIterator[Sessions]:
+    """Real kernels, a real database, no keeper process in between."""
+    store = make_store(data_dir / "python_sessions.db")
+    store.open()
+    environment = base_environment(os.environ, cache)
+    tier = await asyncio.to_thread(this_tier)
+    metrics = Metrics()
+    confinement = Confinement(tier, sys.executable, runtime_dir, (data_dir, runtime_dir), environment)
+    manager = Manager(data_dir, confinement, Services(launcher, store, metrics, KernelCapacity(metrics)))
+    yield Sessions(manager, store, metrics)
+    await manager.close()
+    store.close()
+
+
 @pytest.fixture
 async def sessions(
     data_dir: Path, runtime_dir: Path, tmp_path: Path, make_store: type[Store], launcher: Launcher
 ) -> AsyncIterator[Sessions]:
-    """Real kernels, a real database, no keeper process in between."""
-    context = zmq.asyncio.Context()
-    store = make_store(data_dir / "python_sessions.db")
-    store.open()
-    environment = base_environment(os.environ, tmp_path / "cache")
-    tier = await asyncio.to_thread(this_tier)
-    metrics = Metrics()
-    confinement = Confinement(tier, sys.executable, runtime_dir, (data_dir, runtime_dir), environment)
-    manager = Manager(data_dir, confinement, Means(launcher, context, store, metrics, Room(metrics)))
-    yield Sessions(manager, store, metrics)
-    await manager.close()
-    context.destroy(0)
-    store.close()
+    """Sessions of a test, and no process of theirs afterwards."""
+    async with serving(data_dir, runtime_dir, tmp_path / "cache", launcher, make_store) as served:
+        yield served
     assert_nothing_left(data_dir)

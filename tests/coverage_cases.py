@@ -145,11 +145,17 @@ STANDARD = {
         Logger | import logging; V = logging.getLogger('of.a.session') | V = V.getChild('x') | V.name, V is logging.getLogger(V.name)
         Formatter | V = logging.Formatter('%(message)s') | V = logging.Formatter('%(name)s') | V._fmt
         LogRecord | V = logging.makeLogRecord({'msg': 'a'}) | V.msg = 'b' | V.msg
-        Future | import concurrent.futures; V = concurrent.futures.Future() | V.set_result(1) | V.result() ! lock
-        Lock | import threading; V = threading.Lock() | V.acquire() | V.locked() ! lock
-        Event | V = threading.Event() | V.set() | V.is_set() ! lock
+        Future | import concurrent.futures; V = concurrent.futures.Future() | V.set_result(1) | V.result() ! a future
+        Lock | import threading; V = threading.Lock() | V.acquire() | V.locked()
+        RLock | V = threading.RLock() | V.acquire() | V._is_owned()
+        Condition | V = threading.Condition() | V.acquire() | V._is_owned()
+        Semaphore | V = threading.Semaphore(2) | V.acquire() | V._value
+        Barrier | V = threading.Barrier(2) | V.abort() | V.parties, V.broken
+        Event | V = threading.Event() | V.set() | V.is_set()
         Thread | V = threading.Thread(target=len) | V.name = 'n' | V.name ! thread
-        Queue | import queue; V = queue.Queue() | V.put(1) | V.qsize() ! lock
+        Queue | import queue; V = queue.Queue() | V.put(1) | V.qsize()
+        SimpleQueue | V = queue.SimpleQueue() | V.put(1) | V.qsize()
+        scheduler | import sched; V = sched.scheduler() | V.enter(9, 1, print) | len(V.queue)
         socket | import socket; V = socket.socketpair() | V = V[:1] | len(V) ! connection
         hash | import hashlib; V = hashlib.sha256(b'a') | V.update(b'b') | V.hexdigest() ! hashlib
         ref | import weakref; class_ = type('W', (), {}); held = class_(); V = weakref.ref(held) | V = weakref.ref(class_) | V() ! weak reference

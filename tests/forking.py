@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernelrepl.config import Settings
-from kernelrepl.confinement import base_environment
 from kernelrepl.kernel import Launch, spawn
-from kernelrepl.kernel.launch import MODULE, Launcher, Process
+from kernelrepl.kernel.process import MODULE, Launcher, Process
 from kernelrepl.kernel.zygote import Zygote, ZygoteFailed
+from kernelrepl.sessions.confinement import base_environment
 
 
 @dataclass

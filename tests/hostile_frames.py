@@ -30,6 +30,10 @@ def _commit(**changes):
     }
     _frame({**header, **changes}, payload)
 
+def _part(path, value, of="commit"):
+    # Some of a header that is still to come.
+    _frame({"type": "part", "of": of, "path": path, "value": value})
+
 def _component(**changes):
     whole = {"roots": [7_000_001], "references": [], "segments": [1], "code": False, "inert": True}
     return {**whole, **changes}
@@ -38,6 +42,21 @@ def _answered():
     # Waits until the keeper has answered a commit: what was sent before it has been read.
     _commit()
     _channel.recv()
+
+def _raw(frame, times):
+    # The same bytes again and again to whoever has connected to the kernel's sockets, past the library that has them.
+    import os, socket
+    own = _channel.fileno()
+    for number in map(int, os.listdir("/proc/self/fd")):
+        try:
+            with socket.socket(fileno=os.dup(number)) as found:
+                if number == own or found.family != socket.AF_UNIX:
+                    continue
+                found.settimeout(5)
+                for _ in range(times):
+                    found.sendall(frame)
+        except (OSError, ValueError):
+            pass
 
 def _publish(kind, content=b"{}", metadata=b"{}", parent=None, header=None, more=()):
     # A signed message on the output socket, made of texts that nobody has looked at.
@@ -126,6 +145,32 @@ _answered()
         "_out = {'outputs_bytes': len(_out), 'payload': _out}\n"
         "_done = {'status': 'ok', 'execution_count': 1, 'duration_s': 0.1, 'error': None}\n"
         "_commit(own=True, outcome=_done, **_out); _channel.recv()",
+    "outputs of 1,500,000 lists in UTF-16 in a commit":
+        # A letter there has the byte of a quote: counted as bytes, all that follows is a text.
+        "_out = '[{\"type\":\"display_data\",\"content\":{\"data\":{\"\u2200\":[' + '[],' * 1_500_000 + '1]}}}]'\n"
+        "_out = {'outputs_bytes': 2 * len(_out), 'payload': _out.encode('utf-16-le')}\n"
+        "_done = {'status': 'ok', 'execution_count': 1, 'duration_s': 0.1, 'error': None}\n"
+        "_commit(own=True, outcome=_done, **_out); _channel.recv()",
+    "parts of a commit of 190,000 names":
+        "for n in range(0, 190_000, 2000):\n"
+        "    _part(['unsaved'], {f'n{n + k}': ['t', 'p', 'r' * 60, ''] for k in range(2000)})\n_answered()",
+    "parts of names with all that may be said of them":
+        "for n in range(0, 20_000, 2):\n"
+        "    _part(['unsaved'], {f'{n + k:0>1000}': ['\\U0001f600' * 2000] * 4 for k in range(2)})\n_answered()",
+    "parts of a component without end":
+        "_part(['components'], [_component(staged=True)])\n"
+        "for n in range(2000): _part(['components', -1, 'roots'], list(range(n * 15_000, n * 15_000 + 15_000)))\n"
+        "_answered()",
+    "parts of components and saved names":
+        "for n in range(200): _part(['components'], [_component(roots=[n * 1000 + k]) for k in range(1000)])\n"
+        "_answered()",
+    "parts of saved lists of 2,000,000 names":
+        "for n in range(200): _part(['saved', 'created'], [f'{n}x{k}' for k in range(10_000)])\n_answered()",
+    "parts of lists of 2,000,000 names that are lost":
+        "for n in range(200):\n"
+        "    _part(['not_restored'], [{'name': f'{n}x{k}', 'type': 't', 'reason': 'r' * 60} for k in range(1000)],"
+        " 'loaded')\n"
+        "_answered()",
     "saved lists of 2,000,000 names":
         "for _ in range(4): _commit(saved={'created': ['a'] * 2_000_000, 'changed': [], 'deleted': []});"
         " _channel.recv()",
@@ -135,6 +180,9 @@ _answered()
 _SHOWN = {
     "21 MB of lists in a display":
         "_publish('display_data', b'{\"data\":{\"x\":[' + b'[],' * 7_000_000 + b'1]}}'); _time.sleep(2)",
+    "1,500,000 lists in UTF-16 in a display":
+        "_text = '{\"data\":{\"\u2200\":[' + '[],' * 1_500_000 + '1]}}'\n"
+        "for _ in range(3): _publish('display_data', _text.encode('utf-16-le'))\n_time.sleep(2)",
     "metadata of 7,000,000 lists":
         "for _ in range(4): _publish('display_data', metadata=b'{\"x\":[' + b'[],' * 7_000_000 + b'1]}')\n"
         "_time.sleep(2)",
@@ -145,6 +193,10 @@ _SHOWN = {
         "for _ in range(4): _publish('x', header=b'{\"x\":[' + b'[],' * 7_000_000 + b'1]}')\n_time.sleep(2)",
     "one message of 400 parts of 10 MB":
         "_publish('display_data', more=[b'p' * (10 << 20)] * 400); _time.sleep(5)",
+    "a message of 30 parts of 10 MB that never ends":
+        "_raw(b'\\x03' + _struct.pack('>Q', 10 << 20) + bytes(10 << 20), 30)",
+    "20 messages of 20 MB at once":
+        "_raw(b'\\x02' + _struct.pack('>Q', 20 << 20) + bytes(20 << 20), 20)",
     "60 messages of 60 MB":
         "for _ in range(60): _publish('comm_msg', b'{\"data\":\"' + b'x' * (60 << 20) + b'\"}')\n_time.sleep(5)",
     "20,000 displays":
@@ -170,7 +222,8 @@ BESIDE = (
     "a header of 1,900,000 objects",
     "110,000 names that are lost, again and again",
     "300,000 small frames",
-    "a commit of 190,000 names",
+    "parts of a commit of 190,000 names",
+    "parts of names with all that may be said of them",
     "outputs of 7,000,000 lists in a commit",
     "21 MB of lists in a display",
     "60 messages of 60 MB",

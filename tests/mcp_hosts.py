@@ -21,7 +21,7 @@ import psutil
 from mcp import Client, StdioServerParameters
 from mcp_types import CallToolResult
 
-from kernelrepl import rendezvous
+from kernelrepl import discovery
 from tests.conftest import this_tier, works_in
 
 T = TypeVar("T")
@@ -130,7 +130,7 @@ class Place:
 
     @property
     def keeper(self) -> psutil.Process:
-        found = rendezvous.read_keeper(self.data_dir)
+        found = discovery.read_keeper(self.data_dir)
         assert found is not None
         return psutil.Process(found["pid"])
 
@@ -170,7 +170,7 @@ class Place:
 def kill_9(process: psutil.Process) -> None:
     """kill -9 of exactly this process; returns when it has ended."""
     process.send_signal(signal.SIGKILL)
-    assert rendezvous.wait_for_end(process.pid, DEADLINE_S)
+    assert discovery.wait_for_end(process.pid, DEADLINE_S)
 
 
 # The wire, without the SDK

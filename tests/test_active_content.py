@@ -7,6 +7,7 @@ import io
 import json
 import re
 import time
+from html import escape, unescape
 from html.parser import HTMLParser
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernelrepl.active_content import (
+from kernelrepl.outputs import markup
+from kernelrepl.outputs.sanitize import (
     MAX_HTML,
     MAX_LOOSE_HTML,
     MAX_LOOSE_TAGS,
@@ -306,40 +308,157 @@ def test_html_that_says_what_it_lost() -> None:
     assert bundle({"text/html": "<div id=plot></div><script>plot()</script>"}) == ({}, ("text/html",))
 
 
-@pytest.mark.parametrize("mime", ["text/markdown", "text/latex"])
+MARKDOWN = [
+    "# Title\n\n- a\n- b",
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "[x](javascript:alert(1))",
+    "[x](java\nscript:alert(1)) [y](&#106;avascript:alert(1)) [z](<javascript:alert(1)>)",
+    "[x]: javascript:alert(1)\n[x]",
+    "[x](http://localhost:8888/lab) [y](/api) [z](https://canary.example/x)",
+    f'![x]({GATE}) ![y](data:image/svg+xml;base64,PHN2Zz4=) ![z](x" onerror=alert(1) y=")',
+    "<javascript:alert(1)>",
+    "`</pre><script>alert(1)</script>`",
+    '```mermaid\ngraph TD; A-->B; click A href "javascript:alert(1)"\n```',
+    '```"onclick=alert(1)\nx\n```',
+    "<details><summary data-commandlinker-command=x>x</summary></details>",
+    "<div>\n\n# x\n\n</div></div></div>outside",
+    "&lt;script&gt; &#60;script&#62; <!-- x --> ]]>",
+    "|a|<script>|\n|-|-|\n|</table>|<style>*{}</style>|",
+    "- [x] <input autofocus onfocus=alert(1)>",
+    "<span class='mathjax_process tex2jax_process'>$\\href{javascript:alert(1)}{x}$</span>",
+    '<span class="math">\\(\\href{javascript:alert(1)}{x}\\)</span>',
+    "<span class='math'>\\(\\hr<wbr>ef{javascript:alert(1)}{x}\\)</span><span class='math'>\\hr<b>e</b>f{x}</span>",
+    "<p class='math'>\\(x\\)</p><span class='math data'>\\(x\\)</span><span class='math' style='color: red'>$x$</span>",
+    "$\\href{javascript:alert(1)}{x}$ $$\\style{position:fixed}{x}$$",
+    "$\\hr$ef{javascript:alert(1)}{x}$ $`\\href{x}{y}`$",
+    "*" * 20_000,
+    "[" * 20_001,
+]
+FORMULAS = [
+    "$\\href{javascript:alert(1)}{x}$",
+    "\\href{java\tscript:alert(1)}{x}",
+    "$\\url{javascript:x}$ \\(\\require{html}\\)",
+    "$$\\unicode{x}\\style{background:url(x)}{x}\\class{jp-Button}{x}\\cssId{x}{y}\\require{html}$$",
+    "\\def\\x{\\href}\\x{javascript:alert(1)}{y}\\let\\y\\href\\csname href\\endcsname{javascript:x}{y}",
+    "\\newcommand{\\x}{\\x\\x}\\x \\begingroup \\renewenvironment{align}{}{}",
+    "\\begin{html}x\\end{html} \\begin {align}x\\end {align}",
+    "\\text{$\\href{javascript:x}{y}$}",
+    "\\hskip -99em \\kern-9em \\raise9em{x} \\rule{99em}{99em} \\llap{x} \\hspace{-9em} \\moveleft 9em x",
+    "x^^5chref{javascript:x}{y}",
+    "\\hr%\nef{x}{y}",
+    "\\texttip{x}{y} \\toggle{x}{y}\\endtoggle \\mathtip{x}{y} \\bbox[url(x)]{x} \\enclose{circle}{x}",
+    "\\label{a} \\eqref{a} \\ref{a} \\tag{x}",
+    "\\color{url(x)}{x} \\textcolor{red;x:y}{x} \\color[RGB]{1,2,3} \\colorbox{red}{x}",
+    "\\hrefx \\HREF \\Href \\h\\ref",
+    "}\\alpha{",
+    "{" * 60 + "}" * 60,
+    "\\sqrt" * 60 + "{x}",
+    "\\hat \\bar\n" * 30 + "x",
+    "\\textcolor{red}" * 60 + "{x}",
+    "\\left(" * 60 + "x" + "\\right)" * 60,
+    "\\begin{array}{c}" * 60 + "x" + "\\end{array}" * 60,
+    "x" * 10_001,
+]
+
+
+def drawn(html: str) -> list[str]:
+    """What MathJax would look at in HTML; all else must be within the frame that it passes over."""
+    found = re.findall(r'<(?:span|div) class="tex2jax_process mathjax_process">([^<>]*)</', html)
+    assert html.count("mathjax_process") == html.count("tex2jax_process") == len(found)
+    return [unescape(text) for text in found]
+
+
+def read_markup(html: str, picture: bool = False) -> Reader:
+    """As `read`, with the formulas that MathJax may draw."""
+    return read(html.replace(' class="tex2jax_process mathjax_process"', ""), picture)
+
+
+@pytest.mark.parametrize("source", MARKDOWN)
+def test_markdown_is_passive_html(source: str) -> None:
+    """What it holds of HTML goes the way of all HTML; what is too long is source."""
+    data, _ = bundle({"text/plain": "<IPython.core.display.Markdown object>", "text/markdown": source})
+    assert data.keys() == {"text/plain", "text/html"}
+    read_markup(data["text/html"])
+    assert drawn(data["text/html"]) == []
+    assert bundle({"text/plain": "√2", "text/markdown": source})[0] == {"text/plain": "√2"}
+    assert bundle({"text/html": "<p>better</p>", "text/markdown": source})[0].keys() == {"text/html"}
+
+
+@pytest.mark.parametrize("source", FORMULAS)
+@pytest.mark.parametrize("form", ["text/latex", "text/markdown", "text/html"])
+def test_formulas_that_would_act_are_source(source: str, form: str) -> None:
+    """In LaTeX, in Markdown, in HTML as a renderer of Markdown makes it."""
+    written = {
+        "text/latex": source,
+        "text/markdown": f"$$\n{source}\n$$",
+        "text/html": f'<div class="math">{escape(source)}</div>',
+    }
+    data, taken = bundle({"text/plain": " ", form: written[form]})
+    reader = read_markup(data["text/html"])
+    assert drawn(data["text/html"]) == []
+    if form == "text/latex":
+        assert "".join(reader.text) == source
+        assert taken == (form,)
+
+
+PIECES = [
+    *FORMULAS,
+    *(piece for source in FORMULAS for piece in re.split(r"(?=[\\\\{}$])", source)),
+    "\\alpha",
+    "\\\\",
+    "x",
+]
+DANGEROUS = re.compile(
+    r"\\\\(?:href|url|class|cssId|style|unicode|require|def|let|newcommand|csname|label|ref|hskip|kern|raise|rule|Rule|hspace"
+    r"|texttip|toggle|mathtip|bbox|enclose|colorbox|llap|moveleft)(?![a-zA-Z])"
+)
+
+
+@given(st.lists(st.sampled_from(PIECES)))
+def test_pieces_of_formulas(pieces: list[str]) -> None:
+    """However they are put together, what is drawn has no command but those that draw."""
+    source = "".join(pieces)
+    for form in ({"text/latex": source}, {"text/markdown": f"a $`{source}`$ ${source}$ $$\n{source}\n$$"}):
+        html = bundle({"text/plain": "", **form})[0].get("text/html", "")
+        for formula in drawn(html):
+            commands = re.findall(r"\\\\([a-zA-Z]+|.)", formula, re.DOTALL)
+            assert not [name for name in commands if DANGEROUS.fullmatch(f"\\{name}")], formula
+            assert not re.search(r"\^\^|%(?<!\\\\%)|#", formula), formula
+
+
+def test_markdown_is_rendered() -> None:
+    """Headings, lists, tables, code, links that lead out; formulas are for MathJax, and nothing is missed."""
+    source = (
+        "# T\n\n- **a** `$b$`\n\n|x|\n|-|\n|1|\n\n[out](https://python.org) $x^2 < 3$ costs $5\n\n"
+        "$$\n\\frac{a}{b}\n$$\n\n<b>html</b>\n\n```python\n1 < 2\n```\n"
+    )
+    data, taken = bundle({"text/plain": "<IPython.core.display.Markdown object>", "text/markdown": source})
+    assert taken == ()
+    reader = read_markup(data["text/html"])
+    for piece in ("<h1>T</h1>", "<strong>a</strong>", "<code>$b$</code>", "<td>1</td>", "<b>html</b>", "1 &lt; 2"):
+        assert piece in data["text/html"]
+    assert reader.links == ["https://python.org"]
+    assert [formula.strip() for formula in drawn(data["text/html"])] == ["\\(x^2 < 3\\)", "$$\n\\frac{a}{b}\n$$"]
+
+
 @pytest.mark.parametrize(
     "source",
     [
-        "# Title\n\n- a\n- b",
-        "<script>alert(1)</script>",
-        "<img src=x onerror=alert(1)>",
-        "[x](javascript:alert(1))",
-        "[x]: javascript:alert(1)\n[x]",
-        f"![x]({GATE})",
-        "<javascript:alert(1)>",
-        "`</pre><script>alert(1)</script>`",
-        "```mermaid\ngraph TD; A-->B; click A href \"javascript:alert(1)\"\n```",
-        "<details><summary data-commandlinker-command=x>x</summary></details>",
-        "$\\href{javascript:alert(1)}{x}$",
-        "\\href{java\tscript:alert(1)}{x}",
-        "$$\\unicode{x}\\style{background:url(x)}{x}\\class{jp-Button}{x}\\cssId{x}{y}\\require{html}$$",
-        "\\def\\x{\\href}\\x{javascript:alert(1)}{y}\\let\\y\\href\\csname href\\endcsname{javascript:x}{y}",
-        "\\begin{align}a&=b\\end{align}",
-        "&lt;script&gt; &#60;script&#62; <!-- x --> ]]>",
+        "$\\displaystyle \\frac{x^{2}}{\\sqrt{2 \\pi}}$",
+        "$$\\int_{0}^{\\infty} e^{- x}\\, dx < \\sum_{k=1}^{n} \\left(\\alpha_k + 1\\right)$$",
+        "$\\displaystyle \\left[\\begin{matrix}1 & 2\\\\3 & 4\\end{matrix}\\right]$",
+        "\\begin{align*}a &= b \\\\ \\text{for all } 5\\% &\\geq c\\end{align*}",
+        "\\begin{cases}\\color{red}{x} & \\text{for}\\: x > 0\\end{cases}",
+        "Let $x \\in \\mathbb{R}$, so \\(x^2 \\ge 0\\).",
     ],
-)  # fmt: skip
-def test_markdown_and_latex_are_source(mime: str, source: str) -> None:
-    name = "<IPython.core.display.Markdown object>"
-    data, taken = bundle({"text/plain": name, mime: source})
-    assert taken == (mime,)
-    assert data.keys() == {"text/plain", "text/html"}
-    reader = read(data["text/html"])
-    assert "".join(reader.text) == source
-    assert data["text/html"].count("<") == 4
-    for name in ("<__main__.f.<locals>.X object at 0x7f00>\n", "", " "):
-        assert "text/html" in bundle({"text/plain": name, mime: source})[0]
-    assert bundle({"text/plain": "√2", mime: source})[0] == {"text/plain": "√2"}
-    assert bundle({"text/html": "<p>better</p>", mime: source})[0].keys() == {"text/html"}
+)
+def test_latex_is_drawn(source: str) -> None:
+    """As IPython, sympy and people write it."""
+    data, taken = bundle({"text/plain": "<IPython.core.display.Latex object>", "text/latex": source})
+    assert taken == ()
+    read_markup(data["text/html"])
+    assert drawn(data["text/html"]) == [source]
 
 
 @pytest.mark.parametrize(
@@ -586,7 +705,7 @@ def test_any_value_of_json(kind: Any, value: Any) -> None:
     assert all(isinstance(mime, str) for mime in taken)
     assert data.keys() <= {"text/plain", "text/html", "image/png", "application/json"}
     if "text/html" in data:
-        read(data["text/html"], picture=True)
+        read_markup(data["text/html"], picture=True)
 
 
 def filled(unit: str, size: int = MAX_HTML) -> str:
@@ -637,6 +756,23 @@ def test_costs_are_bounded(source: str) -> None:
     assert time.process_time() - start < 5
     assert sum(map(len, data.values())) < 3 * MAX_HTML
     assert data["text/plain"] == "p"
+
+
+@pytest.mark.parametrize("unit", ["[x]", "[x][x]\n", "![y][x]"])
+@pytest.mark.parametrize(
+    "much", ["http://a.example/" + "é" * 9000, "/u '" + "&" * 9000 + "'"], ids=["address", "title"]
+)
+def test_markdown_does_not_become_much_longer(much: str, unit: str) -> None:
+    """By references to one link, each of which has all of it."""
+    source = f"[x]: {much}\n\n".ljust(markup.MAX_MARKDOWN, "*")
+    source = source.rstrip("*") + filled(unit, source.count("*"))
+    assert len(source) > 0.9 * markup.MAX_MARKDOWN
+    assert len(markup.html_of(source)) < 20 * markup.MAX_MARKDOWN
+
+
+def test_references_of_a_text_are_links() -> None:
+    source = "[a] and [b][A]\n\n" * 50 + "[a]: https://example.org/" + "x" * 200 + " 'title'"
+    assert markup.html_of(source).count('<a href="https://example.org/x') == 100
 
 
 def test_large_text_is_cut() -> None:

@@ -18,15 +18,9 @@ import pytest
 from nbclient import NotebookClient
 
 import kernelrepl
-from kernelrepl import (
-    api,
-    errors,
-    python_interrupt,
-    python_list_sessions,
-    python_list_variables,
-    python_repl,
-    python_wait,
-)
+from kernelrepl import errors, python_interrupt, python_list_sessions, python_list_variables, python_repl, python_wait
+from kernelrepl.client import tools
+from kernelrepl.client.result import harmless
 from kernelrepl.errors import (
     DatabaseTooNew,
     InvalidArgument,
@@ -36,7 +30,6 @@ from kernelrepl.errors import (
     NothingRunning,
     UnknownSession,
 )
-from kernelrepl.result import harmless
 from tests.mcp_hosts import DEADLINE_S, Place, kill_9, says, until, waits_for
 
 pytestmark = pytest.mark.anyio
@@ -48,7 +41,7 @@ async def place(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Asy
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     yield Place(environ)
-    await api.close()
+    await tools.close()
 
 
 def script(environ: dict[str, str], code: str, *options: str) -> str:
@@ -95,7 +88,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
 async def test_calls_side_by_side_share_one_connection(place: Place) -> None:
     """And sessions run at the same time."""
     await asyncio.gather(*(python_repl(f"n = {n}", f"s{n}") for n in range(3)))
-    assert len({id(connection) for connection in api._connections.values()}) == 1
+    assert len({id(connection) for connection in tools._connections.values()}) == 1
     found = await python_list_sessions()
     assert (found["session_count"], {entry["session_id"] for entry in found["sessions"]}) == (3, {"s0", "s1", "s2"})
 
@@ -186,7 +179,7 @@ async def test_a_place_that_cannot_be_used_is_said(environ: dict[str, str], monk
         await python_repl("1")
     monkeypatch.setenv("KERNELREPL_DATA_DIR", environ["KERNELREPL_DATA_DIR"])
     assert (await python_repl("1"))["result"] == "1"
-    await api.close()
+    await tools.close()
 
 
 @pytest.mark.parametrize(

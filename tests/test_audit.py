@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from kernelrepl.kernel.launch import Launcher
+from kernelrepl.kernel.process import Launcher
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
@@ -83,7 +83,7 @@ k = Keeper(a)
         ("import numpy as np\na = np.zeros(2); it = a.flat", "it[0] = 7", "a.tolist()", "[7.0, 0.0]"),
         ("a = bytearray(b'xy'); view = memoryview(a)", "view[0] = 65", "a", "bytearray(b'Ay')"),
         ("a = [1]\nasync def f(x): x.append(2)\nc = f(a)", "await c", "a", "[1, 2]"),
-        ("a = []\ndef note(*_): a.append(1)\nget_ipython().events.register('pre_run_cell', note)", "1", "a", "[1]"),
+        ("a = []\ndef note(*_): a.append(1)\nget_ipython().events.register('pre_run_cell', note)", "1", "a", "[1, 1]"),
         ("import functools\na = [1]\nf = functools.partial(eval, 'a.append(2)', None)", "f()", "a", "[1, 2]"),
         ("a = [1]; m = map(eval, ['a.append(2)'])", "next(m)", "a", "[1, 2]"),
         ("a = [1]; d = {'f': eval, 't': 'a.append(2)'}", "d['f'](d['t'])", "a", "[1, 2]"),

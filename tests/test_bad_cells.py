@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from kernelrepl import stopping
-from kernelrepl.mcp_results import describe
+from kernelrepl.mcp.results import describe
 from kernelrepl.model import Limits
+from kernelrepl.sessions import interruption
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
@@ -105,8 +105,8 @@ async def test_a_cell_cannot_stop_the_kernel_by_its_loop(sessions: Sessions) -> 
             "it was ended by SIGSEGV",
             "C code crashed, or a recursion was deeper than the stack",
         ),
-        ("import json; json.dumps = None", "it exited with code 70", BROKEN),
-        ("import threading; threading.active_count = None", "it exited with code 70", BROKEN),
+        ("get_ipython().kernel.interrupts.finish_cell = None", "it exited with code 70", BROKEN),
+        ("get_ipython().kernel.saving.commit = None", "it exited with code 70", BROKEN),
     ],
 )
 async def test_a_kernel_that_dies_is_explained(sessions: Sessions, code: str, died: str, why: str) -> None:
@@ -400,7 +400,7 @@ async def test_a_cell_that_takes_no_interrupt_loses_its_kernel(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a while, and it is said why."""
-    monkeypatch.setattr(stopping, "INTERRUPT_GRACE_S", 0.2)
+    monkeypatch.setattr(interruption, "INTERRUPT_GRACE_S", 0.2)
     await start(sessions)
     code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nkept.append(3)\nwhile True: pass"
     execution = await sessions.run(code, timeout_s=0.2)
@@ -414,9 +414,9 @@ async def test_a_kernel_that_takes_no_more_code_is_replaced(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The code runs in the next one, as it has not begun."""
-    monkeypatch.setattr(stopping, "BEGIN_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(interruption, "BEGIN_TIMEOUT_S", 2.0)
     await start(sessions)
-    await sessions.run("import json; json.loads = None")
+    await sessions.run("get_ipython().kernel.session.deserialize = None")
     await goes_on(sessions, restored=True)
 
 
@@ -441,7 +441,7 @@ async def test_a_kernel_that_gets_stuck_behind_its_answer_is_replaced(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a while, or when somebody wants to be rid of it; what was answered is kept."""
-    monkeypatch.setattr(stopping, "REPLY_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(interruption, "REPLY_TIMEOUT_S", 1.0)
     await start(sessions)
     await sessions.run("kept.append(3)\n" + STUCK.format(600))
     assert await sessions.value("kept") == "[1, 2, 3]"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mcp import Client
 
-from kernelrepl.checks import MAX_TIMEOUT_S, MAX_WAIT_S
+from kernelrepl.validation import MAX_TIMEOUT_S, MAX_WAIT_S
 from tests.mcp_hosts import Place, Wire, by_hand, call, host, refusal, run, wait_until, waits_for
 
 pytestmark = pytest.mark.anyio
@@ -43,7 +43,7 @@ async def client(shared_environ: dict[str, str]) -> AsyncIterator[Client]:
 
 @pytest.fixture
 def wire(shared_environ: dict[str, str]) -> Iterator[Wire]:
-    """A front driven by hand that must serve on after all that a test sends, and end well."""
+    """A proxy driven by hand that must serve on after all that a test sends, and end well."""
     with by_hand(shared_environ) as driven:
         yield driven
         assert driven.result(driven.ask_to_run("6 * 7", "after"))["result"] == "42"

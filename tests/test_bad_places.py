@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 from sqlite_utils import Database
 
-from kernelrepl import config, rendezvous
+from kernelrepl import config, discovery
+from kernelrepl.discovery import SOCKET_PATH_BYTES
 from kernelrepl.errors import (
     InvalidSettings,
     KeeperRunning,
@@ -27,7 +28,6 @@ from kernelrepl.errors import (
     KernelReplError,
     StorageFailed,
 )
-from kernelrepl.rendezvous import SOCKET_PATH_BYTES
 from kernelrepl.store import Store, worker
 from tests.conftest import Sessions, end_keeper
 from tests.mcp_hosts import Place, by_hand, command, kill_9, says, until, wait_until, waits_for
@@ -210,6 +210,44 @@ def test_a_database_that_cannot_be_written_is_refused(theirs: Path) -> None:
         store.close()
 
 
+@pytest.mark.parametrize("how", ["deleted", "emptied", "deleted with its log"])
+def test_a_database_that_went_while_nothing_ran_is_missed(environ: dict[str, str], place: Place, how: str) -> None:
+    """Agents are told with the first reply of a session, people by lists, the log and the doctor; then it is over."""
+    path = place.data_dir / "python_sessions.db"
+    assert "note" not in command(environ, "exec", "-s", "s", "x = 6; open('file', 'w').close()").stdout
+    assert value(environ, "1", "empty") == "1"
+    command(environ, "stop") if how == "emptied" else kill_9(place.keeper)
+    if how == "emptied":
+        os.truncate(path, 0)
+    else:
+        for file in place.data_dir.glob("python_sessions.db*" if how.endswith("log") else "python_sessions.db"):
+            file.unlink()
+    said = f"the database {path} was gone or empty when its keeper started, though directories of 2 sessions"
+    for session_id in ("s", "other"):
+        told = command(environ, "exec", "-s", session_id, "'x' in globals()").stdout
+        assert "False" in told
+        assert said in told
+        assert f"if {session_id!r} was there before, it is one of what is lost" in told
+        assert said not in command(environ, "exec", "-s", session_id, "1").stdout
+    assert said in command(environ, "sessions").stdout
+    assert said in place.log()
+    assert "that belong to no session" in command(environ, "doctor").stdout
+    command(environ, "stop")
+    assert said not in command(environ, "exec", "-s", "third", "1").stdout
+
+
+def test_a_session_that_changed_its_name_on_the_disk_is_missed(environ: dict[str, str], place: Place) -> None:
+    """Who comes for it gets a new one, and is told that something is lost."""
+    assert value(environ, "x = 6; x") == "6"
+    command(environ, "stop")
+    with contextlib.closing(sqlite3.connect(place.data_dir / "python_sessions.db")) as connection:
+        connection.execute("UPDATE sessions SET session_id = 'r'")
+        connection.commit()
+    told = command(environ, "exec", "-s", "s", "'x' in globals()").stdout
+    assert "the database is damaged (1 of its sessions are not what was stored)" in told
+    assert "if 's' was there before, it is one of what is lost" in told
+
+
 # A database that others use
 
 
@@ -363,8 +401,10 @@ def test_a_keeper_whose_database_was_deleted_ends_and_the_next_starts_anew(
         file.unlink()
     assert f"`kill {keeper.pid}` and the next call starts with what is there" in complaint(environ)
     keeper.terminate()
-    assert rendezvous.wait_for_end(keeper.pid, 20)
-    assert value(environ, "'x' in globals()") == "False"
+    assert discovery.wait_for_end(keeper.pid, 20)
+    done = command(environ, "exec", "-s", "s", "'x' in globals()")
+    assert done.stdout.startswith("False\n")
+    assert "was gone or empty when its keeper started" in done.stdout
 
 
 def test_a_log_that_is_deleted_under_a_keeper_costs_nothing(environ: dict[str, str], place: Place) -> None:
@@ -442,7 +482,7 @@ def test_a_data_directory_that_cannot_be_written_is_refused(theirs: Path) -> Non
         ordinary_user(),
         pytest.raises(KeeperUnavailable, match="Permission denied; make it writable or set KERNELREPL_DATA_DIR"),
     ):
-        rendezvous.connect_or_start(environ, rendezvous.AGENT, {"client": "test"})
+        discovery.connect_or_start(environ, discovery.AGENT, {"client": "test"})
 
 
 # Runtime directories
@@ -465,18 +505,18 @@ def test_a_directory_of_somebody_else_is_refused(foreign: Path, tmp_path: Path) 
     link.symlink_to(foreign)
     for path in (foreign, link):
         with pytest.raises(KeeperUnavailable, match="belongs to another user; set KERNELREPL_RUNTIME_DIR to a dir"):
-            rendezvous.make_private(path, "KERNELREPL_RUNTIME_DIR")
+            discovery.make_private(path, "KERNELREPL_RUNTIME_DIR")
 
 
 def test_a_place_for_sockets_is_found_whatever_the_platform_says(tmp_path: Path, foreign: Path) -> None:
     """Without XDG_RUNTIME_DIR, or with one that is missing, relative, a file or not ours, it is below /tmp."""
     data_dir = tmp_path / "data"
-    below_tmp = rendezvous.runtime_dir(data_dir, None, {})
+    below_tmp = discovery.runtime_dir(data_dir, None, {})
     assert below_tmp.parent == Path("/tmp") / f"kernelrepl-{os.getuid()}"
     for wrong in ("", "run", str(tmp_path / "missing"), str(_file(tmp_path / "file")), str(foreign), "/x" * 100):
-        assert rendezvous.runtime_dir(data_dir, None, {"XDG_RUNTIME_DIR": wrong}) == below_tmp
+        assert discovery.runtime_dir(data_dir, None, {"XDG_RUNTIME_DIR": wrong}) == below_tmp
     with tempfile.TemporaryDirectory(dir="/tmp") as ours:
-        found = rendezvous.runtime_dir(data_dir, None, {"XDG_RUNTIME_DIR": ours})
+        found = discovery.runtime_dir(data_dir, None, {"XDG_RUNTIME_DIR": ours})
         assert found.parent == Path(ours) / "kernelrepl"
 
 
@@ -484,7 +524,7 @@ def test_without_home_and_runtime_directory_it_works(environ: dict[str, str], pl
     """As under some service managers; what is below /tmp is ours alone."""
     bare = {name: environ[name] for name in ("PATH", "KERNELREPL_DATA_DIR")}
     assert value(bare, "6 * 7") == "42"
-    found = rendezvous.read_keeper(place.data_dir)
+    found = discovery.read_keeper(place.data_dir)
     assert found is not None
     runtime = Path(found["agent"]).parent
     assert runtime.is_relative_to("/tmp")
@@ -533,12 +573,12 @@ def test_a_keeper_that_does_not_answer_is_named(
     """Stopped by a signal or a debugger: how to let it go on or end it; it is not taken for one that is gone."""
     assert value(environ, "x = 6; x") == "6"
     keeper = place.keeper
-    monkeypatch.setattr(rendezvous, "_HELLO_TIMEOUT_S", SHORT_S)
+    monkeypatch.setattr(discovery, "_HELLO_TIMEOUT_S", SHORT_S)
     keeper.send_signal(signal.SIGSTOP)
     try:
-        for look in (rendezvous.connect, rendezvous.find):
+        for look in (discovery.connect, discovery.find):
             with pytest.raises(KeeperSilent) as caught:
-                look(place.data_dir, rendezvous.AGENT, {"client": "test"})
+                look(place.data_dir, discovery.AGENT, {"client": "test"})
             assert f"`kill -CONT {keeper.pid}` lets it go on" in str(caught.value)
             assert f"`kill -9 {keeper.pid}` ends it: what is saved stays" in str(caught.value)
     finally:
@@ -583,7 +623,7 @@ def test_a_second_keeper_names_the_first_one(environ: dict[str, str], place: Pla
 def test_a_data_directory_in_the_file_that_is_none_is_said(
     environ: dict[str, str], tmp_path: Path, content: str
 ) -> None:
-    """The front reads it before anything that checks settings; it names file and setting all the same."""
+    """The proxy reads it before anything that checks settings; it names file and setting all the same."""
     file = tmp_path / "config.toml"
     file.write_text(content)
     without = {name: text for name, text in environ.items() if name != "KERNELREPL_DATA_DIR"}
@@ -606,12 +646,12 @@ def test_a_config_file_that_is_no_file_is_said(
 
 
 def test_a_config_file_that_cannot_be_read_is_said(theirs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its own name, to the keeper and to the front."""
+    """By its own name, to the keeper and to the proxy."""
     path = theirs / "config.toml"
     path.write_text("max_output_chars = 300\n")
     path.chmod(0)
     monkeypatch.setenv("KERNELREPL_CONFIG", str(path))
-    reads: list[Callable[[], Any]] = [config.load, lambda: rendezvous.data_dir({})]
+    reads: list[Callable[[], Any]] = [config.load, lambda: discovery.data_dir({})]
     for read in reads:
         with (
             ordinary_user(),
@@ -626,7 +666,7 @@ def test_a_setting_that_nobody_filled_in_is_the_default(tmp_path: Path, monkeypa
     for name in ("DATA_DIR", "RUNTIME_DIR", "PYTHON"):
         monkeypatch.setenv(f"KERNELREPL_{name}", "")
     settings = config.load()
-    assert (settings.data_dir, settings.runtime_dir) == (rendezvous.default_data_dir(), None)
+    assert (settings.data_dir, settings.runtime_dir) == (discovery.default_data_dir(), None)
     assert settings.python == sys.executable
     assert config.for_client(settings, {"KERNELREPL_PYTHON": ""}).python == sys.executable
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import os
 import resource
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from kernelrepl import beneath, confinement, trees, workspace_usage
-from kernelrepl.workspace_usage import files
+from kernelrepl.kernel.process import Launch, spawn
+from kernelrepl.sessions import confinement
+from kernelrepl.workspaces import beneath, removal, usage
+from kernelrepl.workspaces.usage import files
 
 ROUNDS = 200
 LARGE = 3_000_000
@@ -156,7 +160,7 @@ def test_a_tree_deeper_than_what_is_kept_open_is_counted_to_the_end(tmp_path: Pa
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
     assert found.count == 3003
-    trees.remove(top)
+    removal.remove(top)
     assert not top.exists()
     assert outside.untouched()
 
@@ -166,10 +170,10 @@ def test_a_deep_tree_that_moves_while_it_is_counted_is_too_much(
 ) -> None:
     """The way up leads elsewhere then: that is noticed, nothing there is read."""
     top = workspace(tmp_path, outside, depth=200)
-    original = workspace_usage._Count.look
+    original = usage._Count.look
     counted = itertools.count()
 
-    def look(self: workspace_usage._Count, directory: int) -> list[bytes]:
+    def look(self: usage._Count, directory: int) -> list[bytes]:
         if next(counted) == 150:
             os.rename("d/d/d/d/d/d/d/d/d/d", "moved")  # noqa: PTH104
         return original(self, directory)
@@ -177,7 +181,7 @@ def test_a_deep_tree_that_moves_while_it_is_counted_is_too_much(
     (top / "way" / "inner").rmdir()
     (top / "way").rmdir()
     (top / "link").unlink()
-    monkeypatch.setattr(workspace_usage._Count, "look", look)
+    monkeypatch.setattr(usage._Count, "look", look)
     with at(top):
         assert files(top, None, 1000).count == 1001
 
@@ -213,7 +217,7 @@ def test_a_swap_at_any_moment_of_a_removal_leads_nowhere(
     top = workspace(tmp_path, outside, depth=80)
     with monkeypatch.context() as patch:
         at_each_opening(patch, lambda: swap(top), number)
-        trees.remove(top)
+        removal.remove(top)
     assert not top.exists()
     assert outside.untouched()
 
@@ -223,7 +227,7 @@ def test_a_tree_that_somebody_still_changes_is_removed(tmp_path: Path, outside: 
     for _ in range(5):
         top = workspace(tmp_path, outside, depth=300)
         with swapping(top):
-            trees.remove(top)
+            removal.remove(top)
         assert not top.exists()
     assert outside.untouched()
 
@@ -232,7 +236,7 @@ def test_a_removal_ends_though_somebody_goes_on_writing(tmp_path: Path, monkeypa
     """What is made again and again stays at last."""
     top = tmp_path / "top"
     (top / "inner").mkdir(parents=True)
-    monkeypatch.setattr(trees, "_MOST_AGAIN", 50)
+    monkeypatch.setattr(removal, "_MOST_AGAIN", 50)
     original = os.rmdir
 
     def rmdir(name: str | bytes, *, dir_fd: int | None = None) -> None:
@@ -243,7 +247,7 @@ def test_a_removal_ends_though_somebody_goes_on_writing(tmp_path: Path, monkeypa
         original(name, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "rmdir", rmdir)
-    trees.remove(top)
+    removal.remove(top)
     assert (top / "inner" / "again").exists()
 
 
@@ -285,3 +289,25 @@ def test_a_file_that_is_swapped_for_a_linked_one_keeps_its_owner(
     monkeypatch.setattr(os, "fstat", fstat)
     confinement._give(top, 1879048200)
     assert other.stat().st_uid == 0
+
+
+# What a kernel leaves
+
+
+@pytest.mark.anyio
+async def test_what_a_kernel_leaves_is_removed_while_others_go_on(tmp_path: Path, runtime_dir: Path) -> None:
+    """Its temporary files may be as many as it likes."""
+    scratch = runtime_dir / "t-scratch"
+    process = await spawn(Launch(sys.executable, runtime_dir, tmp_path, {}, scratch=scratch))
+    await process.kill()
+    for number in range(20_000):
+        (scratch / str(number)).touch()
+    seen: set[int] = set()
+    closing = asyncio.ensure_future(process.close())
+    while not closing.done():
+        await asyncio.sleep(0)
+        with contextlib.suppress(OSError):
+            seen.add(len(os.listdir(scratch)))  # noqa: PTH208
+    await closing
+    assert not scratch.exists()
+    assert seen - {0, 20_000}

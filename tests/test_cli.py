@@ -170,6 +170,14 @@ def test_stop_without_a_keeper_says_so(environ: dict[str, str]) -> None:
 # Doctor and settings
 
 
+def test_doctor_tells_of_control_groups(shared_environ: dict[str, str]) -> None:
+    """In one line, by the word of the keeper that runs: which controllers hold, or why none."""
+    command(shared_environ, "exec", "1")
+    output = command(shared_environ, "doctor").stdout
+    [line] = [line for line in output.splitlines() if line.startswith("control groups of kernels: ")]
+    assert line.startswith("control groups of kernels: none: ") or ", in /" in line
+
+
 def settings_of(output: str) -> dict[str, tuple[str, str]]:
     """What doctor says about settings: value and origin of each."""
     found = re.findall(r"^  (\w+) = (.*?)  \((.*)\)$", output, re.MULTILINE)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kernelrepl.guest import filter as syscalls
+from kernelrepl.guest.isolation import filter as syscalls
 from tests.conftest import this_tier
 
 PROFILE = Path(__file__).parent.parent / "examples" / "docker" / "seccomp.json"
@@ -24,7 +24,7 @@ PROBE = f"""
 import os, sys, tempfile
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
-from kernelrepl.confinement import base_environment
+from kernelrepl.sessions.confinement import base_environment
 from kernelrepl.sandbox import probe
 from tests.test_containers import refuse
 refuse(sys.argv[1:])

@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from kernelrepl.kernel.launch import Launcher
+from kernelrepl.kernel.process import Launcher
 from tests.conftest import Sessions
 from tests.coverage_cases import SCIENTIFIC, STANDARD, Case, cases
 

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from kernelrepl import demo
+from kernelrepl.cli import demonstration as demo
 from tests.conftest import this_tier
 
 RUN_TIMEOUT_S = 300

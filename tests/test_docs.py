@@ -1,4 +1,4 @@
-"""What is written down is true: commands, tools, settings and links of the README."""
+"""What is written down is true: commands, tools, settings and links of the README and of docs/."""
 
 from __future__ import annotations
 
@@ -11,22 +11,35 @@ from kernelrepl import __version__
 from kernelrepl.cli import cli
 from kernelrepl.cli.kernelspecs import kernelspec
 from kernelrepl.config import PREFIX, Settings
-from kernelrepl.mcp_server import Tools
+from kernelrepl.mcp.server import Tools
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+CLI, SETTINGS, PROTOCOL = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("cli", "settings", "protocol"))
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+LINKS = [(page, link) for page in PAGES for link in re.findall(r"\]\((?!http)([^)]+)\)", page.read_text())]
 
 
-def test_ci_runs_the_test_command_of_the_readme_to_the_letter() -> None:
+@pytest.mark.parametrize(("page", "lines"), [("README.md", 180), ("ARCHITECTURE.md", 150)])
+def test_what_is_read_first_is_short(page: str, lines: int) -> None:
+    """The rest is in docs/."""
+    assert len((ROOT / page).read_text().splitlines()) <= lines
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_ci_runs_the_test_command_to_the_letter(page: str) -> None:
     """Whoever types it gets what CI gets."""
-    (command,) = re.findall(r"^python3 -m venv .*tests\.gate$", README, re.M)
-    assert command in (ROOT / ".ci" / "run").read_text().splitlines()
+    run = (ROOT / ".ci" / "run").read_text()
+    lines = re.findall(r"^(?:python3 -m venv|\.venv/bin/python -m tests\.gate).*$", (ROOT / page).read_text(), re.M)
+    own = [line for line in lines if "demo" not in line]
+    assert own
+    assert all(line in run for line in own)
 
 
-def test_every_setting_is_in_the_readme_with_its_default() -> None:
+def test_every_setting_is_there_with_its_default() -> None:
     """And no other."""
-    rows = dict(re.findall(rf"^\| `{PREFIX}([A-Z_]+)` \| (.+?) \|", README, re.M))
-    in_the_file_only = set(re.findall(r"^\| `([a-z_]+)`, in `config.toml` only \|", README, re.M))
+    rows = dict(re.findall(rf"^\| `{PREFIX}([A-Z_]+)` \| (.+?) \|", SETTINGS, re.M))
+    in_the_file_only = set(re.findall(r"^\| `([a-z_]+)`, in `config.toml` only \|", SETTINGS, re.M))
     assert set(rows) | {name.upper() for name in in_the_file_only} == {name.upper() for name in Settings.model_fields}
     for name, field in Settings.model_fields.items():
         if field.default_factory is None and isinstance(field.default, int | float) and name != "python":
@@ -45,21 +58,46 @@ def test_every_tool_is_in_the_readme_with_its_arguments() -> None:
         ]
 
 
-def test_every_command_is_in_the_readme() -> None:
-    """And every command in the readme exists, options included."""
-    used = set(re.findall(r"^`?kernelrepl ([a-z-]+)", README, re.M))
-    assert used == {name for name, command in cli.commands.items() if not command.hidden}
+def test_every_command_is_there() -> None:
+    """And every command that is named exists, options included."""
+    used = set(re.findall(r"^`?kernelrepl ([a-z-]+)", CLI, re.M))
+    known = {name for name, command in cli.commands.items() if not command.hidden}
+    assert used == known
+    typed = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))
+    assert set(re.findall(r"^(?:\.venv/bin/)?kernelrepl ([a-z-]+)", typed, re.M)) <= known
     commands = [*cli.commands.values(), *kernelspec.commands.values()]
     options = {option for command in commands for p in command.params for option in p.opts}
-    section = README.split("## Use it from a terminal")[1].split("\n## ")[0]
-    for option in re.findall(r"(--[a-z][a-z-]+)", section):
+    for option in re.findall(r"(--[a-z][a-z-]+)", CLI):
         assert option in options
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
-def test_every_local_link_of_the_readme_leads_somewhere(link: str) -> None:
-    """Links are relative to the readme."""
-    assert (ROOT / link).exists()
+def test_every_frame_of_the_channel_is_there() -> None:
+    """What the two ends say to each other, by the names in the code that says it."""
+    sources = [*(ROOT / "kernelrepl" / "guest").rglob("*.py"), *(ROOT / "kernelrepl" / "kernel").glob("*.py")]
+    text = "\n".join(path.read_text() for path in sources)
+    section = PROTOCOL.split("## The channel")[1].split("\n## ")[0]
+    named = set(re.findall(r"`([a-z]+)`", section))
+    assert named
+    assert all(f'"{name}"' in text for name in named), named
+    assert {"begin", "commit", "committed", "stage", "part"} <= named
+
+
+@pytest.mark.parametrize(("page", "link"), LINKS, ids=lambda value: getattr(value, "name", value))
+def test_every_local_link_leads_somewhere(page: Path, link: str) -> None:
+    """To a file, seen from the page, and to a heading in it."""
+    path, _, heading = link.partition("#")
+    target = page.parent / path if path else page
+    assert target.exists()
+    if heading:
+        titles = re.findall(r"^#+ (.+)$", target.read_text(), re.M)
+        assert heading in {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_module_that_is_named_is_there(page: Path) -> None:
+    """Paths in backticks, as they are seen from the package or from the root."""
+    for path in re.findall(r"`((?:\w+/)+\w+\.py)`", page.read_text()):
+        assert (ROOT / path).exists() or (ROOT / "kernelrepl" / path).exists(), path
 
 
 def test_the_changelog_knows_this_version() -> None:

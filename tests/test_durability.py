@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kernelrepl.confinement import Grants
+from kernelrepl.sessions.confinement import Grants
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio

@@ -265,20 +265,47 @@ async def test_a_notebook_that_was_moved_keeps_its_session(place: Place, tmp_pat
 async def test_the_commands_of_a_person(place: Place, agent: Client) -> None:
     """What is not stored, a clean slate, and help."""
     async with notebook(place, "/work/commands.ipynb") as opened:
-        _, shown = await opened.run("import threading\nlock = threading.Lock()\nlines = (line for line in 'ab')")
+        _, shown = await opened.run(
+            "import socket\nlink = socket.socket(socket.AF_UNIX)\nlines = (line for line in 'ab')"
+        )
         assert "⟦not saved⟧ lines" in shown[-1]["text"]
         _, shown = await opened.run("%kernelrepl unsaved")
         assert shown[0]["text"].startswith("lines (generator): ")
         _, shown = await opened.run("%kernelrepl clear")
         assert shown[0]["text"] == "3 variables removed; files and history are kept\n"
         await opened.until(lambda message: states(message) == "restarting")
-        assert (await opened.run("lock"))[0]["ename"] == "NameError"
+        assert (await opened.run("link"))[0]["ename"] == "NameError"
         _, shown = await opened.run("%kernelrepl")
         assert "%kernelrepl watch" in shown[0]["text"]
+        for words in ("nonsense", "info now", "info-now"):
+            _, shown = await opened.run(f"%kernelrepl {words}")
+            assert shown[0]["text"].startswith(f"there is no %kernelrepl {words}; there are\n%kernelrepl info ")
+        for word in ("exit", "quit()"):
+            reply, shown = await opened.run(word)
+            assert reply["payload"] == [{"source": "ask_exit", "keepkernel": True}]
+            assert shown[0]["text"] == "the session goes on with all its variables\n"
         session = await session_of(opened)
         refused = await agent.call_tool("python_repl", {"code": "%kernelrepl info", "session_id": session})
         assert refused.structured_content is not None
         assert refused.structured_content["status"] == "error"  # an agent has tools
+
+
+async def test_a_debugger_is_not_promised_and_who_asks_for_one_is_told_why(place: Place, agent: Client) -> None:
+    """Its button is grey for what the kernel says of itself; variables are listed by a magic."""
+    async with notebook(place, "/work/debug.ipynb") as opened:
+        await opened.run("answer = 42")
+        info = await opened.client._async_recv_reply(opened.client.kernel_info(), timeout=DEADLINE_S)
+        assert info["content"]["debugger"] is False
+        assert "debugger" not in info["content"]["supported_features"]
+        asked = {"seq": 1, "type": "request", "command": "debugInfo", "arguments": {}}
+        opened.client.control_channel.send(opened.client.session.msg("debug_request", asked))
+        reply = await opened.client.get_control_msg(timeout=DEADLINE_S)
+        assert (reply["msg_type"], reply["content"]["status"]) == ("debug_reply", "error")
+        assert "has no debugger" in reply["content"]["evalue"]
+        assert "%whos" in reply["content"]["evalue"]
+        _, shown = await opened.run("%whos")
+        assert "answer" in shown[0]["text"]
+        assert "42" in shown[0]["text"]
 
 
 async def test_a_session_for_a_console(place: Place, agent: Client) -> None:

@@ -20,7 +20,7 @@ import zmq.asyncio
 from jupyter_client import AsyncKernelClient
 from mcp import Client
 
-from kernelrepl.listener import Address, Listener
+from kernelrepl.jupyter.sockets import Address, KernelSockets
 from tests.jupyter_hosts import Notebook, notebook
 from tests.mcp_hosts import DEADLINE_S, Place, call, command, host, run, says, until, waits_for
 
@@ -137,7 +137,7 @@ async def test_silent_code_is_saved_and_stopped_as_any_other(place: Place, opene
 
 
 async def test_many_attach_at_once_and_all_see(place: Place) -> None:
-    """One session, one endpoint, whoever is first."""
+    """One session, one server, whoever is first."""
     async with AsyncExitStack() as stack:
         books = await asyncio.gather(
             *(stack.enter_async_context(notebook(place, "/work/many.ipynb")) for _ in range(4))
@@ -318,7 +318,7 @@ async def test_what_comes_while_something_is_sent_is_read(tmp_path: Path) -> Non
     """Sending makes libzmq take note of what has come in, and it does not say so a second time."""
     context = zmq.asyncio.Context()
     address = Address("ipc", str(tmp_path / "k"), (1, 2, 3, 4, 5), "key")
-    listener = Listener(context, address, lambda *request: None, lambda: "idle", lambda: None)
+    listener = KernelSockets(context, address, lambda *request: None, lambda: "idle", lambda: None)
     peer = zmq.Context.shadow(context.underlying).socket(zmq.DEALER)
     peer.setsockopt(zmq.IDENTITY, b"peer")
     peer.setsockopt(zmq.RCVTIMEO, 20_000)

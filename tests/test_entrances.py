@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from kernelrepl import entrances
-from kernelrepl.confinement import base_environment
 from kernelrepl.errors import AccessRefused, InterpreterExposed
-from kernelrepl.sandbox import Exposure, describe, resolve_access
+from kernelrepl.sandbox import Exposure, describe, led, resolve_access
 from kernelrepl.sandbox.exposure import of_the_person
+from kernelrepl.sessions.confinement import base_environment
+from kernelrepl.workspaces import entrances
 from tests.conftest import Sessions
+from tests.mcp_hosts import COMMAND
 from tests.test_interpreters import NEEDED, make
 
 pytestmark = pytest.mark.anyio
@@ -89,6 +92,20 @@ def test_a_keeper_starts_from_nothing_of_a_session(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_keeper_starts_from_nothing_of_a_session_whose_place_is_a_link(tmp_path: Path) -> None:
+    """As it is written, and where it is; a neighbour of that name is not in it; and no locale is a path."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    here = str(tmp_path)
+    environ = {
+        "PYTHONPATH": f"{here}/real/w:{here}/link/w:{here}/real2", "LANG": f"{here}/de_DE", "LC_ALL": "../de",
+        "LC_CTYPE": "C.UTF-8",
+    }  # fmt: skip
+    assert entrances.of_keeper(environ, f"{here}/link") == {"PYTHONPATH": f"{here}/real2", "LC_CTYPE": "C.UTF-8"}
+    assert [entrances.lies_in(path, "/a") for path in ("/a", "/a/b", "/ab", "/")] == [True, True, False, False]
+    assert entrances.lies_in("/a", "/")
+
+
 def test_each_link_on_the_way_counts(tmp_path: Path) -> None:
     """Whoever may write where one of them lies chooses where they lead."""
     (tmp_path / "a").symlink_to("b/../c")
@@ -162,6 +179,44 @@ def test_an_interpreter_is_asked_again_when_something_is_installed(project: Path
         link.symlink_to(python if link.parent == hostile else hostile / "python")
         with pytest.raises(InterpreterExposed):
             describe(str(link), {}, places)
+
+
+@pytest.mark.parametrize("entries", ["", ":{place}", "relative", "{place}:", "{place}"])
+def test_a_program_that_takes_code_from_where_it_is_started_says_so(
+    environ: dict[str, str], tmp_path: Path, entries: str
+) -> None:
+    """It cannot help that, but what it starts takes none from there."""
+    place, here = tmp_path / "place", tmp_path / "here"
+    for directory in (place, here, here / "relative"):
+        directory.mkdir()
+        (directory / "sitecustomize.py").write_text(
+            "import os, sys\nwith open(os.environ['RAN'], 'a') as ran: print(os.getpid(), sys.argv[1:2], file=ran)"
+        )
+    (place / "sitecustomize.py").unlink()
+    ran = tmp_path / "ran"
+    given = {**environ, "PYTHONPATH": entries.format(place=place), "RAN": str(ran)}
+    done = subprocess.run([str(COMMAND), "exec", "1 + 1"], env=given, cwd=here, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    leads = entries not in ("", "{place}")
+    assert ("PYTHONPATH is empty or relative" in done.stderr) == leads
+    assert (len(ran.read_text().splitlines()) if ran.exists() else 0) == leads  # this process alone
+
+
+def test_what_lies_beside_an_interpreter_is_no_part_of_it(project: Path, tmp_path: Path) -> None:
+    """A directory may hold both, and is refused only if a session may write what is read there."""
+    python = tmp_path / "person" / "tools" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(python_of(project))
+    copy = python.parent / "copy"
+    shutil.copy(Path(sys.executable).resolve(), copy)
+    tools = python.parent
+    for place in (tools / "data", tools / "bin", tools.parent / "data", tools / "lib2", tmp_path / "lib"):
+        assert entrances.met(led(str(python)), [str(place)]) is None, place
+    for place in (tools, tools.parent, python, tools / "lib", tools / "pyvenv.cfg", tools.parent / "lib64", project,
+                  project / ".venv" / "lib" / "x"):  # fmt: skip
+        assert entrances.met(led(str(python)), [str(place)]) is not None, place
+    assert entrances.met(led(str(copy)), [str(tmp_path / "lib" / "python3.99")]) is not None  # it would be found there
+    assert entrances.met(led(str(python)), [str(tmp_path / "lib")]) is None
 
 
 def test_what_starts_later_in_a_home_is_not_granted_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

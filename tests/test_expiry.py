@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from kernelrepl.expiry import Expiry
-from kernelrepl.kernel.launch import Launcher
-from kernelrepl.manager import Origin
-from kernelrepl.policy import WITNESS_S, Retention, Standing, Verdict, judge
+from kernelrepl.kernel.process import Launcher
+from kernelrepl.sessions.manager import Origin
+from kernelrepl.sessions.policy import WITNESS_S, Retention, Standing, Verdict, judge
+from kernelrepl.sessions.retention import Expiry
 from tests.conftest import Sessions
 from tests.mcp_hosts import Place, call, host, kill_9, run, until
 

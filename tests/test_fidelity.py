@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kernelrepl.kernel.launch import Launcher
+from kernelrepl.kernel.process import Launcher
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
@@ -138,35 +138,37 @@ async def test_what_two_names_share_is_kept_when_one_of_them_goes(sessions: Sess
 
 
 async def test_values_that_become_saveable_and_cease_to_be(sessions: Sessions) -> None:
-    """A lock comes and goes in a shared part; what is in the store is never an older state."""
-    await sessions.run("import threading; part = {}; one, two = [part], [part]; lone = [1]")
-    execution = await sessions.run("part['lock'] = threading.Lock(); lone.append(2)")
+    """A socket comes and goes in a shared part; what is in the store is never an older state."""
+    await sessions.run("import socket; part = {}; one, two = [part], [part]; lone = [1]")
+    execution = await sessions.run("part['link'] = socket.socket(socket.AF_UNIX); lone.append(2)")
     assert {entry.name: entry.path for entry in execution.not_saved} == {
-        "part": "part['lock']",
-        "one": "one[0]['lock']",
-        "two": "two[0]['lock']",
+        "part": "part['link']",
+        "one": "one[0]['link']",
+        "two": "two[0]['link']",
     }
-    execution = await sessions.run("part['lock'] = (i for i in 'ab')")
+    execution = await sessions.run("part['link'] = (i for i in 'ab')")
     reasons = {entry.name: entry.reason.split(" cannot")[0] for entry in execution.not_saved}
     assert reasons == dict.fromkeys(("part", "one", "two"), "a generator")
-    execution = await sessions.run("part.pop('lock'); part['x'] = 1")
+    execution = await sessions.run("part.pop('link'); part['x'] = 1")
     assert execution.not_saved == ()
     await sessions.kill()
     assert await sessions.value("one[0] is two[0] is part, part, lone") == "(True, {'x': 1}, [1, 2])"
-    await sessions.run("two.append(threading.Lock()); part['x'] = 2")
+    await sessions.run("two.append(socket.socket(socket.AF_UNIX)); part['x'] = 2")
     await sessions.kill()
     assert await sessions.value("one[0] is part, part, 'two' in globals()") == "(True, {'x': 2}, False)"
 
 
 async def test_code_that_runs_while_loading_finds_the_names_it_uses(sessions: Sessions) -> None:
     """Modules, helpers and classes that a `__setstate__` or a hash names, in whatever order they were made."""
-    await sessions.run(
+    first = await sessions.run(
         "class S:\n    def __init__(self): self.x = 1\n"
         "    def __setstate__(self, s): self.__dict__.update(s); self.y = helper(json.dumps(s))\n"
         "class K:\n    def __hash__(self): return salt\n    def __eq__(self, o): return True\n"
         "s = S(); salt = 3; k = {K(): 1}"
     )
-    await sessions.run("import json\ndef helper(v): return v.upper() + suffix\nsuffix = '!'")
+    assert [entry.name for entry in first.not_saved] == ["s"]  # what it names is not there yet
+    then = await sessions.run("import json\ndef helper(v): return v.upper() + suffix\nsuffix = '!'")
+    assert not then.not_saved
     await sessions.kill()
     assert await sessions.value("s.y, s.x, k[K()]") == "('{\"X\": 1}!', 1, 1)"
 

@@ -1,22 +1,31 @@
-"""What a host keeps through every death behind it: one front, its client, and each call answered once."""
+"""What a host keeps through every death behind it: one proxy, its client, and each call answered once."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import psutil
 import pytest
+from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
+from mcp.shared.exceptions import MCPError
+from mcp.shared.message import SessionMessage
 
-from kernelrepl import rendezvous
-from kernelrepl.front import RECONNECTS
+from kernelrepl import discovery
+from kernelrepl.mcp.proxy import RECONNECTS
 from tests.conftest import end_keeper, works_in
 from tests.mcp_hosts import (
     COMMAND,
@@ -142,7 +151,7 @@ def test_a_call_that_no_keeper_survives_is_given_up(environ: dict[str, str], pla
     killed: set[int] = set()
 
     def served_or_answered() -> bool:
-        found = rendezvous.read_keeper(place.data_dir)
+        found = discovery.read_keeper(place.data_dir)
         runs = any(alive(path.parent) for path in place.runtime_dir.glob("once-*/ran"))
         return bool(wire.answers(identity)) or (runs and found is not None and found["pid"] not in killed)
 
@@ -202,7 +211,7 @@ def test_a_reply_that_was_lost_is_answered_from_its_row(environ: dict[str, str],
     with by_hand({**environ, "KERNELREPL_MAX_OUTPUT_CHARS": "4000000"}, mode) as wire:
         for name in sessions:
             assert wire.result(wire.ask_to_run("n = 0", name))["committed"]
-        # More than the sockets hold, so that a front that does not read cannot have it all.
+        # More than the sockets hold, so that a proxy that does not read cannot have it all.
         code = f"n += 1\n{says('ran')}\n{waits_for('go')}\nprint('z' * 450_000)\nn"
         asked = [wire.ask_to_run(code, name) for name in sessions]
         wait_until(lambda: all(place.said("ran", name) for name in sessions))
@@ -252,6 +261,154 @@ def test_an_idle_front_outlives_a_stop(environ: dict[str, str], mode: str) -> No
             assert "stops" in stopped.stdout
             assert wire.result(wire.ask_to_run("n"))["result"] == "1"
         assert wire.close() == 0
+
+
+# Keepers that are slow to come, and what the client has said meanwhile
+
+MODERN = "2026-07-28"
+
+
+@contextlib.contextmanager
+def no_keeper(place: Place) -> Iterator[None]:
+    """Whoever looks for a keeper meanwhile waits for one: somebody else is about to start it."""
+    with (place.data_dir / "start.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.asynccontextmanager
+async def watched(environ: dict[str, str], sent: list[str]) -> AsyncIterator[Any]:
+    """The SDK's own way to a server, with a look at the methods that go there."""
+    server = StdioServerParameters(command=str(COMMAND), env=dict(environ), cwd="/")
+    async with stdio_client(server) as (from_server, to_server):
+        from_client, incoming = anyio.create_memory_object_stream[SessionMessage](0)
+
+        async def pump() -> None:
+            async with incoming:
+                async for message in incoming:
+                    sent.append(getattr(message.message, "method", ""))
+                    await to_server.send(message)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(pump)
+            yield from_server, from_client
+            group.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("mode", "last"), [("auto", "initialize"), ("legacy", "initialize"), (MODERN, "tools/call")])
+async def test_a_slow_start_costs_no_later_call(
+    environ: dict[str, str], place: Place, monkeypatch: pytest.MonkeyPatch, mode: str, last: str
+) -> None:
+    """The client may have given up its first question and asked in another way: it goes on after each death."""
+    monkeypatch.setattr("mcp.client.session.DISCOVER_TIMEOUT_SECONDS", 0.3)  # the client's patience, not our speed
+    sent: list[str] = []
+
+    async def talk() -> None:
+        async with Client(watched(environ, sent), mode=mode, read_timeout_seconds=DEADLINE_S) as client:
+            await run(client, "n = 0")
+            for round_ in range(1, 4):
+                kill_9(place.keeper)
+                assert (await run(client, "n += 1\nn"))["result"] == str(round_)
+
+    with no_keeper(place):
+        talking = asyncio.create_task(talk())
+        await until(lambda: talking.done() or last in sent)
+    await talking
+    assert sent.count("server/discover") == (2 if mode == "auto" else 0)
+
+
+STAGES = ("no keeper", "dying keeper", "keeper")
+
+
+@pytest.mark.parametrize(
+    ("probe", "handshake"), [(first, then) for n, first in enumerate(STAGES) for then in STAGES[n:]]
+)
+@pytest.mark.parametrize("answered", [True, False])
+def test_every_order_of_probe_handshake_and_death_ends_in_one_protocol(
+    environ: dict[str, str], place: Place, probe: str, handshake: str, answered: bool
+) -> None:
+    """Whichever protocol the client concludes from the answers is the one that all later keepers speak with it.
+
+    answered: whether the client waits for the answer to its probe before it tries the handshake.
+    """
+    asked: dict[str, int] = {}
+    with contextlib.ExitStack() as stack:
+
+        def send(stage: str) -> None:
+            if probe == stage:
+                asked["probe"] = wire.ask("server/discover")
+            if answered and handshake == stage != "dying keeper" and (probe != stage or stage == "keeper"):
+                answer_in(wire, asked["probe"])
+            if handshake == stage:
+                wire.mode = "legacy"
+                asked["handshake"] = wire.introduce()
+
+        with no_keeper(place):
+            wire = Wire(environ)
+            stack.callback(wire.abandon)
+            send("no keeper")
+        served(wire)
+        first = place.keeper
+        first.suspend()
+        send("dying keeper")
+        kill_9(first)
+        send("keeper")
+        accepted = answer_in(wire, asked["handshake"])
+        wire.mode = "legacy" if "result" in accepted else "auto"
+        if wire.mode == "legacy":
+            wire.notify("notifications/initialized")
+        for round_ in range(2):
+            assert wire.result(wire.ask_to_run("n = globals().get('n', 0) + 1\nn"))["result"] == str(round_ + 1)
+            kill_9(place.keeper)
+        assert wire.close() == 0
+        assert [wire.answers(identity) for identity in asked.values()] == [1, 1]
+
+
+def answer_in(wire: Wire, identity: int) -> dict[str, Any]:
+    """The answer to a request, whatever has been looked at before."""
+    return wait_until(lambda: [found for found in wire.messages if found.get("id") == identity])[0]
+
+
+def served(wire: Wire) -> None:
+    """Return when there is a keeper behind a proxy. It refuses this before it knows which protocol is spoken."""
+    assert "must be an object" in answer_in(wire, wire.ask("tools/call", name="x", arguments=5))["error"]["message"]
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_only_what_was_accepted_is_said_again(environ: dict[str, str], place: Place, refused: bool) -> None:
+    """A second handshake, whatever became of it, does not take the place of how the connection was opened."""
+    with by_hand(environ, "auto" if refused else "legacy") as wire:
+        wire.result(wire.ask_to_run("n = 1"))
+        mode, wire.mode = wire.mode, "legacy"
+        assert ("error" in wire.answer(wire.introduce())) is refused
+        wire.mode = mode
+        for _ in range(2):
+            kill_9(place.keeper)
+            assert wire.result(wire.ask_to_run("n"))["result"] == "1"
+        assert wire.close() == 0
+
+
+def test_a_client_that_does_not_wait_for_the_handshake_survives_its_keeper(
+    environ: dict[str, str], place: Place
+) -> None:
+    """Handshake, notification and call come in one go, and the keeper dies before it has answered any."""
+    with contextlib.ExitStack() as stack:
+        with no_keeper(place):
+            wire = Wire(environ, "legacy")
+            stack.callback(wire.abandon)
+        served(wire)
+        first = place.keeper
+        first.suspend()
+        asked = [wire.introduce()]
+        wire.notify("notifications/initialized")
+        asked.append(wire.ask_to_run("n = 1\nn"))
+        kill_9(first)
+        assert wire.result(asked[1])["result"] == "1"
+        kill_9(place.keeper)
+        assert wire.result(wire.ask_to_run("n"))["result"] == "1"
+        assert wire.close() == 0
+        assert [wire.answers(identity) for identity in asked] == [1, 1]
 
 
 # One keeper
@@ -446,7 +603,7 @@ def test_a_host_that_cancels_and_leaves_has_cancelled(environ: dict[str, str], p
 
 
 def test_a_host_that_kills_its_servers_does_not_kill_the_code(environ: dict[str, str], place: Place, mode: str) -> None:
-    """SIGKILL to the group of the front reaches neither keeper nor kernel."""
+    """SIGKILL to the group of the proxy reaches neither keeper nor kernel."""
     with by_hand(environ, mode) as wire:
         wire.ask_to_run(f"n = 1\n{says('ran')}\n{waits_for('go')}")
         wait_until(lambda: place.said("ran"))
@@ -476,7 +633,7 @@ def test_a_signal_ends_the_front_quietly(environ: dict[str, str], number: signal
 
 
 def start_front(environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Start a front with nothing to say, and see it end."""
+    """Start a proxy with nothing to say, and see it end."""
     return subprocess.run(
         [str(COMMAND)], env=environ, cwd="/", input="", capture_output=True, text=True, timeout=DEADLINE_S, check=False
     )
@@ -498,7 +655,7 @@ def test_a_directory_that_cannot_be_used_is_said_in_one_line(
 
 
 def test_a_setting_that_cannot_be_is_said_in_one_line(environ: dict[str, str]) -> None:
-    """The front starts no keeper that would fail; it names the setting."""
+    """The proxy starts no keeper that would fail; it names the setting."""
     done = start_front({**environ, "KERNELREPL_IDLE_TIMEOUT_S": "soon"})
     assert (done.returncode, done.stdout) == (1, "")
     [line] = done.stderr.splitlines()
@@ -507,13 +664,100 @@ def test_a_setting_that_cannot_be_is_said_in_one_line(environ: dict[str, str]) -
 
 
 def test_a_database_that_is_none_is_said_in_one_line(environ: dict[str, str], place: Place) -> None:
-    """The keeper's own reason reaches the person through the front."""
+    """The keeper's own reason reaches the person through the proxy."""
     (place.data_dir / "python_sessions.db").write_bytes(b"no database at all, " * 100)
     done = start_front(environ)
     assert (done.returncode, done.stdout) == (1, "")
     [line] = done.stderr.splitlines()
     assert "python_sessions.db" in line
     assert "move it away" in line
+
+
+def _damaged_header(place: Place) -> None:
+    path = place.data_dir / "python_sessions.db"
+    path.write_bytes(b"X" + path.read_bytes()[1:])
+
+
+def _of_a_newer_version(place: Place) -> None:
+    with contextlib.closing(sqlite3.connect(place.data_dir / "python_sessions.db")) as connection:
+        connection.execute(
+            "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('kernelrepl', 'later', 'now')"
+        )
+        connection.commit()
+
+
+def _no_directory(place: Place) -> None:
+    place.data_dir.rename(place.data_dir.with_name("aside"))
+    place.data_dir.touch()
+
+
+def _directory_for_a_log(place: Place) -> None:
+    (place.data_dir / "logs").rename(place.data_dir / "aside")
+    (place.data_dir / "logs").touch()
+
+
+TROUBLE: dict[str, tuple[Callable[[Place], None], str]] = {
+    "damaged header": (_damaged_header, "file is not a database: it is not a database or is damaged; move it away"),
+    "newer version": (_of_a_newer_version, "was written by a newer kernelrepl; upgrade with"),
+    "no directory": (_no_directory, "is no directory; move it away or set KERNELREPL_DATA_DIR"),
+    "no log": (_directory_for_a_log, "logs cannot be used: File exists; free some space or make it writable"),
+}
+
+
+@pytest.fixture
+def troubled(environ: dict[str, str], place: Place, request: pytest.FixtureRequest) -> str:
+    """A place where no keeper can start; what is said of it."""
+    trouble, said = TROUBLE[request.param]
+    with by_hand(environ) as wire:
+        assert wire.result(wire.ask_to_run("n = 1"))["committed"]
+        assert wire.close() == 0
+    end_keeper(place.data_dir)
+    copy = place.data_dir.with_name("copy")
+    shutil.copytree(place.data_dir, copy)
+    trouble(place)
+    return said
+
+
+def repair(place: Place) -> None:
+    """Put back a copy of all."""
+    if place.data_dir.is_dir():
+        shutil.rmtree(place.data_dir)
+    else:
+        place.data_dir.unlink()
+    shutil.copytree(place.data_dir.with_name("copy"), place.data_dir)
+
+
+@pytest.mark.parametrize("troubled", TROUBLE, indirect=True)
+def test_why_no_keeper_starts_is_the_answer_to_each_request(
+    environ: dict[str, str], place: Place, mode: str, troubled: str
+) -> None:
+    """Hosts show answers, and nothing of stderr; when the trouble is over the same connection goes on."""
+    wire = Wire(environ, mode)
+    try:
+        first = wire.introduce() if mode == "legacy" else wire.ask("server/discover")
+        for identity in (first, wire.ask_to_run("1")):
+            error = wire.answer(identity)["error"]
+            assert troubled in error["message"]
+            assert error["code"] == -32603
+        repair(place)
+        wire.open()
+        assert wire.result(wire.ask_to_run("n"))["result"] == "1"
+        assert wire.close() == 0
+    finally:
+        wire.abandon()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("troubled", ["damaged header"], indirect=True)
+async def test_a_host_is_told_why_no_keeper_starts(environ: dict[str, str], mode: str, troubled: str) -> None:
+    """By the SDK's client: not that the connection was closed."""
+    with pytest.raises((MCPError, ExceptionGroup)) as caught:
+        await host(environ, mode).__aenter__()
+    error: BaseException = caught.value
+    while isinstance(error, ExceptionGroup):
+        [error] = error.exceptions
+    assert isinstance(error, MCPError)
+    assert "move it away to start anew" in str(error)
 
 
 def test_the_environment_of_a_host_is_enough(environ: dict[str, str], place: Place) -> None:
@@ -541,6 +785,7 @@ def test_nothing_is_written_outside_of_its_directories(environ: dict[str, str], 
     new = {path for path in set(Path("/tmp").iterdir()) - before if path.name.startswith(("kernelrepl", "k-", "once-"))}
     assert new == set()
     assert {path.name for path in place.data_dir.iterdir()} == {
+        "hash_seed",
         "keeper.lock",
         "logs",
         "python_sessions.db",

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from kernelrepl import bounded_json
 from kernelrepl.errors import StorageFailed
 from kernelrepl.guest import wire
-from kernelrepl.kernel.channel import parse_commit
-from kernelrepl.kernel.meter import Budget
+from kernelrepl.kernel.commits import parse_commit
+from kernelrepl.kernel.flood import Budget
 from kernelrepl.kernel.window import Window
 from kernelrepl.model import Limits
 from kernelrepl.store import Store
-from tests.conftest import Sessions
+from tests.benchmarks.hostile import peak
+from tests.conftest import RUN_TIMEOUT_S, Sessions, change
 from tests.hostile_frames import PAYLOADS
 from tests.test_wire import JSON, VALID
 
@@ -123,19 +124,21 @@ async def test_rows_of_earlier_versions_that_lie_are_skipped(store: Store) -> No
     empty = {**VALID, "names": {"x": [1, "int", 3, ""]}, "unsaved": {}, "closed": [], "outputs_bytes": 0}
     await store.publish(session, None, parse_commit({**empty, "components": [entry]}, b"abc", "3"), Limits(), None)
     for column, stored in (("segments", "[35184372088832"), ("roots", "{}"), ("refs", '["a"]'), ("packages", "[]")):
-        await store._writer.run(
+        await change(
+            store,
             lambda db, column=column, stored=stored: db.execute(
                 f"UPDATE components SET {column} = ? WHERE session = ?", [stored, session]
-            )
+            ),
         )
         found = await store.manifest(session)
         assert found.names
         assert found.components == ()
-    await store._writer.run(
+    await change(
+        store,
         lambda db: db.execute(
             "UPDATE components SET segments = ?, roots = '[1]', refs = '[]', packages = '{}' WHERE session = ?",
             [json.dumps([2**45]), session],
-        )
+        ),
     )
     found = await store.manifest(session)
     assert await store.missing(found.components) == {found.components[0].row}
@@ -171,8 +174,10 @@ def test_a_text_of_few_marks_is_not_searched_for_strings(monkeypatch: pytest.Mon
     [
         ("segments of 2**45 bytes", "more than 100000 chunks"),
         ("many segments of 2**45 bytes", "more than 100000 chunks"),
-        ("a header of 1,900,000 objects", "a frame that needs none so long"),
-        ("a commit that deletes 190,000 names", "too many entries"),
+        ("a header of 1,900,000 objects", "frame too large: header 5700041"),
+        ("a commit that deletes 190,000 names", "frame too large"),
+        ("parts of a commit of 190,000 names", "more names, or more about them, than a session may have"),
+        ("parts of a component without end", "more than 400000 roots, references and segments"),
     ],
 )
 async def test_a_kernel_that_lies_is_ended_and_told_why(sessions: Sessions, name: str, why: str) -> None:
@@ -186,6 +191,29 @@ async def test_a_kernel_that_lies_is_ended_and_told_why(sessions: Sessions, name
     assert "memory" not in told.note
     assert await sessions.value("x") == "42"
     assert (await sessions.run("y", "other")).restored is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "name",
+    [
+        "110,000 names that are lost, again and again",
+        "a message of 30 parts of 10 MB that never ends",
+        "parts of a component without end",
+        "parts of names with all that may be said of them",
+        "outputs of 7,000,000 lists in a commit",
+        "metadata of 7,000,000 lists",
+    ],
+)
+async def test_what_a_kernel_sends_takes_little_of_the_keeper(sessions: Sessions, name: str) -> None:
+    """At no moment, whatever becomes of the cell."""
+    await sessions.run("x = 42")
+    before = peak(reset=True)
+    await sessions.submit(PAYLOADS[name], timeout_s=20)
+    session = sessions.manager._sessions["s"]
+    assert session.latest is not None
+    await asyncio.wait_for(session.latest.over.wait(), RUN_TIMEOUT_S)
+    assert peak() - before < MOST_GROWTH
 
 
 @pytest.mark.anyio

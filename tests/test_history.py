@@ -235,7 +235,7 @@ async def test_a_session_that_was_changed_meanwhile_keeps_what_seemed_unreachabl
     store = opened()
     session = await new_session(store)
     await publish(store, session, commit(part(0, 2, b"h" * SIZE), names={}))
-    with held(store._collector._reader, "SELECT root FROM names") as reached:
+    with held(store._collector._reader, "SELECT id, blocked, session, key") as reached:
         collecting = asyncio.create_task(store.collect())
         await reached()
         await publish(store, session, commit(names={"n2": (2, "bytes", SIZE)}))
@@ -493,6 +493,12 @@ async def test_what_an_older_version_left_is_no_history(path: Path, opened: Call
         for index in ("sessions_by_use", "inactive_sessions"):
             connection.execute(f"DROP INDEX {index}")
         connection.execute("DROP TABLE notebooks")
+        for column in ("seal", "state_seal", "live"):
+            connection.execute(f"ALTER TABLE sessions DROP COLUMN {column}")
+        for table, column in (("components", "data_seal"), ("executions", "outcome_seal")):
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        for table in ("components", "names", "executions", "tombstones"):
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN seal")
         names = [migration.name for migration in migrations._migrations]
         for name in names[names.index("keep_earlier_states") :]:
             connection.execute("DELETE FROM _sqlite_migrations WHERE name = ?", [name])

@@ -20,19 +20,21 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jupyter_client.session import DELIM, Session
 
-from kernelrepl import passing, transcript
 from kernelrepl.errors import StorageFailed
 from kernelrepl.guest import wire
-from kernelrepl.kernel import channel, jupyter
-from kernelrepl.kernel.channel import HostChannel, parse_commit, text_of
-from kernelrepl.kernel.jupyter import JupyterClient
-from kernelrepl.kernel.meter import Amount, FloodLimits, Verdict
-from kernelrepl.mcp_results import of_execution
+from kernelrepl.kernel import channel, zmtp
+from kernelrepl.kernel import client as jupyter
+from kernelrepl.kernel.channel import HostChannel, text_of
+from kernelrepl.kernel.client import JupyterClient
+from kernelrepl.kernel.commits import parse_commit
+from kernelrepl.kernel.flood import Amount, FloodLimits, Verdict
+from kernelrepl.mcp.results import of_execution
 from kernelrepl.model import Commit, Execution, Limits, Output
+from kernelrepl.outputs import passing, transcript
+from kernelrepl.outputs.transcript import DROPPED, Transcript, fold, load
 from kernelrepl.store import Store
-from kernelrepl.transcript import DROPPED, Transcript, fold, load
 from tests.conftest import RUN_TIMEOUT_S, Sessions, stored_bytes
-from tests.test_transcript import CONTENTS, JSON, TEXTS
+from tests.test_transcript import CONTENTS, JSON, PICTURES, TEXTS
 from tests.test_wire import PAYLOAD, VALID
 
 # Frames
@@ -414,7 +416,26 @@ async def test_names_without_bytes_are_bounded_too(opened: Store, monkeypatch: p
     monkeypatch.setattr("kernelrepl.store.publish.MAX_LIVE_TEXT", 1000)
     with pytest.raises(StorageFailed, match="too many; delete variables"):
         await opened.publish(session, None, of({"d": "x" * 1500}), Limits(), None)
+    with pytest.raises(StorageFailed, match="too many; delete variables"):
+        await opened.publish(session, None, of({"d": "\0" + "x" * 1500}), Limits(), None)
     assert sorted((await opened.manifest(session)).stories) == ["b", "c", "d"]
+
+
+@pytest.mark.anyio
+async def test_no_kernel_can_make_a_row_look_damaged(opened: Store) -> None:
+    """By a value that SQLite gives back as another one: a person would look for what is wrong with the disk."""
+    session, _ = await opened.create_session("odd", "w", {})
+    for number, odd in enumerate([-0.0, 0, True, 5e-324, 1.7976931348623157e308, 1 << 53, 0.1 + 0.2]):
+        execution = await opened.start_execution(session, f"r{number}", "test", "x = 1\0")
+        header = copy.deepcopy(VALID) | {"components": [], "names": {}, "closed": []}
+        header["outcome"] |= {"duration_s": odd, "error": ["\0", "\ud800"]}
+        header["unsaved"] = {"a\0b": ["\0", "\ufeff", "\x1a", "\U0010ffff"]}
+        await opened.publish(session, execution, parse_commit(header, b"[]", "3.12\0"), Limits(None, None), None)
+        row = await opened.execution(f"r{number}")
+        assert row is not None
+        assert (row.damaged, row.duration_s) == (False, odd)
+    assert await opened.damaged() == []
+    assert (await opened.manifest(session)).damaged == ()
 
 
 # Jupyter messages
@@ -464,7 +485,7 @@ async def peer(runtime_dir: Path) -> AsyncIterator[Peer]:
         sock.bind(f"ipc://{runtime_dir / name}")
     seen: list[tuple[str, str, dict[str, Any]]] = []
     verdicts: list[Verdict] = []
-    client = JupyterClient(context, runtime_dir, key, lambda *entry: seen.append(entry), verdicts.append, LIMITS)
+    client = JupyterClient(runtime_dir, key, lambda *entry: seen.append(entry), verdicts.append, LIMITS)
     found = Peer(Session(key=key.encode()), shell, iopub, client, seen, verdicts)
     async with asyncio.timeout(RUN_TIMEOUT_S):
         await iopub.recv_multipart()  # the subscription
@@ -481,10 +502,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> JupyterClient:
     """A client that is closed already: it still reads messages that it is given."""
 
     async def make() -> JupyterClient:
-        context = zmq.asyncio.Context()
-        client = JupyterClient(context, tmp_path_factory.mktemp("j"), "key", lambda *_: None)
+        client = JupyterClient(tmp_path_factory.mktemp("j"), "key", lambda *_: None)
         await client.close()
-        context.destroy(0)
         return client
 
     return asyncio.run(make())
@@ -594,7 +613,7 @@ def test_live_displays_are_bounded(content: dict[str, Any]) -> None:
     assert len(json.dumps(output.cells)) < transcript.MAX_LIVE_DISPLAY_CHARS
     assert output.stdout == "after\n"
     if len(output.cells) < 101:
-        assert f"{101 + 1 - len(output.cells)} outputs were left out" in output.stderr
+        assert f"{101 - len(output.cells)} outputs were left out" in output.left_out[0]
 
 
 def test_live_text_is_bounded_by_characters() -> None:
@@ -606,7 +625,7 @@ def test_live_text_is_bounded_by_characters() -> None:
     live.add("stream", {"name": "stdout", "text": "y"})
     output = live.output()
     assert len(output.stdout) == transcript.MAX_LIVE_CHARS + 1
-    assert "2 outputs were left out" in output.stderr
+    assert "2 outputs were left out" in output.left_out[0]
 
 
 def test_dropped_messages_are_told() -> None:
@@ -616,7 +635,7 @@ def test_dropped_messages_are_told() -> None:
     for _ in range(3):
         live.add(DROPPED, {"count": 5})
     assert live.output().stdout == "first\n"
-    assert "15 outputs were left out" in live.output().stderr
+    assert "15 outputs were left out" in live.output().left_out[0]
     assert load(live.dump()) == live.output()
 
 
@@ -690,6 +709,26 @@ async def test_a_flood_of_replies_kills(peer: Peer) -> None:
 
 
 @pytest.mark.anyio
+async def test_messages_and_frames_of_a_kernel_have_one_budget(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a kernel would take a share of the keeper's time for each of its sockets."""
+    await sessions.run("1+1")
+    kernel = sessions.manager._sessions["s"]._kernel
+    assert kernel is not None
+    assert kernel._channel is not None
+    assert kernel._client is not None
+    spent: list[float] = []
+    monkeypatch.setattr(kernel._channel.budget, "spend", spent.append)
+    code = "get_ipython().kernel.send_response(get_ipython().kernel.iopub_socket, 'display_data', {'data': {}})"
+    await sessions.run(f"for _ in range(500): {code}")
+    async with asyncio.timeout(RUN_TIMEOUT_S):
+        while len(spent) <= 500:  # the result does not wait for what the kernel publishes
+            await asyncio.sleep(0.01)
+    assert kernel._client._budget is kernel._channel.budget
+
+
+@pytest.mark.anyio
 async def test_a_kernel_cannot_say_what_only_the_keeper_says(peer: Peer) -> None:
     """Nor with a wrong key, nor for a parent that is no text."""
     await peer.publish(DROPPED, {"count": 10**100})
@@ -715,13 +754,15 @@ async def test_reading_a_flood_gives_turns_to_others(peer: Peer) -> None:
         peer.iopub.send_multipart(peer.message("stream", {}))
     async with asyncio.timeout(RUN_TIMEOUT_S):
         await other()
-    assert max(after - before for before, after in pairwise(turns)) <= jupyter._TURN_MESSAGES
+    frames = len(peer.message("stream", {}))
+    assert max(after - before for before, after in pairwise(turns)) <= jupyter._TURN_FRAMES // frames + 1
 
 
 @pytest.mark.anyio
 async def test_an_output_over_the_limit_is_never_read(peer: Peer) -> None:
-    """The connection is closed and made again; what comes then is heard."""
-    await peer.publish("stream", {"text": "x" * (jupyter.MAX_FRAME_BYTES + 1)})
+    """It is left out, and what comes then is heard."""
+    peer.client._published.limits = FloodLimits()
+    await peer.publish("stream", {"text": "x" * (zmtp.MAX_MESSAGE_BYTES + 1)})
 
     async with asyncio.timeout(RUN_TIMEOUT_S):
         while not any(kind == "stream" for _, kind, _ in peer.seen):
@@ -737,13 +778,34 @@ async def test_a_reply_over_the_limit_kills(peer: Peer, monkeypatch: pytest.Monk
     monkeypatch.setattr(jupyter, "_LOST_REPLY_S", 0.01)
     peer.client.execute("one", "1")
     identity, *_ = await peer.shell.recv_multipart()
-    content = {"evalue": "x" * (jupyter.MAX_FRAME_BYTES + 1)}
+    content = {"evalue": "x" * (zmtp.MAX_MESSAGE_BYTES + 1)}
     await peer.shell.send_multipart([identity, *peer.message("execute_reply", content, "one")])
     await peer.until(lambda: bool(peer.verdicts))
     assert peer.verdicts == [Verdict.KILL]
 
 
 # A real kernel
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "end", ["", "\nimport os, signal, time; time.sleep(0.5); os.kill(os.getpid(), signal.SIGKILL)"], ids=["ok", "died"]
+)
+async def test_outputs_that_take_much_are_not_kept_in_memory(sessions: Sessions, end: str) -> None:
+    """Whoever asks for the last outcome gets it from the store, the same."""
+    picture = f"'{PICTURES['image/png']}' + 'A' * 1_000_000"
+    code = f"from IPython.display import display\nfor _ in range(4): display({{'image/png': {picture}}}, raw=True)"
+    session, job = await sessions.submit(code + end)
+    told = await asyncio.wait_for(asyncio.shield(job.result), RUN_TIMEOUT_S)
+    await asyncio.wait_for(job.over.wait(), RUN_TIMEOUT_S)
+    assert len(told.output.figures) == 4
+    assert session.latest is None
+    found = await sessions.manager.latest("s")
+    assert isinstance(found, Execution)
+    assert (found.status, found.output.figures) == (told.status, told.output.figures)
+    await sessions.run("1+1")
+    assert session.latest is not None
+
 
 FLOOD = """
 kernel = get_ipython().kernel
@@ -786,7 +848,7 @@ async def test_a_kernel_that_goes_on_flooding_is_killed(sessions: Sessions, monk
     await sessions.run(FLOOD + "x = 42")
     flooded = await sessions.run(STUBBORN)
     assert flooded.status == "crashed"
-    assert "outputs were left out" in flooded.output.stderr
+    assert "outputs were left out" in flooded.output.left_out[0]
     assert await sessions.value("x") == "42"
     assert await sessions.value("y", "other") == "7"
     assert (await sessions.run("1", "other")).restored is None
@@ -819,3 +881,18 @@ async def test_a_kernel_that_breaks_the_protocol_is_killed(sessions: Sessions, f
     broken = await sessions.run(code)
     assert broken.status == "crashed"
     assert await sessions.value("x") == "42"
+
+
+@pytest.mark.anyio
+async def test_a_new_kernel_has_no_new_budget(sessions: Sessions) -> None:
+    """A session that has its kernel ended again and again takes no more of the keeper's time than another."""
+    await sessions.value("1")
+    session = sessions.manager._sessions["s"]
+    first = session._kernel
+    assert first is not None
+    await session.restart()
+    assert session._kernel is not first
+    assert session._kernel is not None
+    assert session._kernel.budget is first.budget
+    await sessions.value("1", "t")
+    assert sessions.manager._sessions["t"]._kernel.budget is not first.budget

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mcp import Client, StdioServerParameters
 
-from kernelrepl.hosts import HOSTS
+from kernelrepl.cli.mcp_hosts import HOSTS
 from tests.mcp_hosts import COMMAND, DEADLINE_S, run
 
 pytestmark = pytest.mark.anyio

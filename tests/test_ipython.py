@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from kernelrepl.kernel.launch import Launcher
-from kernelrepl.mcp_results import describe
+from kernelrepl.kernel.process import Launcher
+from kernelrepl.mcp.results import describe
 from kernelrepl.model import Execution
 from tests.conftest import Sessions
 
@@ -20,10 +20,8 @@ def launcher(forked: Launcher) -> Launcher:
     return forked
 
 
-SUBPROCESS = (
-    "call the program from Python: import subprocess; subprocess.run(['PROGRAM', 'ARGUMENT'],"
-    " capture_output=True, text=True)"
-)
+PROGRAMS = "of programs a session has Python alone: subprocess.run([sys.executable, 'FILE.py'])"
+INSTALL = f"install packages into the environment that runs the kernels: {sys.executable} -m pip install"
 
 
 def text_of(execution: Execution) -> str:
@@ -65,6 +63,25 @@ async def test_magics_work(sessions: Sessions) -> None:
     assert text_of(await sessions.run("%%writefile note.txt\nhello")) == "Writing note.txt"
     assert text_of(await sessions.run("%load note.txt")).endswith("hello\n")
     assert await sessions.value("kept") == "[1, 2]"
+
+
+@pytest.mark.parametrize("line", ["%store x", "store x", "%store", "%store -r", "%store -r x", "%store -r gone"])
+async def test_what_store_keeps_is_told(sessions: Sessions, line: str) -> None:
+    """It would say that it has stored something, which is gone with the kernel; the variables themselves are not."""
+    await sessions.run("x = 7")
+    told = text_of(await sessions.run(line))
+    assert "[store] variables of a session last by themselves" in told
+    assert told.count("[store]") == 1
+    await sessions.kill()
+    assert await sessions.value("x") == "7"
+
+
+async def test_store_writes_files(sessions: Sessions) -> None:
+    """They stay, so that nothing is to be said."""
+    await sessions.run("x = 'seven'")
+    assert "[store]" not in text_of(await sessions.run("%store x >seven.txt"))
+    await sessions.kill()
+    assert await sessions.value("open('seven.txt').read()") == "'seven\\n'"
 
 
 async def test_magics_that_do_not_exist_say_so_once(sessions: Sessions) -> None:
@@ -128,14 +145,14 @@ async def test_displays_come_in_order_and_can_be_changed(sessions: Sessions) -> 
 
 
 async def test_rich_results_are_text(sessions: Sessions) -> None:
-    """A frame by its text, its HTML is recorded; an object without a text of its own by its source."""
+    """A frame by its text, its HTML is recorded; an object without a text of its own by what it has."""
     execution = await sessions.run("import pandas as pd\npd.DataFrame({'a': [1, 2]})")
     assert execution.output.result == "   a\n0  1\n1  2"
     [(outputs,)] = await sessions.rows("SELECT outputs FROM executions WHERE request_id = ?", execution.request_id)
     assert "<table" in outputs
     code = "from IPython.display import *\ndisplay(Markdown('# title')); display(Latex('$x$')); HTML('<b>bold</b>')"
     execution = await sessions.run(code)
-    assert (execution.output.displays, execution.output.result) == (("# title", "$x$"), "<b>bold</b>")
+    assert (execution.output.displays, execution.output.result) == (("# title", "$x$"), "bold")
     execution = await sessions.run("%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1, 2]);")
     assert [figure.mime for figure in execution.output.figures] == ["image/png"]
 
@@ -240,6 +257,36 @@ async def test_debuggers_fail_at_once(sessions: Sessions) -> None:
     assert failed.output.error.name == "ZeroDivisionError"
 
 
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("!ls -l", "os.listdir('.') lists a directory"),
+        ("%ls", "os.listdir('.') lists a directory"),
+        ("files = !ls", "os.listdir('.') lists a directory"),
+        ("!cat a.txt | head", "open('FILE').read() reads a file"),
+        ("!pip install left-pad", f"a session installs no packages; {INSTALL} left-pad"),
+        ("!python -m pip install -q left-pad", f"a session installs no packages; {INSTALL} -q left-pad"),
+        ("!sudo pip3 install left-pad", f"a session installs no packages; {INSTALL} left-pad"),
+        ("!wget http://example.org/a.csv", "there is no network"),
+        ("!nvidia-smi", "write it in Python"),
+        ("import subprocess; subprocess.run(['ls', '-l'])", "os.listdir('.') lists a directory"),
+        ("import subprocess; subprocess.check_output('ls', shell=True)", PROGRAMS),
+        ("open('/home/somebody/data.csv')", "`kernelrepl put` brings a file in"),
+        ("import pandas as pd; pd.read_csv('/data/a.csv')", "`kernelrepl put` brings a file in"),
+        ("open('/tmp/out.csv')", "its /tmp is its own as well"),
+        ("```python\n1 + 1\n```", "send what stands between ``` and ```"),
+        ("raise ImportError(\"Missing optional dependency 'Jinja2'. DataFrame.style requires jinja2.\")", "jinja2"),
+        ("open('nothing.csv')", None),
+    ],
+)
+async def test_advice_can_be_followed(sessions: Sessions, code: str, advice: str | None) -> None:
+    """In a session as it is: without a shell, other programs, a network, and the files of the machine."""
+    execution = await sessions.run(code)
+    assert execution.output.error is not None
+    said = describe(execution)
+    assert advice in said if advice else "[hint]" not in said
+
+
 async def test_shell_escapes_are_refused_and_run_nothing(sessions: Sessions) -> None:
     """Each says what was not run and what to do instead."""
     await sessions.run("kept = [1, 2]")
@@ -264,7 +311,10 @@ async def test_shell_escapes_are_refused_and_run_nothing(sessions: Sessions) -> 
         ("%%time\n!touch ran", "'touch ran'"),
     ):
         execution = await sessions.run(code)
-        message = f"a session has no shell, so {command} was not run; {SUBPROCESS}"
+        touches = "touch" in command
+        instead = "open('FILE', 'a').close() makes a file" if touches else "write it in Python"
+        instead = "os.makedirs('NAME') makes a directory" if command == "'mkdir ran'" else instead
+        message = f"a session has no shell, so {command} was not run; {instead}; {PROGRAMS}"
         if execution.output.error is None:  # %%time shows the error and goes on
             assert f"NoShell: {message}" in execution.output.stderr
         else:
@@ -277,7 +327,6 @@ async def test_shell_escapes_are_refused_and_run_nothing(sessions: Sessions) -> 
 async def test_packages_are_not_installed_from_a_session(sessions: Sessions) -> None:
     """It says where, with the command; with the name if there is one."""
     await sessions.run("kept = [1, 2]")
-    install = f"install packages into the environment that runs the kernels: {sys.executable} -m pip install"
     for code, shown, names in (
         ("%pip install left-pad", "%pip install left-pad", "left-pad"),
         ("pip install -U left-pad", "%pip install -U left-pad", "-U left-pad"),
@@ -286,7 +335,7 @@ async def test_packages_are_not_installed_from_a_session(sessions: Sessions) -> 
         ("%mamba list", "%mamba list", "NAME"),
         ("%uv pip install left-pad", "%uv pip install left-pad", "left-pad"),
     ):
-        message = f"a session installs no packages, so {shown!r} was not run; {install} {names}"
+        message = f"a session installs no packages, so {shown!r} was not run; {INSTALL} {names}"
         await fails(sessions, code, "NoInstaller", message)
     message = "a session has no editor, so '%edit x.py' did nothing; write the file"
     await fails(sessions, "%edit x.py", "NoEditor", message)

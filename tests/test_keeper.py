@@ -19,17 +19,20 @@ from typing import Any
 import psutil
 import pytest
 
-from kernelrepl import client, rendezvous
+from kernelrepl import discovery
+from kernelrepl.client import connection as client
 from kernelrepl.config import Settings
 from kernelrepl.errors import DatabaseTooNew, KeeperRunning, KeeperUnavailable, StorageFailed
-from kernelrepl.keeper import Keeper
-from kernelrepl.mcp_server import Face
+from kernelrepl.keeper.keeper import Keeper
+from kernelrepl.mcp.server import ClientHandler
+from kernelrepl.sandbox import interpreter
 from tests.conftest import this_tier, works_in
 from tests.mcp_hosts import (
     DEADLINE_S,
     Place,
     by_hand,
     call,
+    command,
     host,
     kill_9,
     refusal,
@@ -60,7 +63,7 @@ async def serving(place: Place, monkeypatch: pytest.MonkeyPatch, **others: Any) 
     for name, value in place.environ.items():
         monkeypatch.setenv(name, value)
     ready = asyncio.Event()
-    keeper = Keeper(settings_of(place, **others), Face(), exit_grace_s=GRACE_S)
+    keeper = Keeper(settings_of(place, **others), ClientHandler(), exit_grace_s=GRACE_S)
     running = asyncio.create_task(keeper.run(ready.set))
     try:
         waiting = asyncio.create_task(ready.wait())
@@ -103,16 +106,34 @@ async def test_a_keeper_that_nobody_needs_leaves(place: Place, monkeypatch: pyte
 async def test_a_keeper_with_a_client_stays(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection without any call is enough; when it closes, the keeper leaves."""
     async with serving(place, monkeypatch) as running:
-        found = await asyncio.to_thread(rendezvous.connect, place.data_dir, rendezvous.AGENT, {"client": "test"})
+        found = await asyncio.to_thread(discovery.connect, place.data_dir, discovery.AGENT, {"client": "test"})
         assert found is not None
         sock, answer = found
-        assert (answer["kernelrepl"], answer["pid"]) == (rendezvous.PROTOCOL, os.getpid())
+        assert (answer["kernelrepl"], answer["pid"]) == (discovery.PROTOCOL, os.getpid())
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(GRACE_S * 10):
                 await asyncio.shield(running)
         sock.close()
         async with asyncio.timeout(DEADLINE_S):
             await running
+
+
+async def test_an_interpreter_is_asked_once_until_a_first_kernel_runs(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether kernels can be confined is found out where they start, so that they need not ask again."""
+    asked: list[Any] = []
+    ask = interpreter._ask
+
+    def counting(*arguments: Any) -> interpreter.Interpreter:
+        asked.append(arguments)
+        return ask(*arguments)
+
+    monkeypatch.setattr(interpreter, "_ask", counting)
+    monkeypatch.setattr(interpreter, "_known", {})
+    async with serving(place, monkeypatch, warm_start="off"), client.connect() as connected:
+        assert (await run(connected, "1+1"))["result"] == "2"
+    assert len(asked) == 1
 
 
 async def test_a_keeper_with_running_code_stays_until_its_kernel_sleeps(
@@ -138,7 +159,7 @@ async def test_a_keeper_whose_data_directory_was_removed_leaves(place: Place, mo
     """Its kernel has nothing to be kept in, and nobody is there to be told."""
     async with serving(place, monkeypatch, idle_timeout_s=0.2) as running:
         async with client.connect() as connected:
-            assert (await run(connected, "import threading; held = threading.Lock()"))["status"] == "ok"
+            assert (await run(connected, "held = (letter for letter in 'ab')"))["status"] == "ok"
             kernel = place.kernel()
             shutil.rmtree(place.data_dir)
             refused = await refusal(connected, "python_repl", code="x = 1", session_id="s")
@@ -158,7 +179,7 @@ async def test_a_signal_ends_a_keeper_cleanly(environ: dict[str, str], place: Pl
         await run(one, "x = 1")
     keeper, kernel = place.keeper, place.kernel()
     keeper.send_signal(number)
-    assert rendezvous.wait_for_end(keeper.pid, DEADLINE_S)
+    assert discovery.wait_for_end(keeper.pid, DEADLINE_S)
     assert not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE
     assert nothing_is_left(place)
     assert "serving" in place.log()
@@ -175,7 +196,7 @@ async def test_a_keeper_ends_while_code_runs(environ: dict[str, str], place: Pla
         await until(lambda: place.said("ran"))
     keeper = place.keeper
     keeper.terminate()
-    assert rendezvous.wait_for_end(keeper.pid, DEADLINE_S)
+    assert discovery.wait_for_end(keeper.pid, DEADLINE_S)
     assert nothing_is_left(place)
     async with host(environ) as two:
         outcome = await call(two, "python_wait", session_id="s")
@@ -206,7 +227,7 @@ async def test_a_second_keeper_refuses(environ: dict[str, str], place: Place) ->
     async with host(environ) as one:
         await run(one, "x = 1")
         with pytest.raises(KeeperRunning, match="kernelrepl stop"):
-            await Keeper(settings_of(place), Face()).run()
+            await Keeper(settings_of(place), ClientHandler()).run()
         answer, code = await asyncio.to_thread(start_keeper, environ)
         assert code == 1
         assert str(place.data_dir) in answer["error"]
@@ -261,6 +282,7 @@ async def test_only_operators_can_stop_it(
             assert more - tools == {
                 "keeper_status",
                 "keeper_workspace",
+                "keeper_written",
                 "keeper_history",
                 "keeper_grant",
                 "keeper_attach",
@@ -377,7 +399,7 @@ async def test_a_database_of_a_newer_version_is_refused(environ: dict[str, str],
         )
     before = database.read_bytes()
     with pytest.raises(DatabaseTooNew, match="pip install -U kernelrepl"):
-        await Keeper(settings_of(place), Face()).run()
+        await Keeper(settings_of(place), ClientHandler()).run()
     answer, code = await asyncio.to_thread(start_keeper, environ)
     assert code == 1
     assert "newer kernelrepl" in answer["error"]
@@ -389,7 +411,7 @@ async def stop(place: Place) -> None:
     """End the keeper of a place and wait until it has."""
     keeper = place.keeper
     keeper.terminate()
-    assert await asyncio.to_thread(rendezvous.wait_for_end, keeper.pid, DEADLINE_S)
+    assert await asyncio.to_thread(discovery.wait_for_end, keeper.pid, DEADLINE_S)
 
 
 async def test_a_file_that_is_no_database_is_refused(environ: dict[str, str], place: Place) -> None:
@@ -398,7 +420,7 @@ async def test_a_file_that_is_no_database_is_refused(environ: dict[str, str], pl
     database = place.data_dir / "python_sessions.db"
     database.write_bytes(content)
     with pytest.raises(StorageFailed, match="move it away"):
-        await Keeper(settings_of(place), Face()).run()
+        await Keeper(settings_of(place), ClientHandler()).run()
     answer, code = await asyncio.to_thread(start_keeper, environ)
     assert code == 1
     assert "move it away" in answer["error"]
@@ -411,7 +433,7 @@ async def test_a_refused_start_leaves_the_place_usable(environ: dict[str, str], 
     database = place.data_dir / "python_sessions.db"
     database.write_bytes(b"no database at all, " * 100)
     with pytest.raises(StorageFailed):
-        await Keeper(settings_of(place), Face()).run()
+        await Keeper(settings_of(place), ClientHandler()).run()
     database.unlink()
     async with host(environ) as one:
         assert (await run(one, "6 * 7"))["result"] == "42"
@@ -430,3 +452,37 @@ async def test_a_cut_off_execution_is_marked_by_the_next_keeper(environ: dict[st
         assert (outcome["status"], outcome["committed"]) == ("crashed", False)
         assert "nothing of it was kept" in outcome["note"]
         assert (await run(one, "'x' in globals()"))["result"] == "False"
+
+
+# Hashes
+
+KEYED = """
+class Key:
+    def __init__(self, text): self.text, self.known = text, hash(text)
+    def __hash__(self): return self.known
+    def __eq__(self, other): return self.text == other.text
+table = {Key(f'key {n}'): n for n in range(50)}
+text = hash('text')
+"""
+LOOKED_UP = (
+    "import os, subprocess, sys\n"
+    "child = subprocess.run([sys.executable, '-c', 'print(hash(1 << 70))'], capture_output=True, text=True).stdout\n"
+    "([table.get(Key(f'key {n}')) for n in range(50)] == list(range(50)), hash('text') == text,"
+    " 'PYTHONHASHSEED' in os.environ, bool(child))"
+)
+
+
+@pytest.mark.parametrize("first", ["on", "off"])
+async def test_what_remembers_a_hash_is_right_in_every_later_kernel(environ: dict[str, str], first: str) -> None:
+    """Forked or cold, after the end of the keeper; what a session starts is told nothing of the seed."""
+    place = Place(environ)
+    cold, warm = ({**environ, "KERNELREPL_WARM_START": how} for how in ("off", "on"))
+    order = [cold, warm] if first == "off" else [warm, cold]
+    assert command(order[0], "exec", "-s", "s", KEYED).returncode == 0
+    for environment in (*order, order[0]):
+        command(environ, "stop")
+        done = command(environment, "exec", "-s", "s", LOOKED_UP)
+        assert "(True, True, False, True)" in done.stdout, done
+    seed = place.data_dir / "hash_seed"
+    assert seed.stat().st_mode & 0o777 == 0o600
+    assert 0 < int(seed.read_text()) < 1 << 32

@@ -71,6 +71,13 @@ async def test_a_person_is_inside_the_session_of_an_agent(
     shown = await notebook.run("import matplotlib.pyplot as plt\nplt.plot(table.a)\ntable")
     assert shown.images == 1
     assert "<table" in shown.html
+    written = await notebook.start("from IPython.display import Markdown\nMarkdown('# Title\\n\\n$x^2$')")
+
+    async def has_a_formula() -> bool:
+        return "<mjx-math" in (await notebook.output(written)).html
+
+    await until(has_a_formula)
+    assert "Title</h1>" in (await notebook.output(written)).html
     await notebook.run("mine = 'of the person'")
     assert (await run(agent, "mine", "analysis"))["result"] == "'of the person'"
 

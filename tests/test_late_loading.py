@@ -8,9 +8,12 @@ import os
 import pytest
 
 from kernelrepl.errors import StorageFailed
-from kernelrepl.kernel.launch import Launcher
+from kernelrepl.guest import wire
+from kernelrepl.kernel.process import Launcher
 from kernelrepl.model import Limits
-from tests.conftest import Sessions
+from kernelrepl.store.database import Database
+from kernelrepl.store.publish import DIGEST_BYTES, put_chunks
+from tests.conftest import Sessions, change
 
 pytestmark = pytest.mark.anyio
 
@@ -165,22 +168,31 @@ async def test_what_waits_counts_for_the_limit_of_a_session(sessions: Sessions) 
     assert [entry.name for entry in execution.not_saved] == ["more"]
 
 
+def begin(db: Database, start: bytes) -> None:
+    """Let all that is in chunks begin with other bytes, as if it had been stored so."""
+    for row, digests in db.execute("SELECT id, digests FROM components WHERE digests IS NOT NULL").fetchall():
+        ((piece,),) = db.execute("SELECT data FROM chunks WHERE digest = ?", [digests[:DIGEST_BYTES]]).fetchall()
+        [(digest, _)] = put_chunks(db, [memoryview(start + piece[len(start) :])])
+        db.execute("UPDATE components SET digests = ? WHERE id = ?", [digest + digests[DIGEST_BYTES:], row])
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        ("UPDATE chunks SET data = zeroblob(length(data))", "loading it failed with UnpicklingError"),
+        (b"\x00", "loading it failed with UnpicklingError"),
+        ("UPDATE chunks SET data = zeroblob(length(data))", wire.DAMAGED),
         ("DELETE FROM chunks", "its bytes are missing from the store"),
     ],
 )
 async def test_what_cannot_be_loaded_late_is_told_and_costs_nothing_else(
-    sessions: Sessions, damage: str, reason: str
+    sessions: Sessions, damage: str | bytes, reason: str
 ) -> None:
     """In the reply of the cell that needed it, and by every later use of its name."""
     await sessions.run("rows = ['x' * 10 + str(n) for n in range(100_000)]; small = 7")
     await sessions.kill()
-    await sessions.store._writer.run(lambda db: db.execute(damage))
+    await change(sessions.store, lambda db: begin(db, damage) if isinstance(damage, bytes) else db.execute(damage))
     older = "UPDATE components SET packages = json_set(packages, '$.numpy', '1.0.0')"
-    await sessions.store._writer.run(lambda db: db.execute(older))
+    await change(sessions.store, lambda db: db.execute(older))
     execution = await sessions.run("small")
     assert execution.output.result == "7"
     execution = await sessions.run("print(small); rows")
@@ -211,9 +223,7 @@ async def test_a_kernel_that_dies_twice_while_it_loads_a_value_late_skips_it_the
     """Each time the cell has crashed; after that its name tells why."""
     await sessions.run("rows = ['x' * 10 + str(n) for n in range(100_000)]; small = 7")
     await sessions.kill()
-    deadly = b"cos\nabort\n(tR."
-    damage = "UPDATE chunks SET data = CAST(? || zeroblob(length(data) - ?) AS BLOB)"
-    await sessions.store._writer.run(lambda db: db.execute(damage, [deadly, len(deadly)]))
+    await change(sessions.store, lambda db: begin(db, b"cos\nabort\n(tR."))
     for _ in range(2):
         assert (await sessions.run("small")).output.result == "7"
         assert (await sessions.run("rows")).status == "crashed"

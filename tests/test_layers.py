@@ -17,88 +17,30 @@ import kernelrepl
 ROOT = Path(kernelrepl.__file__).parent
 MAX_LINES = 400
 
-RANKS: dict[str, float] = {
-    "": 0,
-    "errors": 0,
-    "model": 0,
-    "bounded_json": 0,
-    "shortening": 0.5,
-    "passing": 0.5,
-    "terminal_text": 0,
-    "links": 0,
-    "beneath": 0.3,
-    "workspace_usage": 1,
-    "rendezvous": 0.5,
-    "trees": 0.5,
-    "process": 0.5,
-    "bootstrap": 0.5,
-    "entrances": 0.4,
-    "lifecycle": 1,
-    "transcript": 1,
-    "notebook": 1,
-    "hosts": 1,
-    "active_content": 1,
-    "policy": 0.5,
-    "config": 1,
-    "checks": 1,
-    "workspace_files": 1,
-    "job": 1.5,
-    "endings": 1.5,
-    "remarks": 1.5,
-    "store": 2,
-    "kernel": 2,
-    "sandbox": 2,
-    "outcomes": 1.7,
-    "overseer": 2.8,
-    "seat": 2.9,
-    "confinement": 2.7,
-    "recorder": 2.5,
-    "means": 2.5,
-    "metrics": 2.5,
-    "ledger": 2.7,
-    "starting": 2.7,
-    "stopping": 2.7,
-    "standby": 3.2,
-    "room": 2.4,
-    "session": 3,
-    "manager": 3.5,
-    "connection": 3.6,
-    "listener": 2.5,
-    "notebook_files": 2.5,
-    "jupyter_answers": 3.6,
-    "screen": 3.6,
-    "endpoint": 3.7,
-    "endpoints": 3.8,
-    "expiry": 3.7,
-    "keeper": 4,
-    "mcp_results": 4.5,
-    "mcp_lines": 4.5,
-    "mcp_arguments": 4.5,
-    "mcp_operator": 4.7,
-    "mcp_server": 5,
-    "front": 5,
-    "client": 5,
-    "result": 5.3,
-    "api": 5.5,
-    "attachment": 5,
-    "jupyter": 5.5,
-    "relay": 5.5,
-    "demo": 5.5,
-    "cli": 6,
-    "__main__": 7,
-}
-"""A module, or a package with all in it, imports only what has a lower rank; the package itself is the empty name."""
+ORDER = [
+    ["", "errors", "model", "bounded_json"],
+    ["outputs", "workspaces", "validation"],
+    ["discovery", "sandbox", "store"],
+    ["client", "kernel"],
+    ["sessions"],
+    ["config", "jupyter"],
+    ["keeper"],
+    ["mcp"],
+    ["cli"],
+    ["__main__"],
+]
+"""The floors, lowest first: a room (a package, or a module beside them) imports only from floors below its own.
 
-PACKAGES = ("store", "kernel", "sandbox", "guest", "cli")
-"""Inside these, modules may import each other."""
+The package itself is the empty name.
+"""
+
+FLOORS = {room: floor for floor, rooms in enumerate(ORDER) for room in rooms}
 
 OF_THE_GUEST = {"guest.wire"}
 """What the host may import of the code that runs in kernels."""
 
-PARTS_OF = {
-    part: {"mcp_server", "mcp_operator"} for part in ("mcp_results", "mcp_lines", "mcp_arguments", "mcp_operator")
-}
-"""Modules that belong to one face: nobody else imports them."""
+PROTOCOLS = {"mcp": {"mcp.server", "mcp.proxy"}, "client": {"client.connection", "client.tools", "client.result"}}
+"""What of a protocol others may import: its other modules belong to itself."""
 
 OWNERS: dict[str, set[str]] = {
     "pickle": {"guest"},
@@ -106,24 +48,29 @@ OWNERS: dict[str, set[str]] = {
     "marshal": {"guest"},
     "sqlite3": {"store"},
     "sqlite_utils": {"store"},
-    "zmq": {"kernel", "keeper", "means", "listener", "endpoints", "guest"},
-    "jupyter_client": {"kernel", "listener", "jupyter", "guest"},
+    "zmq": {"keeper.keeper", "jupyter.sockets", "jupyter.gateway", "guest"},
+    "jupyter_client": {"kernel", "jupyter.sockets", "jupyter.provisioner", "guest"},
     "ipykernel": {"guest"},
-    "IPython": {"guest", "result"},
-    "nh3": {"result", "active_content"},
-    "mcp": {"mcp_server", "mcp_results", "mcp_arguments", "mcp_operator", "client", "api", "demo"},
-    "mcp_types": {"mcp_server", "mcp_results", "mcp_lines", "mcp_arguments", "mcp_operator", "client", "demo"},
+    "IPython": {"guest", "client.result"},
+    "nh3": {"client.result", "outputs.sanitize"},
+    "mistune": {"outputs.markup"},
+    "mcp": {"mcp", "client", "cli.demonstration"},
+    "mcp_types": {"mcp", "client", "cli.demonstration"},
     "click": {"cli"},
-    "prometheus_client": {"metrics"},
+    "prometheus_client": {"keeper.metrics"},
     "nbformat": {"cli"},
-    "platformdirs": {"rendezvous"},
+    "platformdirs": {"discovery"},
 }
-"""Who may import a library, by module or package of ours."""
+"""Who may import a library: modules, or packages with all in them."""
 
-READS_ENVIRONMENT = {"keeper", "cli", "front", "client", "rendezvous", "demo", "jupyter", "relay", "guest"}
+READS_ENVIRONMENT = {"__main__", "keeper", "cli", "mcp.proxy", "client", "discovery", "guest"} | {
+    "jupyter.provisioner",
+    "jupyter.launcher",
+}
 """Who may touch the environment. In a kernel it is the session's own, saved and restored."""
 
-PRINTS = {"cli", "demo"}
+PRINTS = {"cli"}
+PRINTS_TO_STDERR = {"mcp.proxy", "__main__"}
 
 
 @dataclass(frozen=True)
@@ -147,9 +94,14 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def owner(module: str) -> str:
-    """The module or package of ours that a rule speaks of."""
+def room(module: str) -> str:
+    """The package that a module is in, or itself if it stands beside them."""
     return module.split(".")[0]
+
+
+def is_in(module: str, places: set[str]) -> bool:
+    """Whether a module is one of these, or lies in one."""
+    return any(module == place or module.startswith(f"{place}.") for place in places)
 
 
 def tree(module: str) -> ast.Module:
@@ -220,30 +172,29 @@ def late():
     ]
 
 
-def test_every_module_has_a_rank() -> None:
-    """A new module says where it stands, and a rank whose module is gone is gone too."""
-    assert {owner(module) for module in MODULES} - {"guest"} == set(RANKS)
+def test_every_room_has_a_floor() -> None:
+    """A new room says where it stands, and one that is gone is gone here too."""
+    assert {room(module) for module in MODULES} - {"guest"} == set(FLOORS)
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if owner(module) != "guest"])
+@pytest.mark.parametrize("module", [module for module in MODULES if room(module) != "guest"])
 def test_imports_point_down(module: str) -> None:
-    """A module knows only what is below it; of a kernel's code the host knows the framing only."""
+    """A room knows only what is below it; of a kernel's code the host knows the framing only."""
     wrong = []
     for entry in imports(tree(module)):
         if not entry.ours or entry.target in OF_THE_GUEST:
             continue
-        target = owner(entry.target)
-        sibling = owner(module) in PACKAGES and target == owner(module)
-        below = target != "guest" and RANKS[target] < RANKS[owner(module)]
-        if not (sibling or below):
+        target = room(entry.target)
+        below = target != "guest" and FLOORS[target] < FLOORS[room(module)]
+        if target != room(module) and not below:
             wrong.append(f"{module}:{entry.line} imports {entry.target}")
     assert not wrong
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if owner(module) == "guest"])
+@pytest.mark.parametrize("module", [module for module in MODULES if room(module) == "guest"])
 def test_the_guest_knows_nothing_of_the_host(module: str) -> None:
     """A kernel may run under another interpreter and is not trusted: it imports itself only."""
-    assert not [entry for entry in imports(tree(module)) if entry.ours and owner(entry.target) != "guest"]
+    assert not [entry for entry in imports(tree(module)) if entry.ours and room(entry.target) != "guest"]
 
 
 def test_the_framing_knows_nothing_of_the_package() -> None:
@@ -251,11 +202,16 @@ def test_the_framing_knows_nothing_of_the_package() -> None:
     assert not [entry for module in OF_THE_GUEST for entry in imports(tree(module)) if entry.ours]
 
 
-@pytest.mark.parametrize("part", PARTS_OF)
-def test_a_part_of_a_face_is_imported_by_that_face_only(part: str) -> None:
-    """Faces share nothing with each other."""
-    users = {module for module in MODULES for entry in imports(tree(module)) if entry.ours and entry.target == part}
-    assert users <= PARTS_OF[part]
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_part_of_a_protocol_is_imported_by_that_protocol_only(protocol: str) -> None:
+    """Protocols share nothing with each other."""
+    wrong = [
+        f"{module}:{entry.line} imports {entry.target}"
+        for module in MODULES
+        for entry in imports(tree(module))
+        if entry.ours and room(entry.target) == protocol != room(module) and entry.target not in PROTOCOLS[protocol]
+    ]
+    assert not wrong
 
 
 @pytest.mark.parametrize("library", OWNERS)
@@ -265,7 +221,7 @@ def test_a_library_has_its_owners(library: str) -> None:
         f"{module}:{entry.line}"
         for module in MODULES
         for entry in imports(tree(module))
-        if not entry.ours and entry.target == library and owner(module) not in OWNERS[library]
+        if not entry.ours and entry.target == library and not is_in(module, OWNERS[library])
     ]
     assert not wrong
 
@@ -275,19 +231,19 @@ def test_the_environment_enters_at_the_edges() -> None:
     wrong = [
         f"{module}:{line}"
         for module in MODULES
-        if owner(module) not in READS_ENVIRONMENT
+        if not is_in(module, READS_ENVIRONMENT)
         for line in uses_environment(tree(module))
     ]
     assert not wrong
 
 
 def test_only_the_command_line_prints() -> None:
-    """Standard output belongs to a protocol elsewhere; the front may say on standard error why it ends."""
+    """Standard output belongs to a protocol elsewhere; what starts may say on standard error why it ends."""
     wrong = []
     for module in MODULES:
         for call in prints(tree(module)):
             to_stderr = any(word.arg == "file" and ast.unparse(word.value) == "sys.stderr" for word in call.keywords)
-            if owner(module) not in PRINTS and not (module == "front" and to_stderr):
+            if not is_in(module, PRINTS) and not (module in PRINTS_TO_STDERR and to_stderr):
                 wrong.append(f"{module}:{call.lineno}")
     assert not wrong
 
@@ -316,12 +272,13 @@ def test_importing_the_package_loads_nothing_else() -> None:
 
 def test_importing_the_front_loads_the_standard_library_only() -> None:
     """A client waits for it at every start."""
-    loaded = loaded_by("import kernelrepl.front")
+    loaded = loaded_by("import kernelrepl.mcp.proxy")
     assert {name for name in loaded if name.startswith("kernelrepl")} == {
         "kernelrepl",
+        "kernelrepl.discovery",
         "kernelrepl.errors",
-        "kernelrepl.front",
-        "kernelrepl.rendezvous",
+        "kernelrepl.mcp",
+        "kernelrepl.mcp.proxy",
     }
     assert not loaded & {"click", "mcp", "zmq", "pydantic", "jupyter_client", "asyncio", "platformdirs"}
     assert {name.split(".")[0] for name in loaded} - {"kernelrepl"} <= sys.stdlib_module_names
@@ -329,7 +286,7 @@ def test_importing_the_front_loads_the_standard_library_only() -> None:
 
 def test_a_keeper_loads_nothing_that_opens_pickles_or_runs_cells() -> None:
     """Saved bytes are only bytes to it."""
-    loaded = loaded_by("import kernelrepl.keeper, kernelrepl.mcp_server")
+    loaded = loaded_by("import kernelrepl.keeper.keeper, kernelrepl.mcp.server")
     assert {name for name in loaded if name.startswith("kernelrepl.guest")} == {
         "kernelrepl.guest",
         "kernelrepl.guest.wire",

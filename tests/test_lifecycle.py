@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernelrepl.lifecycle import Event, IllegalTransition, State, advance
+from kernelrepl.sessions.lifecycle import Event, IllegalTransition, State, advance
 
 LEGAL = """
 asleep    start    starting

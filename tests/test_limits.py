@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernelrepl.kernel.launch import Launcher
+from kernelrepl.kernel.process import Launcher
 from kernelrepl.model import Execution, Limits
 from tests.conftest import Sessions
 
@@ -289,20 +289,20 @@ async def test_a_session_keeps_the_limits_it_was_made_with(sessions: Sessions) -
 @pytest.mark.parametrize("name", ["input", "list", "open"])
 async def test_a_lost_name_that_hides_a_builtin_is_not_that_builtin(sessions: Sessions, name: str) -> None:
     """Code that means a socket must not silently get Python's own function of that name."""
-    execution = await sessions.run(f"import threading\n{name} = threading.Lock()")
+    execution = await sessions.run(f"import socket\n{name} = socket.socket(socket.AF_UNIX)")
     assert set(not_saved(execution)) == {name}
-    assert await sessions.value(f"type({name}).__name__") == "'lock'"
+    assert await sessions.value(f"type({name}).__name__") == "'socket'"
     await sessions.kill()
     message = await failure(sessions, f"done = {name}")
-    assert f"name {name!r} was not saved: it was a lock" in message
-    assert "a lock cannot be saved" in message
+    assert f"name {name!r} was not saved: it was a socket" in message
+    assert "a network connection cannot be saved" in message
     assert await failure(sessions, f"def use(): return {name}\nuse()") == message
     assert await sessions.value("'done' in globals()") == "False"
 
 
 async def test_a_lost_name_that_hides_a_builtin_can_be_made_again(sessions: Sessions) -> None:
     """The remedy is to assign it, and an attribute of the same name is no use of it."""
-    await sessions.run("import threading\nlist = threading.Lock()\nclass Box: list = 7")
+    await sessions.run("import socket\nlist = socket.socket(socket.AF_UNIX)\nclass Box: list = 7")
     await sessions.kill()
     assert await sessions.value("Box.list") == "7"
     execution = await sessions.run("list = [1, 2]")

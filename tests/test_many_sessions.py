@@ -15,7 +15,7 @@ import psutil
 import pytest
 from mcp import Client
 
-from kernelrepl import client
+from kernelrepl.client import connection as client
 from tests.conftest import assert_nothing_left, end_keeper
 from tests.mcp_hosts import Place, call, host, refusal
 

@@ -326,26 +326,55 @@ async def test_a_forced_interrupt_ends_code_that_ignores_interrupts(client: Clie
     assert after["restored"] == {"names": ["x"], "not_restored": []}
 
 
-async def test_an_interrupt_with_nothing_to_interrupt_returns_the_last_outcome(client: Client, s: str) -> None:
-    """It came too late, which is no error, and says so."""
-    result = await run(client, "6 * 7", s)
-    note = "nothing was running; this is the last outcome"
-    assert await call(client, "python_interrupt", session_id=s) == {**result, "note": note}
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("code", ["print('old'); x = 6 * 7; x", "print('old'); 1 / 0"], ids=["ok", "failed"])
+async def test_an_interrupt_with_nothing_to_interrupt_says_so(
+    client: Client, s: str, code: str, *, force: bool
+) -> None:
+    """It came too late, which is no error; what ran before is not told again as if it were new."""
+    result = await run(client, code, s)
+    for _ in range(2):  # the second time the kernel may be gone
+        said = await client.call_tool("python_interrupt", {"session_id": s, "force": force})
+        told = said.structured_content
+        assert told is not None
+        assert told["note"].startswith("nothing was running; ")
+        assert (told["status"], told["stdout"], told["result"], told["error"]) == ("ok", "", None, None)
+        assert told["saved"] == {"created": [], "changed": [], "deleted": []}
+        assert text_of(said) == f"⟦note⟧ {told['note']}"
     assert await call(client, "python_wait", session_id=s, wait=0) == result
+
+
+async def test_an_interrupt_that_comes_too_late_brings_the_outcome(client: Client, place: Place, s: str) -> None:
+    """That of code which an earlier call left running has come to nobody yet."""
+    left = await run(client, f"{says('started')}\n{waits_for('go')}\n6 * 7", s, wait=0)
+    assert left["status"] == "running"
+    await until(lambda: place.said("started", s))
+    place.file("go", s).touch()
+
+    async def at_rest() -> bool:
+        listed = await call(client, "python_list_sessions", contains=s)
+        return [entry["kernel"] for entry in listed["sessions"]] == ["idle"]
+
+    await until(at_rest)
+    told = await call(client, "python_interrupt", session_id=s)
+    assert (told["status"], told["result"]) == ("ok", "42")
+    assert told["note"].startswith("nothing was running any more; ")
+    again = await call(client, "python_interrupt", session_id=s)
+    assert (again["result"], again["note"].partition(";")[0]) == (None, "nothing was running")
 
 
 async def test_force_ends_an_idle_kernel_too(client: Client, s: str) -> None:
     """A model may want to free what it takes; the next call restores what is saved."""
     began = "open('/proc/self/stat').read().split()[21]"
-    before = await run(client, f"import threading\nx, lock = 1, threading.Lock()\n{began}", s)
+    before = await run(client, f"import socket\nx, link = 1, socket.socket(socket.AF_UNIX)\n{began}", s)
     forced = await call(client, "python_interrupt", session_id=s, force=True)
     assert "the kernel was ended all the same" in forced["note"]
     after = await run(client, began, s)
     assert after["result"] != before["result"]
     assert "x" in after["restored"]["names"]
-    assert [(e["name"], "a lock cannot be saved" in e["reason"]) for e in after["restored"]["not_restored"]] == [
-        ("lock", True)
-    ]
+    [lost] = after["restored"]["not_restored"]
+    assert lost["name"] == "link"
+    assert "a network connection cannot be saved" in lost["reason"]
 
 
 async def test_an_outcome_that_nobody_collected_comes_with_the_next_result(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernelrepl.kernel.meter import Amount, FloodLimits, Meter, Verdict
+from kernelrepl.kernel.flood import Amount, FloodLimits, Meter, Verdict
 
 SMALL = FloodLimits(drop=Amount(4, 100), interrupt=Amount(8, 200), kill=Amount(12, 300), drained_a_second=Amount(0, 0))
 

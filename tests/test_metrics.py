@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from kernelrepl import client
+from kernelrepl.client import connection
 from kernelrepl.errors import StorageFailed
 from tests.conftest import Sessions
 from tests.mcp_hosts import command, host, refusal, run
@@ -29,7 +31,7 @@ async def test_executions_are_counted_by_their_outcome(sessions: Sessions) -> No
 
 async def test_what_comes_back_is_counted_and_what_does_not(sessions: Sessions) -> None:
     """By name, at each start that has something to bring back."""
-    await sessions.run("a = 1; b = 2; import threading; c = threading.Lock()")
+    await sessions.run("a = 1; b = 2; import threading; c = (letter for letter in 'ab')")
     value = sessions.metrics.value
     assert (value("kernel_start_seconds_count", how="cold"), value("restores_total")) == (1, 0)
     await sessions.manager._sessions["s"].hibernate()
@@ -49,7 +51,7 @@ async def test_written_bytes_are_those_of_what_changed(sessions: Sessions) -> No
 
 async def test_who_is_put_to_sleep_is_counted_by_the_reason(sessions: Sessions) -> None:
     """For idleness, or to make room."""
-    room = sessions.manager.room
+    room = sessions.manager.capacity
     room._max_live = 1
     await sessions.run("1", "a")
     await sessions.run("1", "b")
@@ -88,7 +90,7 @@ async def test_the_status_of_a_keeper_has_them(
         await refusal(agent, "python_repl", code="1", sesion_id="s")
         await refusal(agent, "pythom_repl", code="1")
         said = (await asyncio.to_thread(command, environ, "status")).stdout
-        async with client.connect(operator=True, start=False) as operator:
+        async with connection.connect(operator=True, start=False) as operator:
             status = (await operator.call_tool("keeper_status", {})).structured_content
         found = json.loads((await asyncio.to_thread(command, environ, "status", "--json")).stdout)
     assert "Executions that have ended (ok): 1\n" in said
@@ -106,3 +108,33 @@ async def test_the_status_of_a_keeper_has_them(
     refused = {key[1]: value for key, value in samples.items() if key[0] == "refusals_total"}
     assert refused == {"UnknownSession": 1, "InvalidArgument": 1, "UnknownTool": 1}
     assert samples["executions_total", "ok"] == samples["executions_total", "error"] == 1
+
+
+_FREED = """
+import asyncio, secrets
+from kernelrepl.keeper import process
+
+async def main():
+    process.RELEASE_S = 0.05
+    before = process.resident_bytes()
+    task = asyncio.create_task(process.release_memory())
+    await asyncio.sleep(0)
+    pieces = [secrets.token_bytes(8_000) for _ in range(20_000)]
+    kept = pieces[::100]  # the allocator gives back by itself what is at the end
+    assert process.resident_bytes() > before + (100 << 20)
+    pieces.clear()
+    while process.resident_bytes() > before + (64 << 20):
+        await asyncio.sleep(0.02)
+    assert len(kept) == 200
+
+asyncio.run(main())
+"""
+
+
+def test_memory_that_is_free_goes_back() -> None:
+    """What was needed for a while, in pieces that lie between others, is not kept for ever.
+
+    In a process of its own: in one that has freed much before, the pieces take nothing anew.
+    """
+    done = subprocess.run([sys.executable, "-c", _FREED], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

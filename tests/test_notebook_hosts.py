@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import shutil
 import subprocess
 import sys
@@ -106,6 +108,27 @@ def test_papermill_executes_with_parameters(place: Place) -> None:
     assert place.rows("SELECT session_id FROM sessions") == []
 
 
+@pytest.mark.parametrize("now", [True, False], ids=["now", "asked"])
+def test_a_kernel_can_be_shut_down_by_a_program_that_ends(place: Place, *, now: bool) -> None:
+    """From `atexit`, where no thread can be started any more: nothing is raised, and the session stays."""
+    code = (
+        "import atexit, os\n"
+        "from jupyter_client import KernelManager\n"
+        "kernels = KernelManager(kernel_name='kernelrepl')\n"
+        "kernels.start_kernel(env=dict(os.environ, JPY_SESSION_NAME='/book.ipynb'))\n"
+        "client = kernels.client()\n"
+        "client.start_channels()\n"
+        "client.wait_for_ready()\n"
+        "assert client.execute('kept = 6', reply=True)['content']['status'] == 'ok'\n"
+        "client.stop_channels()\n"
+        "atexit.register(lambda: print('detached', kernels.provisioner.has_process))\n"
+        f"atexit.register(kernels.shutdown_kernel, now={now})\n"
+    )
+    ended = program(place, "python", "-c", code)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "detached False\n", "")
+    assert "1 variables" in program(place, "kernelrepl", "sessions").stdout
+
+
 def test_a_console_leaves_the_session_alive(place: Place) -> None:
     """Found by its connection file, or by `kernelrepl attach`; `exit` leaves."""
     assert command(place.environ, "exec", "x = 20", "-s", "deep").returncode == 0
@@ -118,6 +141,54 @@ def test_a_console_leaves_the_session_alive(place: Place) -> None:
     done = program(place, "kernelrepl", "attach", "deep", "--", "--simple-prompt", stdin="print('x is', x + 1)\nexit\n")
     assert "x is 22" in done.stdout, done
     assert command(place.environ, "exec", "x", "-s", "deep").stdout.strip() == "21"
+
+
+@pytest.mark.parametrize("word", ["exit", "quit()"])
+@pytest.mark.parametrize("attached", [True, False])
+def test_a_console_is_left_by_a_word(place: Place, word: str, *, attached: bool) -> None:
+    """Typed at a terminal that stays open: the console ends, and the session has what was typed before."""
+    assert command(place.environ, "exec", "x = 20", "-s", "deep").returncode == 0
+    options = ["attach", "deep", "--", "--simple-prompt"]
+    name = "kernelrepl"
+    if not attached:
+        file = command(place.environ, "connection-file", "deep").stdout.strip()
+        name, options = "jupyter-console", [f"--existing={file}", "--simple-prompt"]
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [str(Path(sys.executable).with_name(name)), *options],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=place.environ,
+        cwd=place.data_dir.parent,
+        start_new_session=True,
+    ) as console:
+        os.close(theirs)
+        shown = ""
+        try:
+            for prompt, typed in (("In [", "x += 1; print('x is', x)"), ("x is 21", word)):
+                shown = until(ours, prompt, shown)
+                os.write(ours, f"{typed}\n".encode())
+            shown = until(ours, None, shown)
+            assert console.wait(60) == 0, shown
+        finally:
+            console.kill()
+            os.close(ours)
+    assert "SystemExit" not in shown
+    assert command(place.environ, "exec", "x", "-s", "deep").stdout.strip() == "21"
+
+
+def until(terminal: int, expected: str | None, shown: str) -> str:
+    """What a terminal shows until these words come after what it has shown; None: until nobody writes any more."""
+    before = len(shown)
+    while expected is None or expected not in shown[before:]:
+        ready, _, _ = select.select([terminal], [], [], 60)
+        assert ready, shown
+        try:
+            shown += os.read(terminal, 4096).decode(errors="replace")
+        except OSError:
+            break
+    return shown
 
 
 def test_a_session_can_have_an_entry_in_launchers(place: Place) -> None:

@@ -11,9 +11,11 @@ import nbformat
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from kernelrepl import mcp_server, notebook, notebook_files, transcript
-from kernelrepl.kernel.launch import Launcher
-from kernelrepl.mcp_results import cells_of
+from kernelrepl.jupyter import notebooks
+from kernelrepl.kernel.process import Launcher
+from kernelrepl.mcp import server
+from kernelrepl.mcp.results import cells_of
+from kernelrepl.outputs import notebook, transcript
 from tests.conftest import Sessions
 from tests.mcp_hosts import command, host, run
 
@@ -115,12 +117,12 @@ async def test_of_a_very_long_session_an_agent_gets_the_end(
     """And how much is left out."""
     for number in range(4):
         await sessions.run(f"print({number}, 'x' * 1000)")
-    monkeypatch.setattr(mcp_server, "NOTEBOOK_BYTES", 3500)
+    monkeypatch.setattr(server, "NOTEBOOK_BYTES", 3500)
 
     class Keeper:
         manager = sessions.manager
 
-    tools = mcp_server.Tools(Keeper())  # type: ignore[arg-type]
+    tools = server.Tools(Keeper())  # type: ignore[arg-type]
     book = valid(await tools.notebook("s"))
     assert [cell.source[:7] for cell in book.cells] == ["print(2", "print(3"]
     assert book.metadata.kernelrepl.left_out == 2
@@ -232,4 +234,4 @@ def test_a_notebook_that_is_none_has_no_cells(tmp_path: Path, kind: str) -> None
             path.write_text('{"cells": [' + "[]," * 3_000_000 + "1]}")
         case _:
             path.symlink_to(path)
-    assert notebook_files._cells(str(path)) == []
+    assert notebooks._cells(str(path)) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kernelrepl.outputs import passing
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
@@ -30,3 +31,21 @@ for thread in threads: thread.join()
 """)
     wanted = [str(n) for n in range(LINES // 2)]
     assert (execution.output.stdout.split(), execution.output.stderr.split()) == (wanted, wanted)
+
+
+async def test_what_a_cell_has_shown_is_decoded_once(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For its row and for its reply, which comes before the kernel is at its end."""
+    decoded: list[str] = []
+    loads = passing.loads
+
+    def counting(outputs: str, *, ours: bool = True) -> list[dict[str, object]]:
+        decoded.append(outputs)
+        return loads(outputs, ours=ours)
+
+    monkeypatch.setattr(passing, "loads", counting)
+    _, job = await sessions.submit("print('printed')\n6 * 7")
+    await job.over.wait()
+    output = job.result.result().output
+    assert (output.stdout, output.result, len(decoded)) == ("printed\n", "42", 1)
+    [[stored]] = await sessions.rows("SELECT outputs FROM executions")
+    assert stored == decoded[0]

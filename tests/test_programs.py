@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from kernelrepl.kernel.launch import Launcher
+from kernelrepl.kernel.process import Launcher
 from tests.conftest import Sessions
 from tests.programs import NAMES, Reference, program
 

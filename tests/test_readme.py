@@ -1,4 +1,4 @@
-"""The README by its own words: what it tells people to type is typed."""
+"""The README and the page of commands by their own words: what they tell people to type is typed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from kernelrepl.hosts import HOSTS
+from kernelrepl.cli.mcp_hosts import HOSTS
 from tests.mcp_hosts import COMMAND, DEADLINE_S
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
-SHELL = [line.strip() for kind, block in BLOCKS if kind == "sh" for line in block.splitlines() if line.strip()]
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/cli.md", "docs/specification.md")
+README, CLI, SPECIFICATION = ((ROOT / page).read_text() for page in PAGES)
+
+
+def shell(page: str) -> list[str]:
+    """The lines of a page that are to be typed."""
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.S)
+    return [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+SHELL = shell(README)
 SET_UP = [line for line in SHELL if line.startswith("python3 -m venv")]
 TYPED = [line for line in SHELL if line not in SET_UP]
 
@@ -42,14 +51,18 @@ def test_two_lines_set_up_everything() -> None:
 
 
 @pytest.mark.slow
-def test_every_command_works_in_the_order_of_the_text(environ: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("lines", [TYPED, shell(CLI)], ids=["README", "cli"])
+def test_every_command_works_in_the_order_of_the_text(
+    lines: list[str], environ: dict[str, str], tmp_path: Path
+) -> None:
     """And prints what its comment promises, where that is a value."""
-    assert len(TYPED) >= 10
-    for line in TYPED:
+    assert len(lines) >= 5
+    for line in lines:
         printed, comment = type_in(line, environ, tmp_path)
         if value := re.match(r"(\d+),", comment):
             assert printed.strip() == value[1]
-    assert list((tmp_path / "kernelrepl-demo").glob("*.png"))
+    if lines is not TYPED:
+        assert list((tmp_path / "kernelrepl-demo").glob("*.png"))
 
 
 def test_every_host_that_is_named_is_known(environ: dict[str, str], tmp_path: Path) -> None:
@@ -61,7 +74,7 @@ def test_every_host_that_is_named_is_known(environ: dict[str, str], tmp_path: Pa
 
 def test_the_python_block_runs(environ: dict[str, str]) -> None:
     """As a script of its own."""
-    [block] = [block for kind, block in BLOCKS if kind == "python"]
+    [block] = re.findall(r"```python\n(.*?)```", README, re.S)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", block], env=environ, capture_output=True, text=True, timeout=DEADLINE_S
     )
@@ -73,8 +86,7 @@ def test_the_table_of_the_specification_quotes_it() -> None:
     """Each row names something that stands there."""
     spec = (Path(__file__).parent / "spec" / "python-session-management.md").read_text()
     spec_words = set(re.findall(r"\w+", spec.lower()))
-    section = README.split("## Where it does as its specification says")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| (.+?) \|", section, re.M)[2:]
+    rows = re.findall(r"^\| (.+?) \|", SPECIFICATION, re.M)[2:]
     assert len(rows) >= 20
     for row in rows:
         words = re.findall(r"\w+", row.lower())

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
+import mmap
 import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kernelrepl import endings, overseer, workspace_usage
-from kernelrepl.kernel import jupyter, usage
-from kernelrepl.kernel.meter import Amount, FloodLimits
+from kernelrepl.kernel import client, holdings, usage
+from kernelrepl.kernel.flood import Amount, FloodLimits
+from kernelrepl.kernel.holdings import Holdings
 from kernelrepl.model import Failure, Resources, amount
+from kernelrepl.sessions import endings, resource_monitor
+from kernelrepl.workspaces import usage as workspace_usage
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
 
+LIBC = ctypes.CDLL(None)
+LIBC.mmap.restype = ctypes.c_void_p
+LIBC.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *3 * (ctypes.c_int,), ctypes.c_long)
+LIBC.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+"""Python's own `mmap` keeps the descriptor."""
 SMALL = Resources(memory_bytes=700_000_000, processes=128, workspace_bytes=20_000_000, workspace_files=200)
 AFTER = "variables are as they were before it, and the next call restores them"
 
@@ -22,9 +36,9 @@ AFTER = "variables are as they were before it, and the next call restores them"
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look often: tests wait for what is seen."""
-    monkeypatch.setattr(overseer, "FILES_S", 0.1)
-    monkeypatch.setattr(overseer, "IDLE_S", 0.1)
-    monkeypatch.setattr(overseer, "MOST_IDLE_S", 0.1)
+    monkeypatch.setattr(resource_monitor, "FILES_S", 0.1)
+    monkeypatch.setattr(resource_monitor, "IDLE_S", 0.1)
+    monkeypatch.setattr(resource_monitor, "MOST_IDLE_S", 0.1)
 
 
 # Memory
@@ -46,10 +60,13 @@ async def test_too_much_memory_is_a_memory_error_where_the_system_can_say_it(ses
     [
         "import time\nfor n in range(25): open(f'/dev/shm/{n}', 'wb').write(b'x' * 18_000_000)\n"
         "b = bytearray(b'x') * 400_000_000",
+        "import mmap, time\nkept = [mmap.mmap(-1, 18_000_000) for _ in range(25)]\n"
+        "for m in kept: m.write(b'x' * len(m)); m.madvise(mmap.MADV_DONTNEED)\n"
+        "b = bytearray(b'x') * 400_000_000",
         "import os, time\nfor _ in range(4):\n    if os.fork() == 0:\n        b = bytearray(b'x') * 250_000_000\n"
         "        time.sleep(100)\ntime.sleep(100)",
     ],
-    ids=["shared", "in children"],
+    ids=["shared", "mapped and let go", "in children"],
 )
 async def test_memory_that_no_single_process_is_limited_in_is_counted(sessions: Sessions, code: str) -> None:
     """Its kernel is ended with all that it started; what was committed comes back."""
@@ -84,6 +101,67 @@ async def test_shared_pages_are_counted_once() -> None:
     here = [os.getpid()]
     assert 0 < usage.proportional(here).total <= usage.resident(here) * 1.1
     assert usage.resident([2**22 + 1]) == usage.proportional([2**22 + 1]).total == 0
+
+
+# What the system holds
+
+
+async def test_what_is_held_is_not_looked_at_while_a_first_reply_is_on_its_way(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that has run nothing holds nothing; its files may be from before, and are counted at once."""
+    looked: list[list[int]] = []
+    counted = threading.Event()
+    look, files = Holdings.look, workspace_usage.files
+
+    def count(*arguments: Any) -> workspace_usage.Files:
+        counted.set()
+        return files(*arguments)
+
+    monkeypatch.setattr(resource_monitor, "BUSY_S", 3600.0)
+    monkeypatch.setattr(workspace_usage, "files", count)
+    monkeypatch.setattr(Holdings, "look", lambda self, pids: looked.append(pids) or look(self, pids))
+    await sessions.run("1")
+    assert await asyncio.to_thread(counted.wait, 60)
+    assert looked == []
+
+
+def test_the_address_space_of_a_process_is_read_again_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading it takes longest. One that maps what has no name is read each time, and a new process at once."""
+    read: list[str] = []
+    plain = holdings._read
+
+    def counting(path: str) -> bytes:
+        read.append(path)
+        return plain(path)
+
+    monkeypatch.setattr(holdings, "_read", counting)
+    monkeypatch.setattr(holdings, "ROUND_S", 60.0)
+    here = f"/proc/{os.getpid()}/maps"
+    held = Holdings(tmp_path, str(tmp_path), ())
+    held.look([os.getpid()])
+    memory = held.memory_bytes
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        held.look([os.getpid(), child.pid])
+        child.kill()
+    assert (read.count(here), read.count(f"/proc/{child.pid}/maps")) == (1, 1)
+    assert held.memory_bytes > memory > 0
+    with (tmp_path / "file").open("wb+") as file:
+        file.write(b"x" * 4096)
+        file.flush()
+        address = LIBC.mmap(None, 4096, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
+    (tmp_path / "file").unlink()
+    held.look([os.getpid()])
+    assert (read.count(here), held.removed_bytes()) == (1, 0)
+    monkeypatch.setattr(holdings, "AREAS_S", 0.0)
+    held.look([os.getpid()])
+    assert (read.count(here), held.removed_bytes()) == (2, None)
+    monkeypatch.setattr(holdings, "AREAS_S", 3600.0)
+    LIBC.munmap(address, 4096)
+    held.look([os.getpid()])
+    assert (read.count(here), held.removed_bytes()) == (3, 0)
 
 
 # Processes and files
@@ -123,8 +201,28 @@ async def test_a_workspace_that_is_full_can_be_tidied_and_not_written(sessions: 
     assert kernel is not None
     execution = await sessions.run("for name in os.listdir(): os.remove(name)\nx, y")
     assert execution.output.result == "(1, 2)"
-    await kernel.ended.wait()
-    assert await sessions.value("open('more', 'wb').write(b'x' * 10**6)") == "1000000"
+    assert execution.note is None
+    execution = await sessions.run("open('more', 'wb').write(b'x' * 10**6)")
+    assert execution.output.result == "1000000"
+    assert execution.note == "there is room for files again: the kernel was ended between two calls"
+
+
+async def test_why_a_kernel_was_ended_is_told_after_the_answer_of_a_cell(sessions: Sessions) -> None:
+    """The cell has its answer and the kernel is not done with it: it is the next one that has to hear it."""
+    await sessions.run("import time; x = 1")
+    late = "k = get_ipython().kernel; s = k.session.send\ndef send(stream, kind, *a, **k):\n"
+    late += (
+        "    if kind == 'execute_reply': time.sleep(600)\n    return s(stream, kind, *a, **k)\nk.session.send = send"
+    )
+    execution = await sessions.run(late)
+    assert execution.status == "ok"
+    session = sessions.manager._sessions["s"]
+    assert session.current is not None
+    assert session.current.result.done()
+    session._overrun("it takes too much", True)
+    execution = await sessions.run("x")
+    assert execution.output.result == "1"
+    assert execution.note == "it takes too much: the kernel was ended between two calls"
 
 
 async def test_too_many_files_are_as_bad_as_too_large_ones(sessions: Sessions) -> None:
@@ -172,7 +270,7 @@ async def test_a_flood_of_output_past_the_kernels_own_bounds_ends(
 ) -> None:
     """First the code is interrupted, then the kernel is ended; the reply says why."""
     limits = FloodLimits(drop=Amount(50, 1 << 20), interrupt=Amount(100, 2 << 20), kill=Amount(2000, 40 << 20))
-    monkeypatch.setattr(jupyter, "FloodLimits", lambda: limits)
+    monkeypatch.setattr(client, "FloodLimits", lambda: limits)
     await sessions.run(f"x = 42\n{FLOOD}")
     mild = await sessions.run("while True: flood()")
     assert (mild.status, mild.note) == ("interrupted", "the code wrote too much")
@@ -199,7 +297,7 @@ async def test_what_takes_no_interrupt_is_gone_after_its_timeout(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     """With all that it started."""
-    monkeypatch.setattr("kernelrepl.stopping.INTERRUPT_GRACE_S", 0.2)
+    monkeypatch.setattr("kernelrepl.sessions.interruption.INTERRUPT_GRACE_S", 0.2)
     await sessions.run("x = 1")
     pid = sessions.manager._sessions["s"].pid
     assert pid is not None

@@ -7,9 +7,9 @@ import platform
 
 import pytest
 
-from kernelrepl.kernel.launch import Launcher
+from kernelrepl.kernel.process import Launcher
 from kernelrepl.model import Execution, Limits
-from tests.conftest import Sessions
+from tests.conftest import Sessions, change
 
 pytestmark = pytest.mark.anyio
 
@@ -21,6 +21,18 @@ def launcher(forked: Launcher) -> Launcher:
 
 
 LAST_WORDS = {"_exit": "import os; os._exit(9)", "kill -9": "import os; os.kill(os.getpid(), 9)"}
+
+
+def spared(code: str) -> str:
+    """Code whose values can be loaded until the session is armed: what cannot be loaded at once is not saved."""
+    unarmed = "if not __import__('os').path.exists('armed'): return self.__dict__.update(state)"
+    return code.replace("__(self, state): ", f"__(self, state):\n        {unarmed}\n        ")
+
+
+async def arm(sessions: Sessions) -> None:
+    """From now on loading fails, and the kernel is gone."""
+    await sessions.run("open('armed', 'w').close()")
+    await sessions.kill()
 
 
 def not_restored(execution: Execution) -> dict[str, str]:
@@ -39,11 +51,74 @@ async def failure(sessions: Sessions, code: str) -> str:
 
 async def write(sessions: Sessions, statement: str) -> None:
     """Change the database behind the keeper's back."""
-    await sessions.store._writer.run(lambda db: db.execute(statement))
+    await change(sessions.store, lambda db: db.execute(statement))
 
 
 async def names(sessions: Sessions) -> list[str]:
     return [variable.name for variable in await sessions.manager.list_variables("s")]
+
+
+# Files that go with the kernel
+
+IN_TEMPORARY = "import os, tempfile; os.chdir(tempfile.gettempdir())\n"
+
+
+@pytest.mark.parametrize("end", ["kill", "hibernate"])
+async def test_temporary_files_that_are_gone_are_told(sessions: Sessions, end: str) -> None:
+    """With their count and some names, once; also those of the cell before last, and not those that code removed."""
+    await sessions.run(IN_TEMPORARY + "for n in range(7): open(f'out{n}.csv', 'w').close()\nos.mkdir('parts')")
+    await sessions.run("for n in (0, 6): os.remove(f'out{n}.csv')\nopen('z.bin', 'w').close()")
+    await sessions.run("x = 1")
+    for told in (
+        "its files went with the kernel, 7 in all: out1.csv, out2.csv, out3.csv, out4.csv, out5.csv, …; "
+        "the working directory is what stays",
+        None,
+    ):
+        if end == "kill":
+            await sessions.kill()
+        else:
+            await sessions.manager._sessions["s"].hibernate()
+        execution = await sessions.run("len(os.listdir()), x")
+        assert execution.output.result is not None
+        assert execution.output.result.endswith(", 1)")
+        found = not_restored(execution)
+        assert list(found.values()) == ([] if told is None else [told])
+    await sessions.run("open('again', 'w').close()")
+    await sessions.kill()
+    assert list(not_restored(await sessions.run("x")).values()) == [
+        "its files went with the kernel, 1 in all: again; the working directory is what stays"
+    ]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "x = 1",
+        f"{IN_TEMPORARY}open('brief', 'w').close(); os.remove('brief')",
+        "import tempfile; f = tempfile.NamedTemporaryFile(); f.close(); del f",
+        f"{IN_TEMPORARY}os.makedirs('.cache/library', exist_ok=True)",
+        "import matplotlib.pyplot as plt; plt.plot([1]); plt.show()",
+    ],
+)
+async def test_temporary_files_that_nobody_misses_are_not_told(sessions: Sessions, code: str) -> None:
+    """Neither those that their own cell has removed, nor caches."""
+    await sessions.run(code)
+    await sessions.kill()
+    execution = await sessions.run("1")
+    assert execution.restored is None or not_restored(execution) == {}
+
+
+async def test_temporary_files_of_any_number_and_name(sessions: Sessions) -> None:
+    """What is kept and told of them has an end, and is text."""
+    await sessions.run(f"{IN_TEMPORARY}open(b'\\xff\\x1b' + b'a' * 200, 'w').close(); open('\\n', 'w').close(); x = 1")
+    await sessions.kill()
+    [told] = not_restored(await sessions.run("x")).values()
+    assert "2 in all: \n, \\udcff\x1b" in told
+    assert len(told) < 300
+    await sessions.run("for n in range(3000): open(f'{n:04}', 'w').close()")
+    await sessions.kill()
+    [told] = not_restored(await sessions.run("x")).values()
+    assert "1000 or more in all: " in told
 
 
 # Loading that ends the kernel
@@ -53,10 +128,12 @@ async def names(sessions: Sessions) -> list[str]:
 async def test_what_kills_the_kernel_while_it_loads_is_skipped(sessions: Sessions, end: str) -> None:
     """The call that wakes the session gets a kernel with everything else, and is told what is missing and why."""
     await sessions.run(
-        f"class Bomb:\n    def __setstate__(self, state): {LAST_WORDS[end]}\nbomb = Bomb(); bomb.x = 1\n"
-        "a = 1; b = [a]\ndef f(): return b"
+        spared(
+            f"class Bomb:\n    def __setstate__(self, state): {LAST_WORDS[end]}\nbomb = Bomb(); bomb.x = 1\n"
+            "a = 1; b = [a]\ndef f(): return b"
+        )
     )
-    await sessions.kill()
+    await arm(sessions)
     execution = await sessions.run("a, b, f() is b, Bomb.__name__")
     assert execution.output.result == "(1, [1], True, 'Bomb')"
     assert execution.restored is not None
@@ -73,9 +150,9 @@ async def test_what_kills_the_kernel_while_it_loads_is_skipped(sessions: Session
 async def test_what_killed_a_kernel_is_not_tried_again(sessions: Sessions) -> None:
     """Nor is it forgotten: the next start reports it as well, with the same reason."""
     await sessions.run(
-        "class Bomb:\n    def __setstate__(self, state): import os; os._exit(9)\nbomb = Bomb(); bomb.x = 1"
+        spared("class Bomb:\n    def __setstate__(self, state): import os; os._exit(9)\nbomb = Bomb(); bomb.x = 1")
     )
-    await sessions.kill()
+    await arm(sessions)
     first = await sessions.run("y = 1")
     await sessions.kill()
     second = await sessions.run("y")
@@ -89,10 +166,12 @@ async def test_what_killed_a_kernel_is_not_tried_again(sessions: Sessions) -> No
 async def test_two_that_kill_are_both_found(sessions: Sessions) -> None:
     """In one call."""
     await sessions.run(
-        "class Bomb:\n    def __setstate__(self, state): import os; os._exit(9)\n"
-        "one = Bomb(); one.x = 1; two = Bomb(); two.x = 2; rest = 3"
+        spared(
+            "class Bomb:\n    def __setstate__(self, state): import os; os._exit(9)\n"
+            "one = Bomb(); one.x = 1; two = Bomb(); two.x = 2; rest = 3"
+        )
     )
-    await sessions.kill()
+    await arm(sessions)
     execution = await sessions.run("rest")
     assert execution.output.result == "3"
     assert set(not_restored(execution)) == {"one", "two"}
@@ -106,6 +185,7 @@ async def test_a_kernel_that_somebody_kills_while_it_loads_costs_nothing(session
         "        if not self.mark.exists():\n            self.mark.touch(); os.kill(os.getpid(), 9)\n"
         "unlucky = Unlucky(); unlucky.mark = mark"
     )
+    await sessions.run("mark.unlink()")
     await sessions.kill()
     execution = await sessions.run("unlucky.mark == mark, mark.exists()")
     assert execution.output.result == "(True, True)"
@@ -129,9 +209,11 @@ async def test_a_kernel_that_somebody_kills_while_it_loads_costs_nothing(session
 async def test_what_raises_while_it_loads_is_skipped(sessions: Sessions, statement: str, expected: str) -> None:
     """Whatever it raises."""
     await sessions.run(
-        f"class Thorn:\n    def __setstate__(self, state): {statement}\nthorn = Thorn(); thorn.x = 1; rest = [2]"
+        spared(
+            f"class Thorn:\n    def __setstate__(self, state): {statement}\nthorn = Thorn(); thorn.x = 1; rest = [2]"
+        )
     )
-    await sessions.kill()
+    await arm(sessions)
     execution = await sessions.run("rest")
     assert execution.output.result == "[2]"
     assert set(not_restored(execution)) == {"thorn"}
@@ -142,11 +224,13 @@ async def test_what_raises_while_it_loads_is_skipped(sessions: Sessions, stateme
 async def test_what_refers_to_something_that_fails_says_so(sessions: Sessions) -> None:
     """A class that cannot be loaded takes its instances and subclasses along, and nobody else."""
     await sessions.run(
-        "class Thorn:\n    def __setstate__(self, state): raise ValueError('bad state')\n"
-        "class Rose: pass\nthorn = Thorn(); thorn.x = 1; Rose.thorn = thorn; del thorn\n"
-        "class Tea(Rose): pass\nrose = Rose(); tea = [Tea()]\ndef plant(): return Rose()\nrest = 1"
+        spared(
+            "class Thorn:\n    def __setstate__(self, state): raise ValueError('bad state')\n"
+            "class Rose: pass\nthorn = Thorn(); thorn.x = 1; Rose.thorn = thorn; del thorn\n"
+            "class Tea(Rose): pass\nrose = Rose(); tea = [Tea()]\ndef plant(): return Rose()\nrest = 1"
+        )
     )
-    await sessions.kill()
+    await arm(sessions)
     execution = await sessions.run("rest")
     assert execution.output.result == "1"
     lost = not_restored(execution)
@@ -184,12 +268,14 @@ async def test_what_failed_stays_stored_with_all_it_needs(sessions: Sessions) ->
 async def test_what_a_lost_value_needs_may_become_too_large(sessions: Sessions) -> None:
     """It is dropped as anything else would be; the cell gets its reply and the rest is saved."""
     await sessions.run(
-        "class Base: pass\nclass Part(Base): pass\n"
-        "class Thorn:\n    def __setstate__(self, state): raise ValueError\n"
-        "thorn = Thorn(); thorn.part = Part(); rest = 1",
+        spared(
+            "class Base: pass\nclass Part(Base): pass\n"
+            "class Thorn:\n    def __setstate__(self, state): raise ValueError\n"
+            "thorn = Thorn(); thorn.part = Part(); rest = 1"
+        ),
         limits=Limits(variable_bytes=100_000, session_bytes=None),
     )
-    await sessions.kill()
+    await arm(sessions)
     execution = await sessions.run(
         "import numpy as np\nbig = np.zeros(100_000); Base.left = big[:5]; Base.right = big[3:9]; del big; new = 1"
     )
@@ -204,9 +290,9 @@ async def test_what_a_lost_value_needs_may_become_too_large(sessions: Sessions) 
 async def test_a_lost_name_is_not_counted_as_deleted(sessions: Sessions) -> None:
     """The session did not delete it; it only is not here."""
     await sessions.run(
-        "class Thorn:\n    def __setstate__(self, state): raise ValueError\nthorn = Thorn(); thorn.x = 1"
+        spared("class Thorn:\n    def __setstate__(self, state): raise ValueError\nthorn = Thorn(); thorn.x = 1")
     )
-    await sessions.kill()
+    await arm(sessions)
     execution = await sessions.run("y = 1")
     assert execution.saved.deleted == ()
     assert "thorn" in await names(sessions)
@@ -217,9 +303,9 @@ async def test_a_lost_name_is_not_counted_as_deleted(sessions: Sessions) -> None
 async def test_a_lost_name_that_is_made_again_replaces_what_could_not_be_loaded(sessions: Sessions) -> None:
     """The old bytes go, and deleting the new value brings nothing back."""
     await sessions.run(
-        "class Thorn:\n    def __setstate__(self, state): raise ValueError\nthorn = Thorn(); thorn.x = 1"
+        spared("class Thorn:\n    def __setstate__(self, state): raise ValueError\nthorn = Thorn(); thorn.x = 1")
     )
-    await sessions.kill()
+    await arm(sessions)
     await sessions.run("thorn = 'new'")
     await sessions.kill()
     execution = await sessions.run("thorn")
@@ -239,9 +325,9 @@ async def test_a_lost_name_that_is_made_again_replaces_what_could_not_be_loaded(
 async def test_clearing_a_session_forgets_what_could_not_be_loaded(sessions: Sessions) -> None:
     """Its stories too."""
     await sessions.run(
-        "class Thorn:\n    def __setstate__(self, state): raise ValueError\nthorn = Thorn(); thorn.x = 1"
+        spared("class Thorn:\n    def __setstate__(self, state): raise ValueError\nthorn = Thorn(); thorn.x = 1")
     )
-    await sessions.kill()
+    await arm(sessions)
     await sessions.run("y = 1")
     execution = await sessions.run("'thorn' in globals()", reset=True)
     assert execution.restored is None
@@ -402,11 +488,12 @@ async def test_bytes_that_are_damaged_cost_only_their_component(sessions: Sessio
     await sessions.run("a = [1]; b = [2]; c = [3]; rest = [4]")
     roots = dict(await sessions.rows("SELECT name, root FROM names WHERE to_commit IS NULL"))
     for name, replacement in (("a", b"nonsense"), ("b", b""), ("c", b"\x80\x05]\x94Q.")):
-        await sessions.store._writer.run(
+        await change(
+            sessions.store,
             lambda db, data=replacement, key=roots[name]: db.execute(
                 "UPDATE components SET data = ?, segments = ? WHERE key = ? AND to_commit IS NULL",
                 [data, json.dumps([len(data)]), key],
-            )
+            ),
         )
     await sessions.kill()
     execution = await sessions.run("rest")
@@ -429,9 +516,9 @@ async def test_bytes_that_are_missing_cost_only_their_component(sessions: Sessio
 async def test_the_outcome_of_a_restore_is_in_the_row_of_its_execution(sessions: Sessions) -> None:
     """A client that lost the reply gets it from there."""
     await sessions.run(
-        "class Thorn:\n    def __setstate__(self, state): raise ValueError\nthorn = Thorn(); thorn.x = 1"
+        spared("class Thorn:\n    def __setstate__(self, state): raise ValueError\nthorn = Thorn(); thorn.x = 1")
     )
-    await sessions.kill()
+    await arm(sessions)
     execution = await sessions.run("1")
     row = await sessions.store.execution(execution.request_id)
     assert row is not None

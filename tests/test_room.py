@@ -10,22 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from kernelrepl import policy, standby
-from kernelrepl.manager import Origin
 from kernelrepl.model import Execution
-from kernelrepl.policy import Resting
-from kernelrepl.room import Room
+from kernelrepl.sessions import policy, standby
+from kernelrepl.sessions.capacity import KernelCapacity
+from kernelrepl.sessions.manager import Origin
+from kernelrepl.sessions.policy import Resting
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
 
-UNSAVABLE = "import threading; held = threading.Lock()"
+UNSAVABLE = "held = (letter for letter in 'ab')"
 
 
 @pytest.fixture
-def room(sessions: Sessions) -> Room:
+def room(sessions: Sessions) -> KernelCapacity:
     """Of two kernels."""
-    room = sessions.manager.room
+    room = sessions.manager.capacity
     room._max_live = 2
     return room
 
@@ -34,7 +34,7 @@ def awake(sessions: Sessions) -> set[str]:
     return {name for name, session in sessions.manager._sessions.items() if session.pid is not None}
 
 
-async def test_the_one_at_rest_for_longest_makes_room(sessions: Sessions, room: Room) -> None:
+async def test_the_one_at_rest_for_longest_makes_room(sessions: Sessions, room: KernelCapacity) -> None:
     """And comes back as it was when it is asked for."""
     for name in ("a", "b"):
         await sessions.run(f"x = {name!r}", name)
@@ -48,7 +48,7 @@ async def test_the_one_at_rest_for_longest_makes_room(sessions: Sessions, room: 
     assert awake(sessions) == {"b", "c"}
 
 
-async def test_a_session_is_used_when_it_has_answered(sessions: Sessions, room: Room) -> None:
+async def test_a_session_is_used_when_it_has_answered(sessions: Sessions, room: KernelCapacity) -> None:
     """Not when its kernel has come to its end, which may take a while longer: others are used in the meantime."""
     for _ in range(5):
         asked = asyncio.get_running_loop().time()
@@ -60,7 +60,9 @@ async def test_a_session_is_used_when_it_has_answered(sessions: Sessions, room: 
         assert session.idle_since == used
 
 
-async def test_a_session_that_would_lose_something_goes_last_and_says_so(sessions: Sessions, room: Room) -> None:
+async def test_a_session_that_would_lose_something_goes_last_and_says_so(
+    sessions: Sessions, room: KernelCapacity
+) -> None:
     """Not for idleness, only when there is no other."""
     await sessions.run(UNSAVABLE, "a")
     await sessions.run("x = 1", "b")
@@ -79,7 +81,7 @@ async def test_a_session_that_would_lose_something_goes_last_and_says_so(session
     assert "held" in {entry.name for entry in execution.restored.not_restored}
 
 
-async def test_a_kernel_that_runs_something_is_not_stopped(sessions: Sessions, room: Room) -> None:
+async def test_a_kernel_that_runs_something_is_not_stopped(sessions: Sessions, room: KernelCapacity) -> None:
     """Whoever finds no room waits until something has ended, in the order of coming."""
     _, first = await sessions.submit("import time; time.sleep(1.5); x = 1", "a")
     busy, second = await sessions.submit("import time; time.sleep(300); x = 2", "b")
@@ -96,7 +98,7 @@ async def test_a_kernel_that_runs_something_is_not_stopped(sessions: Sessions, r
     assert await sessions.value("x", "a") == "1"
 
 
-async def test_who_waits_for_room_can_be_interrupted(sessions: Sessions, room: Room) -> None:
+async def test_who_waits_for_room_can_be_interrupted(sessions: Sessions, room: KernelCapacity) -> None:
     """It has not begun, and nothing of it runs."""
     for name in ("a", "b"):
         _, job = await sessions.submit("import time; time.sleep(2)", name)
@@ -109,7 +111,7 @@ async def test_who_waits_for_room_can_be_interrupted(sessions: Sessions, room: R
     assert execution.output.result == "False"
 
 
-async def test_calls_without_a_session_take_their_turn(sessions: Sessions, room: Room) -> None:
+async def test_calls_without_a_session_take_their_turn(sessions: Sessions, room: KernelCapacity) -> None:
     """They are kernels as well."""
     for name in ("a", "b"):
         await sessions.run("x = 1", name)
@@ -122,7 +124,7 @@ async def test_calls_without_a_session_take_their_turn(sessions: Sessions, room:
     assert awake(sessions) == {"a", "b"}
 
 
-async def test_kernels_that_take_too_much_together_make_room(sessions: Sessions, room: Room) -> None:
+async def test_kernels_that_take_too_much_together_make_room(sessions: Sessions, room: KernelCapacity) -> None:
     """What they share is counted once; the one at rest for longest goes first."""
     room._max_live = None
     for name in ("a", "b", "c"):
@@ -136,7 +138,7 @@ async def test_kernels_that_take_too_much_together_make_room(sessions: Sessions,
     assert await sessions.value("len(x)", "a") == "2000000"
 
 
-async def test_many_sessions_share_few_places(sessions: Sessions, room: Room) -> None:
+async def test_many_sessions_share_few_places(sessions: Sessions, room: KernelCapacity) -> None:
     """In any order, at the same time: every reply is right, and there are never more kernels than places."""
     counts = dict.fromkeys("abcd", 0)
     most = 0
@@ -200,7 +202,7 @@ async def test_a_session_that_sleeps_is_in_the_store_only(sessions: Sessions) ->
 async def test_what_nobody_has_got_yet_is_not_forgotten(sessions: Sessions) -> None:
     """Code whose call has returned, and what the next reply has to say."""
     session, job = await sessions.submit("x = 1", "uncollected")
-    session.uncollected.append(job)
+    session.uncollected.add(job, lambda execution: execution.status)
     await job.result
     await sessions.run(UNSAVABLE, "greeting")
     for name in ("uncollected", "greeting"):
@@ -208,7 +210,7 @@ async def test_what_nobody_has_got_yet_is_not_forgotten(sessions: Sessions) -> N
     del session
     assert await forgotten(sessions) == set()
     assert "not saved, and gone" in ((await sessions.run("1", "greeting")).note or "")
-    sessions.manager._sessions["uncollected"].uncollected.clear()
+    sessions.manager._sessions["uncollected"].uncollected.take(job)
     assert await forgotten(sessions) == {"uncollected"}
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from kernelrepl import trees
-from kernelrepl.confinement import Confinement, Fixed, Grants
 from kernelrepl.errors import AccessRefused, SandboxTooWeak, SandboxUnavailable
 from kernelrepl.model import Limits, Resources
 from kernelrepl.sandbox import Access, Tier, resolve_access, uid_of
+from kernelrepl.sessions.confinement import Confinement, Grants, SessionSpec
+from kernelrepl.workspaces import removal
 from tests.conftest import Sessions, this_tier
 
 pytestmark = pytest.mark.anyio
@@ -51,6 +51,39 @@ pytestmark = pytest.mark.anyio
             "from multiprocessing import shared_memory\nshm = shared_memory.SharedMemory(create=True, size=10)\n"
             "shm.buf[0] = 7; v = shm.buf[0]; shm.close(); shm.unlink(); del shm\nv",
             "7",
+        ),
+        (
+            "import mmap, os\nm = mmap.mmap(-1, 5000)\nif os.fork() == 0:\n    m[4990:4994] = b'mine'; os._exit(0)\n"
+            "os.wait(); r = type(m) is mmap.mmap, len(m), m.size(), m[4988:]; m.close(); del m\nr",
+            "(True, 5000, 5000, b'\\x00\\x00mine\\x00\\x00\\x00\\x00\\x00\\x00')",
+        ),
+        (
+            "import mmap\nm = mmap.mmap(fileno=-1, length=10, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)\n"
+            "m.resize(9000); c = mmap.mmap(-1, 10, access=mmap.ACCESS_COPY); r = len(m), len(c); del m, c\nr",
+            "(9000, 10)",
+        ),
+        (
+            "import mmap\nfor length in (0, -1, 1 << 60):\n    try: mmap.mmap(-1, length)\n"
+            "    except (OSError, OverflowError) as error: print(type(error).__name__, end=' ')",
+            None,
+        ),
+        (
+            "import multiprocessing as m\nc = m.get_context('fork')\n"
+            "a = c.Array('i', 4); v = c.Value('d', 1.5); q = c.Queue()\n"
+            "def work():\n    a[1] = 7; v.value += 1; q.put(list(a))\n"
+            "p = c.Process(target=work); p.start(); r = q.get(), p.join(), a[1], v.value; del a, v, q, p\nr",
+            "([0, 7, 0, 0], None, 7, 2.5)",
+        ),
+        (
+            "import multiprocessing as m\nwith m.get_context('fork').Manager() as h:\n"
+            "    d = h.dict(); d['a'] = 1; r = dict(d); del d\ndel h\nr",
+            "{'a': 1}",
+        ),
+        (
+            "import numpy as np, joblib\nx = np.zeros(300_000); w = np.memmap('w.bin', 'f8', 'w+', shape=2)\n"
+            "r = joblib.Parallel(2, max_nbytes='1M')(joblib.delayed(np.sum)(x) for _ in range(2)); del x, w\n"
+            "[float(v) for v in r]",
+            "[0.0, 0.0]",
         ),
         ("import threading; t = threading.Thread(target=print); t.start(); t.join()", None),
         ("import asyncio; await asyncio.sleep(0, 'slept')", "'slept'"),
@@ -264,7 +297,7 @@ def test_a_session_from_outside_the_sandbox_may_enter_it_and_not_go_back() -> No
     assert stored.sandbox == "off"
     raised = on.admit("s", stored)
     assert raised.sandbox == "tier 1"
-    assert Fixed.load(json.loads(json.dumps(raised.dump()))) == raised
+    assert SessionSpec.load(json.loads(json.dumps(raised.dump()))) == raised
     with pytest.raises(SandboxTooWeak):
         off.admit("s", raised)
 
@@ -272,7 +305,7 @@ def test_a_session_from_outside_the_sandbox_may_enter_it_and_not_go_back() -> No
 def test_rows_from_before_there_was_a_sandbox_are_read() -> None:
     """With the defaults for what they have not."""
     old = {"limits": dataclasses.asdict(Limits()), "python": None, "sandbox": "off"}
-    assert Fixed.load(old) == Fixed(Limits(), None, "off", Resources(), Access())
+    assert SessionSpec.load(old) == SessionSpec(Limits(), None, "off", Resources(), Access())
 
 
 def test_only_the_config_file_switches_the_sandbox_off(environ: dict[str, str], tmp_path: Path) -> None:
@@ -312,12 +345,12 @@ def test_trees_that_hostile_code_made_are_removed(tmp_path: Path) -> None:
     os.chdir(here)
     (top / "closed" / "inner").chmod(0)
     (top / "closed").chmod(0)
-    trees.remove(top)
+    removal.remove(top)
     assert not top.exists()
     assert (outside / "kept").exists()
-    trees.remove(top)
+    removal.remove(top)
     (tmp_path / "link").symlink_to(outside)
-    trees.remove(tmp_path / "link")
+    removal.remove(tmp_path / "link")
     assert (outside / "kept").exists()
 
 

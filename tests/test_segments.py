@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernelrepl.kernel.launch import Launcher
+from kernelrepl.kernel.process import Launcher
 from kernelrepl.model import Limits
 from tests.conftest import Sessions
 

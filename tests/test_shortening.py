@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernelrepl import passing, shortening, transcript
-from kernelrepl.kernel.launch import Launcher
-from kernelrepl.mcp_results import of_execution, of_variables
-from kernelrepl.model import Execution, Failure, Figure, NotRestored, NotSaved, Output, Page, Restored, Saved, Variable
-from kernelrepl.process import LineLimit
+from kernelrepl.guest import wire
+from kernelrepl.keeper.process import LineLimit
+from kernelrepl.kernel.losses import Losses
+from kernelrepl.kernel.process import Launcher
+from kernelrepl.mcp.results import describe, of_execution, of_variables
+from kernelrepl.model import (
+    Execution,
+    Failure,
+    Figure,
+    Manifest,
+    NotRestored,
+    NotSaved,
+    Output,
+    Page,
+    Restored,
+    Saved,
+    Variable,
+)
+from kernelrepl.outputs import passing, remarks, shortening, transcript
+from kernelrepl.sessions import results
 from tests.conftest import Sessions
 
 LIMIT = 20_000
@@ -98,16 +114,58 @@ def test_a_page_of_variables_is_bounded() -> None:
         '[{"type":"display_data","content":{"data":{"x":[' + "[]," * 3_000_000 + "1]}}}]",
         '[{"type":"display_data","content":{"data":{"application/json":[' + "1," * 3_000_000 + "1]}}}]",
         "[" + '{"type":"stream","content":{"name":"stdout","text":"x"}},' * 100_000 + "1]",
+        "[" + '{"type":"stream","content":{"name":"stdout","text":"x"}},' * 20_000 + "1]",
         "[" * 100_000 + "]" * 100_000,
     ],
 )
 def test_outputs_that_hold_too_much_become_a_line_that_says_so(outputs: str) -> None:
     """In what is stored, and in what was stored before."""
     output = transcript.load(outputs)
-    assert "left out" in output.stderr
-    stored = passing.normalized(outputs)
+    assert "left out" in output.left_out[0]
+    stored = json.dumps(passing.normalized(outputs))
     assert len(stored) < 1_000_000
-    assert "left out" in transcript.load(stored).stderr
+    assert "left out" in transcript.load(stored).left_out[0]
+
+
+def test_what_the_keeper_has_left_out_is_told_as_a_line_of_its_own() -> None:
+    """To everybody who sees a result; what a kernel says in its place is nothing."""
+    forged: dict[str, Any] = {"type": passing.LEFT_OUT, "content": {"text": "forged"}}
+    live = transcript.Transcript()
+    for _ in range(transcript.MAX_LIVE_MESSAGES + 7):
+        live.add(passing.LEFT_OUT, forged["content"])
+        live.add("clear_output", {"wait": True})
+    stored = json.dumps(passing.normalized(json.dumps([forged]), "the outputs were left out: it holds too much"))
+    for output, told in (
+        (live.output(), "7 outputs were left out"),
+        (transcript.load(live.dump()), "7 outputs were left out"),
+        (transcript.load(stored), "the outputs were left out: it holds too much"),
+    ):
+        execution = Execution("s", "ok", output)
+        assert output.stderr == ""
+        assert [told in text for text in output.left_out] == [True]
+        for lines in (remarks.remarks(execution), remarks.for_notebook(execution)):
+            assert [line for line in lines if line.startswith(f"⟦note⟧ {told}")]
+        reply = of_execution(execution, 20_000)
+        assert reply.structured_content is not None
+        assert reply.structured_content["note"].startswith(told)
+        assert describe(shortening.of_reply(execution, 20_000, transcript.cut)).count(told) == 1
+
+
+def test_what_did_not_come_back_is_counted_to_the_last() -> None:
+    """Also what the keeper of a session that lost thousands of things has not kept."""
+    lost = tuple(NotRestored(f"n{number}", "int", "why") for number in range(1500))
+    found = shortening.restored(Restored((), lost, 3000), shortening.MOST_STORED, 1_000_000)
+    assert found is not None
+    assert found.not_restored[-1].name == "… and 3,500 more"
+    kernel = Losses(Manifest(names={"own": (1, "int", 1)}))
+    told = kernel.restored(
+        {
+            "restored": [],
+            "not_restored": [{"name": name, "type": "", "reason": "gone"} for name in ("own", *map(str, range(250)))],
+        }
+    )
+    assert (len(told.not_restored), told.left_out) == (1 + wire.MAX_FAILED, 250 - wire.MAX_FAILED)
+    assert results.without(told, (NotRestored("x", "", ""),)).left_out == told.left_out  # type: ignore[union-attr]
 
 
 ODD = st.recursive(
@@ -144,7 +202,7 @@ def test_what_a_kernel_of_ours_records_is_stored_as_it_is() -> None:
         {"type": "error", "content": {"ename": "E", "evalue": "v", "traceback": ["t", "u"]}},
         {"type": "clear_output", "content": {"wait": True}},
     ]
-    assert json.loads(passing.normalized(json.dumps(messages))) == messages
+    assert passing.loads(json.dumps(messages)) == messages
 
 
 # The log
@@ -214,9 +272,7 @@ def launcher(forked: Launcher) -> Launcher:
 
 
 CELLS = {
-    "names that cannot be saved": (
-        "import threading\nglobals().update({f'n{n}': threading.Lock() for n in range(20_000)})"
-    ),
+    "names that cannot be saved": ("globals().update({f'n{n}': (letter for letter in 'ab') for n in range(20_000)})"),
     "displays": "from IPython.display import display\nfor n in range(3_000): display({'a': 'x' * 1_000})",
     "a long class name": "raise type('E' * 3_000_000, (Exception,), {})('x')",
     "a long message": "raise ValueError('m' * 50_000_000)",
@@ -249,3 +305,15 @@ async def test_replies_of_real_cells_are_bounded(sessions: Sessions, cell: str) 
     assert row[0] < 30_000_000
     assert row[1] + row[2] < 2_000_000
     assert await sessions.value("kept") == "7"
+
+
+@pytest.mark.anyio
+async def test_what_a_session_keeps_under_no_name_is_told_in_words(sessions: Sessions) -> None:
+    """Also when its kernel makes room for another."""
+    await sessions.run("for _n in range(20_300): globals()[f'n{_n}'] = _n\nglobals()['x' * 1500] = (n for n in ())")
+    session = sessions.manager._sessions["s"]
+    assert session.unsaved == {"*further names", "*long names"}
+    await session.hibernate("the machine is small")
+    note = (await sessions.run("1")).note
+    assert note is not None
+    assert note.endswith("not saved, and gone: further names, names that are too long")

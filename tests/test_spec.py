@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import kernelrepl
-from kernelrepl import api, python_delete_session, python_list_sessions, python_list_variables, python_repl
+from kernelrepl import python_delete_session, python_list_sessions, python_list_variables, python_repl
+from kernelrepl.client import tools
 from kernelrepl.errors import UnknownSession
 
 pytestmark = pytest.mark.anyio
@@ -69,7 +70,7 @@ async def place(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Asy
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     yield
-    await api.close()
+    await tools.close()
 
 
 def test_the_spec_has_as_many_blocks_as_are_run_here() -> None:

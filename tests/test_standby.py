@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from kernelrepl import standby
-from kernelrepl.confinement import Grants
-from kernelrepl.manager import Origin
+from kernelrepl.kernel import usage
 from kernelrepl.model import Limits
-from kernelrepl.standby import Standby
+from kernelrepl.sessions import resource_monitor, standby
+from kernelrepl.sessions.confinement import Grants
+from kernelrepl.sessions.manager import Origin
+from kernelrepl.sessions.standby import Standby
 from tests.conftest import Sessions
 from tests.test_warm_starts import looks
 
@@ -39,7 +40,7 @@ async def spares(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
         manager.data_dir / "workspaces",
         manager.confinement,
         Grants(),
-        manager._means,
+        manager._services,
         always,
         manager.busy,
     )
@@ -53,15 +54,15 @@ async def spares(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
 async def ready(spares: Standby, count: int = 2) -> list[int]:
     """Wait until so many are there; their pids."""
     async with asyncio.timeout(30):
-        while len(spares._spares) < count:
+        while len(spares._prepared) < count:
             await asyncio.sleep(0.02)
-    return [spare.kernel.pid for spare in spares._spares]
+    return [prepared.kernel.pid for prepared in spares._prepared]
 
 
 async def test_a_new_session_begins_with_a_kernel_that_is_ready(sessions: Sessions, spares: Standby) -> None:
     """Its directory becomes the workspace of the session for good, and others follow."""
     pids = await ready(spares)
-    names = {spare.workspace.name for spare in spares._spares}
+    names = {prepared.workspace.name for prepared in spares._prepared}
     execution = await sessions.run("open('mine', 'w').write('1'); x = [1]\n_ = 5")
     assert execution.status == "ok"
     assert execution.execution_count == 1
@@ -78,16 +79,35 @@ async def test_a_new_session_begins_with_a_kernel_that_is_ready(sessions: Sessio
     assert sessions.manager._sessions["s"].pid not in {*pids, *again}
 
 
+async def test_nothing_of_it_is_looked_at_while_its_first_cell_begins(
+    sessions: Sessions, spares: Standby, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody's code has run in it or in its directory. The next kernel of the session is looked at at once."""
+    looked: list[int] = []
+    descendants = usage.descendants
+    monkeypatch.setattr(resource_monitor, "BUSY_S", 3600.0)
+    monkeypatch.setattr(resource_monitor, "IDLE_S", 3600.0)
+    monkeypatch.setattr(usage, "descendants", lambda pid: looked.append(pid) or descendants(pid))
+    pids = await ready(spares)
+    _, job = await sessions.submit("open('file', 'w').write('x')")
+    await job.over.wait()
+    assert sessions.manager._sessions["s"].pid in pids
+    assert looked == []
+    await sessions.kill()
+    await sessions.run("1")
+    assert len(looked) == 1
+
+
 async def test_it_is_like_one_that_was_started_for_its_session(sessions: Sessions, spares: Standby) -> None:
     """Nothing can be seen of what it ran while it waited."""
     pids = await ready(spares)
-    spare = await looks(sessions, "spare")
+    prepared = await looks(sessions, "spare")
     assert sessions.manager._sessions["spare"].pid in pids
     sessions.manager.standby = None
     own = await looks(sessions, "own")
-    for found in (spare, own):
+    for found in (prepared, own):
         found["status"] = [line for line in found["status"] if not line.startswith(("Uid", "Gid", "NSpid"))]
-    assert spare == own
+    assert prepared == own
 
 
 async def test_two_sessions_get_two_kernels(sessions: Sessions, spares: Standby) -> None:
@@ -130,13 +150,14 @@ async def test_a_session_that_wakes_gets_a_kernel_of_its_own(sessions: Sessions,
 async def test_one_that_has_died_is_not_given_away(sessions: Sessions, spares: Standby) -> None:
     """Neither one that died long ago nor one that dies right now."""
     pids = await ready(spares)
-    os.kill(spares._spares[0].kernel.process.pid, signal.SIGKILL)
-    await spares._spares[0].kernel.ended.wait()
+    os.kill(spares._prepared[0].kernel.process.pid, signal.SIGKILL)
+    await spares._prepared[0].kernel.ended.wait()
     assert await sessions.value("1 + 1") == "2"
     assert sessions.manager._sessions["s"].pid == pids[1]
     await ready(spares)
-    for spare in spares._spares:
-        os.kill(spare.kernel.process.pid, signal.SIGKILL)
+    for prepared in spares._prepared:
+        # The one that would run the code: those below a first process live on until that one has had its turn to end.
+        os.kill(prepared.kernel.pid, signal.SIGKILL)
     assert await sessions.value("1 + 1", "t") == "2"
 
 
@@ -172,7 +193,7 @@ async def test_what_a_cell_says_reaches_the_session_that_took_the_kernel(session
 async def test_nobody_takes_one_that_is_not_wanted(sessions: Sessions, spares: Standby) -> None:
     """They end with their keeper, and their directories with them."""
     pids = await ready(spares)
-    workspaces = [spare.workspace for spare in spares._spares]
+    workspaces = [prepared.workspace for prepared in spares._prepared]
     await spares.close()
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
     assert not any(workspace.exists() for workspace in workspaces)
@@ -185,7 +206,7 @@ async def test_none_is_made_while_code_runs(sessions: Sessions, spares: Standby)
     await asyncio.wait_for(job.began.wait(), 20)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(asyncio.shield(job.result), 1)
-    assert len(spares._spares) == 1
+    assert len(spares._prepared) == 1
     await job.result
     await ready(spares)
 

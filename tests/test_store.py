@@ -16,7 +16,7 @@ from sqlite_utils import Database
 
 from kernelrepl.errors import DatabaseTooNew, StorageFailed
 from kernelrepl.guest.wire import CHUNK_BYTES, ROW_BYTES
-from kernelrepl.model import Asked, Commit, Limits, NewComponent, NotRestored, NotSaved, Page, Restored, Saved
+from kernelrepl.model import Commit, Limits, NewComponent, NotRestored, NotSaved, Page, PageRequest, Restored, Saved
 from kernelrepl.store import Store
 from kernelrepl.store.worker import PAGE_BYTES
 from tests.conftest import Sessions, stored_bytes
@@ -152,8 +152,20 @@ async def test_a_fresh_file_gets_its_tables_and_is_ours_alone(store: Store, path
         ("keep_earlier_states",),
         ("find_sessions_by_their_last_use",),
         ("remember_the_sessions_of_notebooks",),
+        ("seal_rows",),
     ]
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_what_a_start_notes_waits_for_no_disk(store: Store) -> None:
+    """The next commit syncs it, in order: what takes the power before that takes the kernel as well."""
+    said: list[str] = []
+    await store._writer.run(lambda db: db.conn.set_trace_callback(said.append))
+    key, _ = await store.create_session("s", "w", {})
+    await store.start_execution(key, "r", "test", "1")
+    await store.note_versions(key, "3.11.7", {"numpy": "2.0"})
+    synced = [text for text in said if text.startswith(("COMMIT", "PRAGMA synchronous"))]
+    assert synced == 3 * ["PRAGMA synchronous = NORMAL", "COMMIT", "PRAGMA synchronous = FULL"]
 
 
 async def test_the_writer_is_durable_and_the_reader_only_reads(store: Store) -> None:
@@ -593,7 +605,7 @@ async def test_sessions_are_listed_by_their_last_use(store: Store) -> None:
     assert await store.find_session("d") is None
 
 
-async def pages(listing: Callable[[Asked], Awaitable[Page[Any]]], asked: Asked) -> list[Page[Any]]:
+async def pages(listing: Callable[[PageRequest], Awaitable[Page[Any]]], asked: PageRequest) -> list[Page[Any]]:
     """All pages of a list, from the first on."""
     found = [await listing(asked)]
     while found[-1].next_cursor is not None:
@@ -607,7 +619,7 @@ async def test_pages_of_sessions_have_each_once(store: Store, limit: int | None)
     store._now = lambda: "2026-01-01T00:00:00.000Z"  # type: ignore[method-assign]
     for number in range(6):
         await new_session(store, f"s{number}")
-    found = await pages(store.list_sessions, Asked(limit))
+    found = await pages(store.list_sessions, PageRequest(limit))
     assert [info.session_id for page in found for info in page] == ["s5", "s4", "s3", "s2", "s1", "s0"]
     assert {page.total for page in found} == {6}
     assert all(len(page) == (limit or 6) for page in found[:-1])
@@ -616,10 +628,10 @@ async def test_pages_of_sessions_have_each_once(store: Store, limit: int | None)
 async def test_a_session_that_is_used_while_somebody_reads_shifts_no_page(store: Store) -> None:
     """What comes after the cursor is what was used before."""
     keys = [await new_session(store, f"s{number}") for number in range(5)]
-    first = await store.list_sessions(Asked(2))
+    first = await store.list_sessions(PageRequest(2))
     await store.start_execution(keys[0], "r1", "test", "1")
     await store.delete_session(keys[4])
-    second = await store.list_sessions(Asked(2, first.next_cursor))
+    second = await store.list_sessions(PageRequest(2, first.next_cursor))
     assert [info.session_id for info in [*first, *second]] == ["s4", "s3", "s2", "s1"]
     assert second.next_cursor is None
 
@@ -632,7 +644,7 @@ async def test_sessions_are_found_by_a_part_of_their_name(store: Store, contains
     """No character has a meaning of its own."""
     for name in ("Alpha", "data", "x_1"):
         await new_session(store, name)
-    found = await pages(store.list_sessions, Asked(1, contains=contains))
+    found = await pages(store.list_sessions, PageRequest(1, contains=contains))
     assert [info.session_id for page in found for info in page] == ids
     assert {page.total for page in found} == {len(ids)}
 
@@ -641,8 +653,8 @@ async def test_lists_of_many_sessions_are_read_by_their_index(store: Store) -> N
     """No list sorts all sessions to show a few of them."""
     statements: list[str] = []
     await store._reader.run(lambda db: db.conn.set_trace_callback(statements.append))
-    page = await store.list_sessions(Asked(10))
-    await store.list_sessions(Asked(10, "2026-01-01T00:00:00.000Z/5"))
+    page = await store.list_sessions(PageRequest(10))
+    await store.list_sessions(PageRequest(10, "2026-01-01T00:00:00.000Z/5"))
     await store.unused_sessions(datetime(2026, 1, 1, tzinfo=UTC))
     await store.similar_ids("x")
     assert page.total == 0
@@ -659,10 +671,10 @@ async def test_pages_of_variables_have_each_once(store: Store) -> None:
     session = await new_session(store)
     names = dict.fromkeys(("b", "a_1", "B", "é", "a%", "_", "*random"), (1, "int", 28))
     await store.publish(session, None, commit(part(0, 1, b"x"), names=names), UNLIMITED, None)
-    found = await pages(lambda asked: store.variables(session, asked), Asked(2))
+    found = await pages(lambda asked: store.variables(session, asked), PageRequest(2))
     assert [entry.name for page in found for entry in page] == ["B", "a%", "a_1", "b", "é"]
     assert [(len(page), page.total) for page in found] == [(2, 5), (2, 5), (1, 5)]
-    assert [entry.name for entry in await store.variables(session, Asked(5, contains="A"))] == ["a%", "a_1"]
+    assert [entry.name for entry in await store.variables(session, PageRequest(5, contains="A"))] == ["a%", "a_1"]
 
 
 async def test_variables_are_listed_by_name_with_what_is_known_of_them(store: Store) -> None:
@@ -833,7 +845,7 @@ async def test_a_commit_that_fails_is_told_and_made_up_for(sessions: Sessions) -
 async def test_a_kernel_with_changes_that_could_not_be_stored_is_not_put_to_sleep(sessions: Sessions) -> None:
     """Stopping it would lose them; after the next commit it may sleep."""
     await sessions.run("x = 1")
-    sessions.manager.room.idle_timeout_s = 0
+    sessions.manager.capacity.idle_timeout_s = 0
     await sessions.manager.tidy()
     assert sessions.manager.live() == 1
     await sessions.run("y = 2")
@@ -844,8 +856,8 @@ async def test_a_kernel_with_changes_that_could_not_be_stored_is_not_put_to_slee
 
 async def test_a_kernel_that_lost_what_could_not_be_saved_may_sleep(sessions: Sessions) -> None:
     """While it has it, it stays awake; a kernel that died has nothing to keep awake for."""
-    await sessions.run("import threading; locked = threading.Lock()")
-    sessions.manager.room.idle_timeout_s = 0
+    await sessions.run("held = (letter for letter in 'ab')")
+    sessions.manager.capacity.idle_timeout_s = 0
     await sessions.manager.tidy()
     assert sessions.manager.live() == 1
     await sessions.kill()
@@ -900,7 +912,7 @@ async def test_a_deleted_session_leaves_nothing_of_what_it_ran(sessions: Session
     await sessions.run("kept = 1", "other")
     await sessions.run(
         f"text = {marker!r}; large = [text + str(n) for n in range(9000)]; print(text)\n"
-        "import threading; locked = [text, threading.Lock()]; Path = __import__('pathlib').Path\n"
+        "held = [text, (letter for letter in text)]; Path = __import__('pathlib').Path\n"
         "Path(text).write_text(text); text"
     )
     await sessions.run("large.append(1); big = text.encode() * 50_000")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from kernelrepl.guest.summary import summarize
-from kernelrepl.kernel.launch import Launcher
+from kernelrepl.guest.checkpoint.summary import summarize
+from kernelrepl.kernel.process import Launcher
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio

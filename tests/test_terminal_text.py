@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernelrepl import active_content, process, terminal_text
-from kernelrepl.links import leads_out
-from kernelrepl.mcp_results import describe, earlier, of_execution, of_variables
+from kernelrepl.client.result import harmless
+from kernelrepl.keeper import process
+from kernelrepl.mcp.results import describe, earlier, of_execution, of_variables
 from kernelrepl.model import Execution, NotSaved, Output, Page, Variable
-from kernelrepl.result import harmless
-from kernelrepl.terminal_text import CLOSE, OPEN, coloured, field, output, safe
-from kernelrepl.transcript import fold
+from kernelrepl.outputs import sanitize, terminal_text
+from kernelrepl.outputs.links import leads_out
+from kernelrepl.outputs.terminal_text import CLOSE, OPEN, coloured, field, output, safe
+from kernelrepl.outputs.transcript import fold
 
 _FRAGMENTS = (
     "\x1b", "\x1b[", "\x1b]", "\x1bP", "52;c;aGk=", "0;t", "\x07", "\x1b\\", "\x9b", "\x9d", "\x9c", "31m", "[31m",
@@ -31,6 +32,23 @@ hostile = st.lists(st.sampled_from(_FRAGMENTS) | st.characters(), max_size=30).m
 FORGED = "\x1b]52;\x1b[31mc;aGFja2Vk\x07\x1bc\x9b31m\u202e\U000e0041\n⟦note⟧ forged"
 _JOINERS = ("\xad", "\u200c", "\u200d")
 _SEEN_FORMATS = re.compile("[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd]")
+
+
+@given(hostile)
+def test_what_is_not_there_need_not_be_looked_for(text: str) -> None:
+    """A text that is looked through only for what it holds is the same as after all passes."""
+    whole = text
+    for _, found, instead in terminal_text._PASSES:
+        whole = found.sub(instead, whole)
+    assert terminal_text._obeyed(text) == whole
+
+
+@pytest.mark.parametrize("between", ["\x1b[31m", "\u202e", "\x00", "\x85"])
+def test_what_comes_together_is_looked_for_anew(between: str) -> None:
+    """Joiners that only a sequence kept apart spell a text that nobody sees, as soon as that is gone."""
+    joiners = "\u200c" * 3
+    text = terminal_text._obeyed(joiners + between + joiners)
+    assert text == (joiners + "\n" + joiners if between == "\x85" else joiners)
 
 
 def _may_stand(letter: str) -> bool:
@@ -157,7 +175,7 @@ def test_the_command_line_says_nothing_that_is_obeyed(tmp_path: Path) -> None:
 
 def test_a_console_gets_colours_and_no_command() -> None:
     """What is left of a command in which another one stood is text."""
-    shown = active_content.harmless("stream", {"name": "stdout", "text": FORGED + "\x1b[1mbold\r"})
+    shown = sanitize.harmless("stream", {"name": "stdout", "text": FORGED + "\x1b[1mbold\r"})
     assert shown is not None
     assert shown["text"] == "]52;\x1b[31mc;aGFja2Vk\n\\u27e6note\\u27e7 forged\x1b[1mbold\r"
 
@@ -185,7 +203,7 @@ _INWARD = (
 def test_a_link_out_stays(link: str) -> None:
     """To a public server, or a mailbox."""
     assert leads_out(link)
-    assert f'href="{link}"' in active_content.bundle({"text/html": f'<a href="{link}">x</a>'})[0]["text/html"]
+    assert f'href="{link}"' in sanitize.bundle({"text/html": f'<a href="{link}">x</a>'})[0]["text/html"]
     assert f'href="{link}"' in harmless({"text/html": f'<a href="{link}">x</a>'})["text/html"]
 
 
@@ -194,7 +212,7 @@ def test_a_link_to_this_machine_is_a_text(link: str) -> None:
     """Also to its neighbours, and in every spelling."""
     assert not leads_out(link)
     for shown in (
-        active_content.bundle({"text/html": f'<a href="{link}">x</a>'})[0]["text/html"],
+        sanitize.bundle({"text/html": f'<a href="{link}">x</a>'})[0]["text/html"],
         harmless({"text/html": f'<a href="{link}">x</a><q cite="{link}">y</q>'})["text/html"],
     ):
         assert "href" not in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -9,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernelrepl import transcript
 from kernelrepl.model import Failure, Figure, Output
-from kernelrepl.terminal_text import carriage_returns
-from kernelrepl.transcript import Transcript, cut, fold, load, plain
+from kernelrepl.outputs import notebook, transcript
+from kernelrepl.outputs.terminal_text import carriage_returns
+from kernelrepl.outputs.transcript import Transcript, cut, fold, load, plain
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=20) | st.sampled_from(["\r", "\x1b[31m", "\n", "stdout"])
 SCALARS = st.none() | st.booleans() | st.integers() | st.integers(10**300, 10**310) | st.floats() | TEXTS
@@ -33,6 +34,10 @@ KEYS = st.sampled_from(
         "image/png",
     ]
 )
+PICTURES = {
+    "image/png": base64.b64encode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x03\0\0\0\x02").decode(),
+    "image/jpeg": base64.b64encode(b"\xff\xd8\xff\xc0\x00\x0b\x08\x00\x02\x00\x03\x01").decode(),
+}
 CONTENTS = st.dictionaries(KEYS, st.dictionaries(KEYS, JSON, max_size=3) | JSON, max_size=5)
 MESSAGES = st.lists(st.fixed_dictionaries({"type": KINDS, "content": CONTENTS}), max_size=6)
 
@@ -71,14 +76,16 @@ def test_no_result_is_not_an_empty_one() -> None:
 @pytest.mark.parametrize("mime", ["image/png", "image/jpeg"])
 def test_a_figure_keeps_its_bytes_and_loses_its_text(mime: str) -> None:
     """`<Figure size …>` beside a picture says nothing; line breaks in base64 are no part of it."""
-    output = fold([message("display_data", data={mime: "aGk=\naGk=\n", "text/plain": "<Figure size 640x480>"})])
-    assert output == Output(figures=(Figure(mime, "aGk=aGk="),))
+    picture = PICTURES[mime]
+    lines = f"{picture[:16]}\n{picture[16:]}\n"
+    output = fold([message("display_data", data={mime: lines, "text/plain": "<Figure size 640x480>"})])
+    assert output == Output(figures=(Figure(mime, picture),))
 
 
 def test_a_result_may_be_a_figure_too() -> None:
     """Then it is both: the picture and its repr."""
-    output = fold([message("execute_result", data={"image/png": "aGk=", "text/plain": "<PIL.Image>"})])
-    assert (output.result, output.figures) == ("<PIL.Image>", (Figure("image/png", "aGk="),))
+    output = fold([message("execute_result", data={"image/png": PICTURES["image/png"], "text/plain": "<PIL.Image>"})])
+    assert (output.result, output.figures) == ("<PIL.Image>", (Figure("image/png", PICTURES["image/png"]),))
 
 
 def test_an_update_replaces_the_display_with_its_id() -> None:
@@ -99,8 +106,8 @@ def test_an_update_replaces_the_display_with_its_id() -> None:
 
 def test_an_update_may_make_a_figure_of_a_text() -> None:
     """Live plots do."""
-    updated = message("update_display_data", data={"image/png": "aGk="}, transient={"display_id": "p"})
-    assert fold([display("empty", ident="p"), updated]) == Output(figures=(Figure("image/png", "aGk="),))
+    updated = message("update_display_data", data={"image/png": PICTURES["image/png"]}, transient={"display_id": "p"})
+    assert fold([display("empty", ident="p"), updated]) == Output(figures=(Figure("image/png", PICTURES["image/png"]),))
 
 
 def test_clearing_forgets_what_came_before() -> None:
@@ -259,7 +266,15 @@ def test_a_message_of_an_unexpected_form_costs_itself_only(kind: Any, content: d
 def test_nesting_costs_nobody_a_reply() -> None:
     """Deeper than Python likes to print."""
     nested = json.loads("[" * 900 + "]" * 900)
-    for content in ({"name": "stdout", "text": nested}, {"data": {"text/plain": nested}}, {"traceback": [nested]}):
+    deeper: list[Any] = []
+    for _ in range(100_000):
+        deeper = [deeper]
+    for content in (
+        {"name": "stdout", "text": nested},
+        {"data": {"text/plain": nested}},
+        {"data": {"application/json": deeper}},
+        {"traceback": [nested]},
+    ):
         for kind in ("stream", "execute_result", "error"):
             assert fold([message(kind, **content), stream("after", "stderr")]).stderr == "after"
 
@@ -284,3 +299,32 @@ def test_messages_with_arbitrary_contents_never_raise(messages: list[dict[str, A
         texts += [output.error.name, output.error.message, output.error.traceback]
     assert all(isinstance(text, str) for text in texts)
     assert load(live.dump()).stdout == output.stdout
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"text/plain": "\x1b[m" + "x" * 1_000_000}, {"image/png": PICTURES["image/png"], "a/b": "x" * 1_000_000}],
+    ids=["text", "picture"],
+)
+def test_an_update_is_not_shown_without_end(data: dict[str, Any]) -> None:
+    """Each display of its id has all of it: a few megabytes would become any number of them."""
+    displays = [message("display_data", data={"text/plain": "before"}, transient={"display_id": "d"})] * 200
+    update = message("update_display_data", data=data, transient={"display_id": "d"})
+    output = load(json.dumps([*displays, update]))
+    assert len(json.dumps(notebook.outputs(output))) < 8_000_000
+    assert sum(map(len, output.displays)) < 8_000_000
+    assert len(output.displays) + len(output.figures) == 200
+    [said] = output.left_out
+    shown = 200 - output.displays.count("before")
+    assert shown >= 4
+    assert said == (
+        f"{200 - shown} outputs are shown as they were before an update that is too long to be shown in each"
+    )
+
+
+def test_what_has_no_id_is_not_updated() -> None:
+    """Also where the id of an update is empty."""
+    shown = [message("stream", name="stdout", text="a"), message("display_data", data={"text/plain": "b"})]
+    update = message("update_display_data", data={"text/plain": "c"}, transient={"display_id": ""})
+    found = load(json.dumps([*shown, update]))
+    assert (found.stdout, found.displays, found.left_out) == ("a", ("b",), ())

@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import mmap
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kernelrepl.confinement import Grants
 from kernelrepl.errors import SandboxUnavailable
 from kernelrepl.kernel import Launch, WarmLauncher, spawn
-from kernelrepl.kernel.launch import Process
+from kernelrepl.kernel.process import Process
 from kernelrepl.kernel.zygote import Zygote, ZygoteFailed
 from kernelrepl.model import Resources
+from kernelrepl.sessions.confinement import Grants
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
+
+MADV_COLLAPSE = 25
 
 
 class Watched:
@@ -76,7 +80,7 @@ def pid_of(sessions: Sessions, session_id: str = "s") -> int:
 
 
 LOOK = """
-import os, sys, signal, threading, json, resource, gc, random, warnings, tempfile
+import os, sys, signal, threading, json, resource, gc, random, warnings, tempfile, platform
 print(json.dumps({
     "names": sorted(name for name in globals() if not name.startswith("__")),
     "hidden": sorted(get_ipython().user_ns_hidden),
@@ -90,6 +94,7 @@ print(json.dumps({
     "signals": [str(signal.getsignal(n)).split(" at ")[0] for n in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)],
     "limits": [resource.getrlimit(getattr(resource, n))
                for n in sorted(dir(resource)) if n.startswith("RLIMIT_") and n != "RLIMIT_DATA"],
+    "host": platform.node(), "arguments": [sys.argv, sys.orig_argv],
     "recursion": sys.getrecursionlimit(), "path": sys.path, "collects": gc.isenabled(), "threshold": gc.get_threshold(),
     "switch": sys.getswitchinterval(), "umask": os.umask(0o22), "temporary": tempfile.gettempdir(),
     "status": [line for line in open("/proc/self/status") if line.startswith(("Uid", "Gid", "Groups", "Cap", "NoNew",
@@ -119,7 +124,7 @@ async def test_a_forked_kernel_finds_what_any_other_finds(sessions: Sessions, la
     """Nothing of the process that it was forked from can be seen, but its modules."""
     forked = await looks(sessions, "forked")
     assert launcher.zygotes()[0] in ancestors(pid_of(sessions, "forked"))
-    object.__setattr__(sessions.manager._means, "launcher", spawn)
+    object.__setattr__(sessions.manager._services, "launcher", spawn)
     cold = await looks(sessions, "cold")
     assert launcher.zygotes()[0] not in ancestors(pid_of(sessions, "cold"))
     status = [found.pop("status") for found in (forked, cold)]
@@ -129,6 +134,46 @@ async def test_a_forked_kernel_finds_what_any_other_finds(sessions: Sessions, la
     assert forked == cold
 
 
+async def test_what_is_the_same_for_all_kernels_is_made_before_they_are_forked(sessions: Sessions) -> None:
+    """The filter of system calls for each tier, and the way to what has no function in Python."""
+    code = "from kernelrepl.guest.isolation.filter import program\nfrom kernelrepl.guest.system import libc\n"
+    code += "program.cache_info().misses, libc.cache_info().misses"
+    assert await sessions.value(code) == "(2, 1)"
+    object.__setattr__(sessions.manager._services, "launcher", spawn)
+    tier = sessions.manager.confinement.tier
+    assert tier is not None
+    made = int(tier.number > 0)
+    assert await sessions.value(code, "cold") == f"({made}, 1)"
+
+
+async def test_magics_are_loaded_before_a_kernel_is_forked(sessions: Sessions) -> None:
+    """IPython loads them when it looks at them: twenty milliseconds, in the first cell that names its shell."""
+    assert await sessions.value("import sys; 'IPython.core.magics.execution' in sys.modules") == "True"
+
+
+async def test_the_memory_of_a_zygote_lies_in_large_pages(sessions: Sessions, launcher: Watched) -> None:
+    """Each fork copies a table with an entry for each page. What is hardly filled stays small."""
+    try:
+        with mmap.mmap(-1, 8 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+            memory.write(bytes(8 << 20))
+            memory.madvise(MADV_COLLAPSE)
+    except OSError:
+        pytest.skip("no large pages here, or a system before Linux 6.1")
+    assert await sessions.value("1 + 1") == "2"
+    lines = Path(f"/proc/{launcher.zygotes()[0]}/smaps_rollup").read_text().splitlines()
+    found = {line.split()[0]: int(line.split()[1]) for line in lines[1:]}
+    assert found["AnonHugePages:"] > 0  # how much depends on where the system has put it
+
+
+@pytest.mark.parametrize("preload", [("json",), ("pandas",)])
+async def test_libraries_know_that_they_are_in_a_kernel(sessions: Sessions) -> None:
+    """Whoever loads them: a zygote, a cell, or what brings a session back. pandas is no wider in a terminal."""
+    await sessions.run("import pandas as pd; from pandas import options")
+    assert await sessions.value("pd.get_option('display.max_columns'), options.display.max_columns") == "(20, 20)"
+    await sessions.kill()
+    assert await sessions.value("pd.get_option('display.max_columns'), options.display.max_columns") == "(20, 20)"
+
+
 async def test_kernels_of_one_zygote_share_no_chance(sessions: Sessions) -> None:
     """Two that are forked from the same state go their own ways."""
     code = "import random, uuid, tempfile, os\n(random.random(), uuid.uuid4().hex, tempfile.mktemp(), os.urandom(4))"
@@ -136,6 +181,33 @@ async def test_kernels_of_one_zygote_share_no_chance(sessions: Sessions) -> None
     assert first is not None
     assert second is not None
     assert not set(first.strip("()").split(", ")) & set(second.strip("()").split(", "))
+
+
+PARSED = """
+import jedi.settings, parso.cache
+parsed = [str(path) for found in parso.cache.parser_cache.values() for path in found]
+found = get_ipython().kernel.do_complete('x = 1\\nx.bit_l', 13)['matches']
+(any(path.endswith('builtins.pyi') for path in parsed), found, jedi.settings.cache_directory,
+ str(parso.cache._default_cache_path))
+"""
+
+
+@pytest.mark.parametrize("preload", [("jedi",)])
+async def test_what_completions_need_of_python_is_parsed_before_the_fork(sessions: Sessions, launcher: Watched) -> None:
+    """And where a kernel keeps what it parses itself is its own place, not one of the zygote."""
+    execution = await sessions.run(PARSED)
+    assert launcher.zygotes()[0] in ancestors(pid_of(sessions))
+    assert execution.output.result == "(True, ['bit_length'], '/tmp/.cache/jedi', '/tmp/.cache/parso')"
+
+
+@pytest.mark.parametrize("preload", [("jedi",)])
+async def test_parsing_ahead_leaves_no_file(launcher: Watched, tmp_path: Path) -> None:
+    """Nor does it read one: whoever could write it would have code run before there is a sandbox."""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {"HOME": str(home), "PATH": os.defpath}
+    assert await launcher.warm.warm(sys.executable, environment)
+    assert not (home / ".cache").exists()
 
 
 @pytest.mark.parametrize("preload", [("numpy",)])

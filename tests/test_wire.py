@@ -7,7 +7,8 @@ import copy
 import json
 import os
 import socket
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,8 +16,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kernelrepl import bounded_json
 from kernelrepl.guest import wire
-from kernelrepl.kernel.channel import HostChannel, parse_commit
+from kernelrepl.kernel.channel import HostChannel
+from kernelrepl.kernel.commits import Draft, parse_commit
 from kernelrepl.kernel.window import Window
 from kernelrepl.model import Commit
 
@@ -254,6 +257,153 @@ def test_sending_to_nobody_says_so(ends: tuple[wire.Channel, wire.Channel]) -> N
     ends[1].close()
     with pytest.raises(wire.ChannelClosed):
         ends[0].send({"type": "commit"}, [b"x" * 100])
+
+
+# Long headers
+
+
+def long_commit() -> dict[str, Any]:
+    """As much as an honest one may bring, of everything."""
+    names = {f"name {n}": [n, "int", 28, "42"] for n in range(15_000)}
+    unsaved = {f"{n:🐍>1000}": ["🐍" * 2000] * 4 for n in range(5)}
+    components = [{**VALID["components"][0], "roots": [n]} for n in range(20_000)]
+    components += [
+        {**VALID["components"][2], "roots": list(range(30_000, 90_000)), "segments": [1] * 20_000},
+        {**VALID["components"][2], "roots": [90_000], "references": list(range(50_000)), "runs": [[-1, 0, 35]]},
+        {
+            **VALID["components"][2],
+            "roots": [90_001],
+            "segments": [1] * 9000,
+            "runs": [[-1, n, 1] for n in range(9000)],
+        },
+    ]
+    saved = {"created": list(names), "changed": [], "deleted": []}
+    told = {"names": names, "unsaved": unsaved, "components": components, "saved": saved, "deleted": [], "closed": []}
+    return {**VALID, **told, "outputs_bytes": 0}
+
+
+def test_a_long_header_comes_in_parts_and_is_whole_again(ends: tuple[wire.Channel, wire.Channel]) -> None:
+    """No part of it is longer than a header may be, or holds more than one may."""
+    header = long_commit()
+    for frame in wire.frames(header, 0):
+        wire.parse_prefix(frame[: wire.PREFIX.size])
+        bounded_json.check(frame[wire.PREFIX.size :], items=wire.MAX_HEADER_ITEMS)
+    received, payload = transfer(ends, header, [b"x"])
+    assert received == header
+    assert payload == b"x"
+
+
+@given(
+    st.dictionaries(TEXTS, JSON | st.lists(st.integers(), max_size=40), max_size=6),
+    st.integers(1, 40),
+)
+def test_any_header_is_whole_again(fields: dict[str, Any], length: int) -> None:
+    """Wherever it is cut."""
+    header = {**fields, "type": "t", "of": [1], "path": {"value": 2}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "PART_BYTES", length)
+        patch.setattr(wire, "_WHOLE", 1)
+        *parts, last = [json.loads(frame[wire.PREFIX.size :]) for frame in wire.frames(header, 0)]
+    whole: dict[str, Any] = {}
+    for part in parts:
+        wire.join(whole, part["path"], part["value"])
+    assert json.dumps(last | whole, sort_keys=True) == json.dumps(header, sort_keys=True)
+
+
+def test_a_commit_in_parts_is_the_same_commit() -> None:
+    """As the keeper takes it, part by part."""
+    header = long_commit()
+    draft = Draft()
+    for frame in wire.frames(header, 0):
+        found = json.loads(frame[wire.PREFIX.size :])
+        if found["type"] == "part":
+            draft.add(found["path"], found["value"])
+    size = sum(sum(part["segments"]) for part in header["components"] if not part.get("staged"))
+    payload = b"x" * size
+    assert draft.finish(found, payload, "3.12.1", "{}") == parse_commit(header, payload, "3.12.1")
+
+
+ENDLESS: dict[str, tuple[list[Any], Callable[[int], Any]]] = {
+    "names": (["names"], lambda n: {f"n{n} {k}": [1, "t" * 80, 1, ""] for k in range(2000)}),
+    "one name": (["unsaved"], lambda n: {"x": ["t", "p", "r" * 2000, "s" * 2000]}),
+    "deleted": (["deleted"], lambda n: [f"{n} {k} {'x' * 80}" for k in range(2000)]),
+    "closed": (["closed"], lambda n: list(range(15_000))),
+    "saved": (["saved"], lambda n: {"created": [f"{n} {k}" for k in range(10_000)]}),
+    "told": (["saved", "changed"], lambda n: [f"{n} {k} {'x' * 900}" for k in range(100)]),
+    "components": (["components"], lambda n: [{**VALID["components"][2], "roots": [n * 900 + k]} for k in range(900)]),
+    "roots": (["components", -1, "roots"], lambda n: list(range(n * 15_000, n * 15_000 + 15_000))),
+    "runs": (["components", -1, "runs"], lambda n: [[-1, 0, 1]] * 4000),
+    "more": (["components", -1], lambda n: {"roots": list(range(15_000)), str(n): "x" * 100_000}),
+}
+
+
+@pytest.mark.parametrize("kind", list(ENDLESS))
+def test_parts_without_end_are_refused_before_they_take_much(kind: str) -> None:
+    """Whatever they are parts of, and even if no commit ever follows."""
+    path, part = ENDLESS[kind]
+    draft = Draft()
+    draft.add(["components"], [{**VALID["components"][2], "roots": [2**40], "runs": []}])
+    tracemalloc.start()
+    try:
+        with pytest.raises(wire.WireError, match="malformed commit"):  # noqa: PT012 - whichever it is
+            for n in range(5000):
+                draft.add(path, part(n))
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (None, []),
+        ([], {}),
+        (["x"], []),
+        (["names"], [1]),
+        (["names", "x"], [1]),
+        (["components", -1], {}),
+        (["components", -1, "roots"], [1]),
+        (["components", 0, "roots"], [1]),
+        (["saved", "x"], ["a"]),
+        (["saved", "created"], [["a"]]),
+        (["outcome"], {}),
+    ],
+)
+def test_a_part_of_nothing_is_refused(path: Any, value: Any) -> None:
+    """Or of what cannot come in parts."""
+    with pytest.raises(wire.WireError, match="malformed commit"):
+        Draft().add(path, value)
+
+
+@pytest.mark.anyio
+async def test_the_keeper_says_long_headers_in_parts(sockets: tuple[socket.socket, socket.socket]) -> None:
+    """Others get their turn between them, and frames that come in between are no part of them."""
+    sockets[0].setblocking(False)
+    host = await HostChannel.open(sockets[0])
+    guest = wire.Channel(sockets[1])
+    header = {"type": "start", "names": {f"n{n}": [n, "int", 28] for n in range(20_000)}}
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            if turns == 3:
+                await host.send({"type": "committed"})
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    with sockets[1].dup() as file, ThreadPoolExecutor(1) as pool:
+        received = pool.submit(lambda: [guest.recv()[0] for _ in range(3)])
+        await host.send_file(header, file.fileno())
+        await host.send({**header, "type": "data"})
+        found = await asyncio.wrap_future(received)
+    beside.cancel()
+    host.close()
+    assert [frame["type"] for frame in found] == ["committed", "start", "data"]
+    assert found[1]["names"] == found[2]["names"] == header["names"]
+    os.close(found[1]["file"])
+    assert turns > 10
 
 
 # Pieces

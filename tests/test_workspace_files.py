@@ -21,9 +21,9 @@ from pathlib import Path
 
 import pytest
 
-from kernelrepl import beneath, workspace_files
 from kernelrepl.errors import WorkspaceFileRefused
-from kernelrepl.workspace_files import fetch, list_files, read_into, shown, write_from
+from kernelrepl.workspaces import beneath
+from kernelrepl.workspaces.files import fetch, list_files, read_into, shown, write_from
 from tests.mcp_hosts import COMMAND, DEADLINE_S, Place, command
 
 SECRET = b"the secret of somebody else"
@@ -410,7 +410,7 @@ def test_what_is_there_stays_without_force(
 def test_what_is_made_while_one_copies_stays(root: Path, monkeypatch: pytest.MonkeyPatch, noreplace: bool) -> None:
     """Code may have written something of the same name in the meantime; also where the system cannot rename so."""
     if not noreplace:
-        monkeypatch.setattr(workspace_files, "_RENAME_NOREPLACE", 1 << 30)
+        monkeypatch.setattr(beneath, "_RENAME_NOREPLACE", 1 << 30)
 
     class Slow(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
@@ -470,6 +470,30 @@ def test_what_root_puts_in_belongs_to_the_workspace(root: Path) -> None:
         root / "there/made/file": (12345, 54321),
     }
     assert contents(root, "there/made/file") == b"new"
+
+
+@as_root
+def test_only_what_root_made_itself_is_given_away(root: Path) -> None:
+    """Code of the session has put another directory of root's in the place of the new one, at every moment."""
+    precious = root / "precious"
+    precious.mkdir()
+    os.chown(root, 12345, 12345)
+    real = os.mkdir
+
+    def mkdir_and_swap(path: object, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        real(path, mode, dir_fd=dir_fd)  # type: ignore[arg-type]
+        if (root / "made").exists():
+            (root / "made").rename(root / "gone")
+            precious.rename(root / "made")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "mkdir", mkdir_and_swap)
+        with contextlib.suppress(WorkspaceFileRefused):
+            put(root, "made/file")
+    kept = precious if precious.exists() else root / "made"
+    made = root / "gone" if precious not in (kept,) else root / "made"
+    assert (kept.stat().st_uid, made.stat().st_uid) == (0, 12345)
+    assert names(root.parent) == ["workspace"]
 
 
 # Names that change while one copies
@@ -584,7 +608,7 @@ def test_a_target_that_flips_to_a_link_is_never_written_through(root: Path, secr
 _WITHOUT = """
 import ctypes, struct, sys, io
 from pathlib import Path
-from kernelrepl import beneath, workspace_files as files
+from kernelrepl.workspaces import beneath, files
 from kernelrepl.errors import WorkspaceFileRefused
 # Load the number of the system call; openat2 fails with the error that was asked for, all others are allowed.
 steps = [(0x20, 0, 0, 0), (0x15, 0, 1, 437), (0x06, 0, 0, 0x50000 | int(sys.argv[1])), (0x06, 0, 0, 0x7FFF0000)]
@@ -713,7 +737,7 @@ def test_a_directory_that_is_closed_is_said(root: Path, monkeypatch: pytest.Monk
     put(root, "closed/file")
     (root / "closed").chmod(0)
     code = (
-        "import sys, os, pathlib\nfrom kernelrepl.workspace_files import list_files\nos.getuid() or os.setuid(12345)\n"
+        "import sys, os, pathlib\nfrom kernelrepl.workspaces.files import list_files\nos.getuid() or os.setuid(12345)\n"
     )
     code += "print(list_files(pathlib.Path(sys.argv[1])).closed)"
     if os.geteuid() == 0:

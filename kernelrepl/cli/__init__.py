@@ -1,4 +1,4 @@
-"""The command line. Composes the faces; with the demo the only module that prints for people."""
+"""The command line. Starts each of the servers; with the demo the only module that prints for people."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from typing import Any
 
 import click
 
-from kernelrepl import __version__, config, hosts, rendezvous
+from kernelrepl import __version__, config, discovery
+from kernelrepl.cli import mcp_hosts
 from kernelrepl.cli.attaching import attach, connection_file, kernel, trust
-from kernelrepl.cli.base import CODE_FAILED, FAILED, given, paged, print_text, run, say, tool
+from kernelrepl.cli.base import CODE_FAILED, FAILED, given, paged, print_text, run, say, tool, written
 from kernelrepl.cli.files import get, grant, put, workspace
 from kernelrepl.cli.kernelspecs import kernelspec
 from kernelrepl.cli.notebooks import export, import_
-from kernelrepl.errors import KernelReplError, NoKeeper
+from kernelrepl.errors import CopyFailed, KernelReplError, NoKeeper, StorageFailed
+from kernelrepl.model import amount
+from kernelrepl.workspaces import losses
 
 STOP_TIMEOUT_S = 20.0
 _PACKAGES = (
@@ -58,12 +61,17 @@ def execute(
     code: str | None, session_id: str | None, timeout: float | None, save_figures: Path | None, as_json: bool
 ) -> None:
     """Run CODE (or standard input) and print its output. Exits with 2 if the code failed."""
-    from kernelrepl import client
+    from kernelrepl.client import connection
 
     source = sys.stdin.read() if code is None or code == "-" else code
     result = run(_execute(source, session_id, timeout))
     if save_figures is not None:
-        for path in client.write_figures(result, save_figures, "figure"):
+        places = written()
+        try:
+            paths = connection.write_figures(result, save_figures, "figure", places)
+        except OSError as error:
+            raise CopyFailed(str(save_figures), f"takes no figures: {error.strerror}", "give another place") from error
+        for path in paths:
             say(f"figure: {path}", err=True)
     if as_json:
         say(json.dumps(result.structured_content, indent=2))
@@ -74,13 +82,13 @@ def execute(
 
 
 async def _execute(source: str, session_id: str | None, timeout: float | None) -> Any:
-    from kernelrepl import client
+    from kernelrepl.client import connection
 
-    async with client.connect() as keeper:
+    async with connection.connect() as keeper:
         arguments: dict[str, Any] = {"code": source, "timeout": timeout, "wait": 3600}
         if session_id is not None:
             arguments["session_id"] = session_id
-        return await client.call(keeper, "python_repl", **arguments)
+        return await connection.call(keeper, "python_repl", **arguments)
 
 
 @cli.command()
@@ -109,14 +117,14 @@ def delete(session_id: str) -> None:
 @cli.command()
 def stop() -> None:
     """Stop the keeper. Sessions stay."""
-    found = rendezvous.read_keeper(rendezvous.data_dir(os.environ))
+    found = discovery.read_keeper(discovery.data_dir(os.environ))
     try:
         print_text(run(tool("keeper_stop", operator=True, start=False)))
     except NoKeeper:
         say("no keeper is running")
         return
     if found is not None:
-        rendezvous.wait_for_end(found["pid"], STOP_TIMEOUT_S)
+        discovery.wait_for_end(found["pid"], STOP_TIMEOUT_S)
 
 
 @cli.command()
@@ -165,40 +173,80 @@ def _told(metric: dict[str, Any]) -> Iterator[str]:
 
 
 @cli.command()
-def doctor() -> None:
+@click.option("--check", "thorough", is_flag=True, help="Read all of the database and compare it with what was stored.")
+def doctor(thorough: bool) -> None:
     """Show paths, versions, the keeper, the settings with their origin, and the state of the sandbox."""
     settings = config.load()
     data = settings.data_dir.expanduser().absolute()
     say(f"kernelrepl {__version__}, Python {platform.python_version()} ({sys.executable}), {platform.platform()}")
     say("packages: " + ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))
     say(f"data directory: {data}")
-    say(f"runtime directory: {rendezvous.runtime_dir(data, settings.runtime_dir, os.environ)}")
+    say(f"runtime directory: {discovery.runtime_dir(data, settings.runtime_dir, os.environ)}")
     say(f"log: {data / 'logs' / 'keeper.log'}")
-    say(f"config file: {rendezvous.config_file()}" + ("" if rendezvous.config_file().exists() else " (not there)"))
+    say(f"config file: {discovery.config_file()}" + ("" if discovery.config_file().exists() else " (not there)"))
+    groups = None
     try:
-        say(_keeper(run(tool("keeper_status", operator=True, start=False)).structured_content))
+        found = run(tool("keeper_status", operator=True, start=False)).structured_content
+        say(_keeper(found))
+        groups = found["groups"]
     except NoKeeper:
         say("keeper: not running; the next call starts one")
     except KernelReplError as error:
         say(f"keeper: {error}")
+    _show_unknown(data)
     _show_sandbox(settings)
+    say(f"control groups of kernels: {groups or _groups()}")
     say("settings:")
     origins = config.origins(os.environ)
     for name in config.Settings.model_fields:
         value = getattr(settings, name)
         shown = "unlimited" if value is None and name.endswith("_bytes") else value
         say(f"  {name} = {shown}  ({origins[name]})")
+    if thorough and not _check_database(data / "python_sessions.db"):
+        sys.exit(FAILED)
+
+
+def _show_unknown(data: Path) -> None:
+    """Files of sessions that the database does not know: it may have been deleted, or put back from a copy."""
+    from kernelrepl.store.checking import workspaces
+
+    try:
+        names = losses.unknown(data / "workspaces", workspaces(data / "python_sessions.db"))
+    except StorageFailed as error:
+        say(f"database: {error}")
+        return
+    if names:
+        say(f"directories in {data / 'workspaces'} that belong to no session: {', '.join(names[:10])}")
+        say(f"  {len(names)} of them, with files; the database of their sessions was deleted, emptied or put back")
+
+
+def _check_database(path: Path) -> bool:
+    """Show what is wrong with what is stored; whether nothing is."""
+    from kernelrepl.store.checking import check
+
+    if not path.exists():
+        say(f"database: {path} is not there")
+        return True
+    report = check(path)
+    say(f"database: {report.sessions} sessions, {amount(report.size_bytes)} in pieces, all of it read")
+    for problem in report.problems:
+        say(f"  {problem}")
+    if report.problems:
+        say("  what is damaged is not restored, and each session tells so; a copy of the database brings it back")
+    else:
+        say("  all of it is what was stored")
+    return not report.problems
 
 
 def _show_sandbox(settings: config.Settings) -> None:
     """What kernels are confined by, found out by trying it anew, and each act that was tried."""
     if settings.sandbox == "off":
-        say(f"sandbox: off, by {rendezvous.config_file()}; kernels run with your own rights")
+        say(f"sandbox: off, by {discovery.config_file()}; kernels run with your own rights")
         return
     from kernelrepl import sandbox
-    from kernelrepl.confinement import base_environment
+    from kernelrepl.sessions.confinement import base_environment
 
-    environment = base_environment(os.environ, rendezvous.cache_dir())
+    environment = base_environment(os.environ, discovery.cache_dir())
     with tempfile.TemporaryDirectory(prefix="kernelrepl-") as directory:
         tier = sandbox.probe(settings.python, environment, Path(directory))
     say(f"sandbox: {tier.label}" + (f", Landlock version {tier.landlock}" if tier.landlock else ""))
@@ -206,6 +254,17 @@ def _show_sandbox(settings: config.Settings) -> None:
         say(f"  {'why not better' if tier.number else 'why'}: {tier.why}")
     for act, outcome in tier.acts:
         say(f"  {act}: {'done' if outcome == 'done' else f'refused ({outcome})'}")
+
+
+def _groups() -> str:
+    """The same as a keeper finds out that is started from here."""
+    from kernelrepl.kernel import cgroups
+
+    with tempfile.TemporaryDirectory(prefix="kernelrepl-") as directory:
+        groups, said = cgroups.found(Path(directory))
+    if groups is not None:
+        groups.close()
+    return said
 
 
 def _version(name: str) -> str:
@@ -225,30 +284,30 @@ def _version(name: str) -> str:
 )
 def demo(figures: Path) -> None:
     """Analyse a real data set in one session while its kernel and its keeper are killed."""
-    from kernelrepl import demo as demonstration
+    from kernelrepl.cli import demonstration
 
     sys.exit(demonstration.run(figures))
 
 
 @cli.command("config")
-@click.argument("host", type=click.Choice(list(hosts.HOSTS)))
+@click.argument("host", type=click.Choice(list(mcp_hosts.HOSTS)))
 def configure(host: str) -> None:
     """Print what to put into the configuration of an MCP host."""
     script = Path(sys.executable).with_name("kernelrepl")
     command = [str(script)] if script.exists() else [sys.executable, "-P", "-m", "kernelrepl"]
     settings = {name: value for name, value in sorted(os.environ.items()) if name.startswith(config.PREFIX)}
-    say(f"for {hosts.HOSTS[host].title}, in {hosts.HOSTS[host].place}:", err=True)
-    say(hosts.snippet(host, command, settings))
+    say(f"for {mcp_hosts.HOSTS[host].title}, in {mcp_hosts.HOSTS[host].place}:", err=True)
+    say(mcp_hosts.snippet(host, command, settings))
 
 
 @cli.command(hidden=True)
 @click.option("--ready-fd", type=int, default=None)
 def keeper(ready_fd: int | None) -> None:
     """Serve a data directory. Started by whoever needs it."""
-    from kernelrepl import keeper as keeper_module
-    from kernelrepl.mcp_server import Face
+    from kernelrepl.keeper.run import run
+    from kernelrepl.mcp.server import ClientHandler
 
-    sys.exit(keeper_module.main(Face(), ready_fd))
+    sys.exit(run(ClientHandler(), ready_fd))
 
 
 def main() -> int:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import click
 
-from kernelrepl.checks import check_session_id
 from kernelrepl.cli.base import print_text, run, say, tool
 from kernelrepl.errors import InvalidArgument
+from kernelrepl.validation import check_session_id
 
 
 @click.command(hidden=True)
@@ -23,9 +23,9 @@ from kernelrepl.errors import InvalidArgument
 @click.option("-s", "--session", "session_id", default=None)
 def kernel(file: Path, session_id: str | None) -> None:
     """Be the kernel of a notebook. Started by Jupyter hosts, through the kernelspec."""
-    from kernelrepl import relay
+    from kernelrepl.jupyter import launcher
 
-    sys.exit(relay.main(file, session_id))
+    sys.exit(launcher.main(file, session_id))
 
 
 @click.command()
@@ -36,7 +36,7 @@ def attach(session_id: str, options: tuple[str, ...]) -> None:
 
     What stands behind -- are options of jupyter console.
     """
-    from kernelrepl.attachment import Attachment
+    from kernelrepl.jupyter.attachment import Attachment
 
     check_session_id(session_id)
     console = shutil.which("jupyter-console", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH')}")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from kernelrepl.errors import KernelReplError
-from kernelrepl.terminal_text import safe
+from kernelrepl.outputs.terminal_text import safe
 
 T = TypeVar("T")
 FAILED = 1
@@ -31,10 +31,16 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def tool(name: str, *, operator: bool = False, start: bool = True, **arguments: Any) -> Any:
-    from kernelrepl import client
+    from kernelrepl.client import connection
 
-    async with client.connect(operator=operator, start=start) as keeper:
-        return await client.call(keeper, name, **arguments)
+    async with connection.connect(operator=operator, start=start) as keeper:
+        return await connection.call(keeper, name, **arguments)
+
+
+def written() -> list[str]:
+    """Where sessions may write: there no link is followed to a file of the person's."""
+    found: list[str] = run(tool("keeper_written", operator=True)).structured_content["result"]
+    return found
 
 
 def paged(command: Callable[..., None]) -> Callable[..., None]:

@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 
 import click
 
-from kernelrepl import workspace_files
-from kernelrepl.checks import check_session_id
-from kernelrepl.cli.base import FAILED, print_text, run, say, tool
+from kernelrepl.cli.base import FAILED, print_text, run, say, tool, written
 from kernelrepl.errors import CopyFailed, InvalidArgument, NoSessionYet, UnknownSession
+from kernelrepl.validation import check_session_id
+from kernelrepl.workspaces import files as workspace_files
+from kernelrepl.workspaces import own_files
 
 
 def _workspace(session_id: str, missing: type[UnknownSession] = UnknownSession) -> Path:
@@ -66,9 +67,10 @@ def put(session_id: str, files: tuple[str, ...], directory: str, force: bool, ma
     """Copy FILEs into the workspace of a session."""
     names = _names(files)
     root = _workspace(session_id, NoSessionYet)
+    places = written()
     for file, name in zip(files, names, strict=True):
         target = str(PurePosixPath(directory) / name)
-        with _outside(file), Path(file).open("rb", buffering=0) as source:
+        with _outside(file), own_files.open_file(file, places) as source:
             size = workspace_files.write_from(root, target, source, max_bytes, replace=force)
         say(f"{workspace_files.shown(target)}: {size} bytes")
 
@@ -86,12 +88,13 @@ def get(session_id: str, paths: tuple[str, ...], directory: str, force: bool, ma
     if directory == "-":
         _print_files(root, paths, max_bytes)
         return
+    places = written()
     with _outside(directory):
-        Path(directory).mkdir(parents=True, exist_ok=True)
+        os.close(own_files.open_directory(directory, places, make=True))
     for path, name in zip(paths, names, strict=True):
         target = Path(directory) / name
         with _outside(str(target)):
-            size = workspace_files.fetch(root, path, target, max_bytes, replace=force)
+            size = workspace_files.fetch(root, path, target, max_bytes, replace=force, places=places)
         say(f"{workspace_files.shown(str(target))}: {size} bytes")
 
 
@@ -134,6 +137,7 @@ def _outside(path: str) -> Iterator[None]:
             errno.EEXIST: "--force replaces it, --to chooses another directory",
             errno.EISDIR: "only files are copied: name each by itself",
             errno.ENOSPC: "free some space, or choose another directory with --to",
+            errno.ELOOP: "name what the link leads to, if you trust it",
         }.get(error.errno or 0, "look at its name and its permissions")
         raise CopyFailed(workspace_files.shown(path), f"cannot be copied: {error.strerror}", remedy) from error
 

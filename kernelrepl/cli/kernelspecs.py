@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
-from kernelrepl import rendezvous
-from kernelrepl.checks import check_session_id
+from kernelrepl import discovery
 from kernelrepl.cli.base import given, run, say, tool
 from kernelrepl.errors import InvalidArgument
+from kernelrepl.validation import check_session_id
 
 _PREFIX = "kernelrepl-"
 _MARK, _PLACE = "kernelrepl_session", "kernelrepl_data_dir"
@@ -81,7 +81,7 @@ def _installed() -> dict[str, Path]:
     for file in _specs().glob(f"{_PREFIX}*/kernel.json"):
         try:
             about = json.loads(file.read_text())["metadata"]
-            if about[_PLACE] == str(rendezvous.data_dir(os.environ)):
+            if about[_PLACE] == str(discovery.data_dir(os.environ)):
                 found[str(about[_MARK])] = file.parent
         except (OSError, ValueError, KeyError, TypeError):
             continue
@@ -104,7 +104,7 @@ def _add(session_id: str, no_provisioner: bool) -> Path:
         "metadata": {
             "debugger": False,
             _MARK: session_id,
-            _PLACE: str(rendezvous.data_dir(os.environ)),
+            _PLACE: str(discovery.data_dir(os.environ)),
             **({} if no_provisioner else {"kernel_provisioner": provisioner}),
         },
     }

@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from kernelrepl import notebook, terminal_text
-from kernelrepl.checks import check_session_id
-from kernelrepl.cli.base import CODE_FAILED, print_text, run, say
+from kernelrepl.cli.base import CODE_FAILED, print_text, run, say, written
 from kernelrepl.errors import InvalidArgument
+from kernelrepl.outputs import notebook, terminal_text
+from kernelrepl.validation import check_session_id
+from kernelrepl.workspaces import own_files
 
 
 @click.command("export")
@@ -28,20 +29,21 @@ def export(session_id: str, output: Path | None, force: bool) -> None:
     if output is None:
         say(text, nl=False)
         return
+    places = written()
     try:
-        output.write_text(text, encoding="utf-8")
+        own_files.write(output, text.encode(), places)
     except OSError as error:
         raise InvalidArgument(f"'{output}' cannot be written: {error.strerror}; give another place") from error
 
 
 async def _document(session_id: str) -> dict[str, Any]:
-    from kernelrepl import client
+    from kernelrepl.client import connection
 
     cells: list[dict[str, Any]] = []
     cursor = 0
-    async with client.connect(operator=True) as keeper:
+    async with connection.connect(operator=True) as keeper:
         while cursor is not None:
-            result = await client.call(keeper, "keeper_history", session_id=session_id, cursor=cursor)
+            result = await connection.call(keeper, "keeper_history", session_id=session_id, cursor=cursor)
             page: Any = result.structured_content
             cells += page["cells"]
             cursor = page["next_cursor"]
@@ -65,8 +67,10 @@ def _code(file: Path) -> list[str]:
     """The code cells of a notebook that is written in Python. Raises InvalidArgument."""
     import nbformat
 
+    places = written()
     try:
-        book: Any = nbformat.reads(file.read_text(encoding="utf-8"), as_version=4)  # type: ignore[no-untyped-call]
+        with own_files.open_file(file, places) as opened:
+            book: Any = nbformat.reads(opened.read().decode(), as_version=4)  # type: ignore[no-untyped-call]
         nbformat.validate(book)
     except OSError as error:
         raise InvalidArgument(f"'{file}' cannot be read: {error.strerror}; name a notebook") from error
@@ -83,12 +87,12 @@ def _code(file: Path) -> list[str]:
 
 async def _run_all(cells: list[str], session_id: str, keep_going: bool) -> int:
     """Returns how many failed."""
-    from kernelrepl import client
+    from kernelrepl.client import connection
 
     failed = 0
-    async with client.connect() as keeper:
+    async with connection.connect() as keeper:
         for number, code in enumerate(cells, 1):
-            result = await client.call(keeper, "python_repl", code=code, session_id=session_id, wait=7 * 24 * 3600)
+            result = await connection.call(keeper, "python_repl", code=code, session_id=session_id, wait=7 * 24 * 3600)
             status = (result.structured_content or {}).get("status")
             say(terminal_text.said(f"{number}/{len(cells)}", str(status)))
             print_text(result)

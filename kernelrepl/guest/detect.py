@@ -12,11 +12,13 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from kernelrepl.guest.state import Look, State
+from kernelrepl.guest import loaded
+from kernelrepl.guest.checkpoint.state import Look, State
+from kernelrepl.guest.neutral import ATOMS, attributes_of, flags_of, is_a, module_of, space_of
 from kernelrepl.guest.words import names_everything, words_of
 
-ATOMS = (int, float, complex, bool, str, bytes, type(None))
 _MOST_OBJECTS = 2000
+_METHODS = (staticmethod, classmethod, types.MethodType)
 _COLLECTED = 1 << 14
 """Py_TPFLAGS_HAVE_GC: objects of the type tell the garbage collector what they hold."""
 _HOLD_NOTHING = frozenset({"builtins", "_thread", "_hashlib", "_blake2", "_io", "_socket", "_struct", "datetime"})
@@ -31,21 +33,21 @@ def reach(value: Any, namespace: dict[str, Any]) -> tuple[frozenset[str], tuple[
     while level:
         found: list[Any] = []
         for one in level:
-            if isinstance(one, types.FunctionType):
+            if is_a(one, types.FunctionType):
                 words.update(words_of(one.__code__))
                 found += [one.__closure__, one.__defaults__, one.__kwdefaults__, one.__dict__]
-            elif isinstance(one, type):
-                for member in vars(one).values():
-                    code = getattr(getattr(member, "__func__", member), "__code__", None)
-                    if isinstance(code, types.CodeType):
-                        words.update(words_of(code))
-            elif isinstance(one, types.CodeType):
+            elif is_a(one, type):
+                for member in attributes_of(one).values():
+                    function = member.__func__ if is_a(member, _METHODS) else member
+                    if is_a(function, types.FunctionType):
+                        words.update(words_of(function.__code__))
+            elif is_a(one, types.CodeType):
                 words.update(words_of(one))
-            elif not isinstance(one, types.ModuleType) and one is not namespace:
+            elif not is_a(one, types.ModuleType) and one is not namespace:
                 if _keeps_silent(type(one)):
                     return frozenset(words), (), True
                 found += gc.get_referents(one)
-        level = [one for one in found if id(one) not in seen and not isinstance(one, ATOMS)]
+        level = [one for one in found if id(one) not in seen and not is_a(one, ATOMS)]
         seen.update((id(one), one) for one in level)
         if len(seen) > _MOST_OBJECTS:
             return frozenset(words), (), True
@@ -54,7 +56,7 @@ def reach(value: Any, namespace: dict[str, Any]) -> tuple[frozenset[str], tuple[
 
 def _keeps_silent(kind: type) -> bool:
     """Whether objects of a type may hold others and nobody can know: an iterator over an array is one."""
-    if kind.__flags__ & _COLLECTED or kind.__module__ in _HOLD_NOTHING:
+    if flags_of(kind) & _COLLECTED or module_of(kind) in _HOLD_NOTHING:
         return False
     numpy = sys.modules.get("numpy")
     return numpy is None or not issubclass(kind, (numpy.generic, numpy.dtype))
@@ -107,7 +109,7 @@ class Reach:
         """What modules hold: it, and what its class names if that is one of the session."""
         for held in objects:
             self.add_ids((id(held),))
-            if type(held).__module__ == "__main__":
+            if module_of(type(held)) == "__main__":
                 self.add_words(reach(type(held), self._namespace)[0])
 
     def add_root(self, root: int) -> None:
@@ -124,7 +126,7 @@ class Reach:
         while self._work and not self.everything:
             root = self._work.pop()
             value = self._state.objects.get(root)
-            if isinstance(value, ATOMS):
+            if is_a(value, ATOMS):
                 continue
             self._add_value(value)
             part = self._state.live.get(self._part_of.get(root, 0))
@@ -173,33 +175,38 @@ def held_by_modules() -> Iterator[Any]:
         yield handler()
 
 
-_known_modules: tuple[int, str, frozenset[str]] = (0, "", frozenset())
+_known_modules: tuple[loaded.Mark, frozenset[str]] = (loaded.NONE, frozenset())
 
 
 def _workspace_modules() -> frozenset[str]:
     """Modules of files that the session itself has: they may hold its values in their own."""
     global _known_modules
-    count, last = len(sys.modules), next(reversed(sys.modules), "")
-    if _known_modules[:2] != (count, last):
-        found = {name for name, module in list(sys.modules.items()) if name != "__main__" and _is_own(module)}
-        _known_modules = (count, last, frozenset(found))
-    return _known_modules[2]
+    mark = loaded.mark()
+    if _known_modules[0] != mark:
+        names, found = loaded.since(_known_modules[0]), _known_modules[1]
+        if names is None:
+            names, found = list(sys.modules), frozenset()
+        own = {name for name in names if name != "__main__" and _is_own(sys.modules.get(name))}
+        _known_modules = (mark, found | own)
+    return _known_modules[1]
 
 
 _LIBRARIES = tuple({sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix})
 
 
 def _is_own(module: Any) -> bool:
-    path = getattr(module, "__file__", None)
-    if not isinstance(path, str):
+    path = space_of(module).get("__file__")
+    if type(path) is not str:
         return False
     return not path.startswith(_LIBRARIES) and not any(part in path for part in ("/site-packages/", "/dist-packages/"))
 
 
 def _home(value: Any) -> str | None:
     """The module that a value, or its class, comes from."""
-    if isinstance(value, types.ModuleType):
-        return value.__dict__.get("__name__")
-    kind = value if isinstance(value, type | types.FunctionType) else type(value)
-    name = kind.__dict__.get("__module__") if isinstance(kind, type) else kind.__module__
-    return name if isinstance(name, str) else None
+    if is_a(value, types.ModuleType):
+        name = space_of(value).get("__name__")
+    elif is_a(value, types.FunctionType):
+        name = value.__module__
+    else:
+        name = module_of(value if is_a(value, type) else type(value))
+    return name if type(name) is str else None

@@ -6,14 +6,18 @@ Runs in the kernel, under the deadline of its caller.
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import itertools
+import re
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from kernelrepl.guest.state import Unsaved
+from kernelrepl.guest.checkpoint.state import Unsaved
+from kernelrepl.guest.neutral import bases_of, is_a, module_of, name_of
+from kernelrepl.guest.pickling.modules import NotItsName
 
 MAX_DEPTH = 24
 MAX_CHILDREN = 2000
@@ -23,11 +27,9 @@ _KINDS = {
     "generator": "a generator cannot be saved; keep its source, or its results in a list",
     "coroutine": "a coroutine cannot be saved; keep the function that makes it",
     "async_generator": "an async generator cannot be saved; keep the function that makes it",
-    "lock": "a lock cannot be saved; make it again where it is needed",
     "RLock": "a lock cannot be saved; make it again where it is needed",
-    "Thread": "a thread cannot be saved; start it again",
     "Connection": "an open connection cannot be saved; keep what opens it and open it again",
-    "Task": "a running task cannot be saved",
+    "DuckDBPyConnection": "an open connection cannot be saved; keep what opens it and open it again",
     "frame": "a stack frame cannot be saved",
     "traceback": "a traceback cannot be saved",
     "module": "a module made by hand cannot be saved",
@@ -42,18 +44,51 @@ _KINDS = {
     "mmap": "a mapped file cannot be saved; keep its path and map it again",
     "Executor": "a pool of workers cannot be saved; make it again",
     "SimpleQueue": "a queue between threads cannot be saved; keep what is in it in a list",
-    "Popen": "a running program and its pipes cannot be saved (there is a lock in it); start it again",
 }
 
 
-class_name: Callable[[type], str] = type.__dict__["__name__"].__get__
-"""The name of a class as the interpreter knows it: `__name__` may be a property of its metaclass."""
+TOO_DEEP = "it is nested too deep to be saved (pickling is a recursion); keep its parts in a list, links as numbers"
+
+_REFUSED = re.compile(r"can(?:not|'t) pickle '?([\w.]{1,100})'? (?:object|instance)")
+"""What the interpreter says of types that come from C."""
+
+
+class_name = name_of
+_qualified: Callable[[type], str] = type.__dict__["__qualname__"].__get__
+
+
+def qualified_name(value: type | types.FunctionType) -> str:
+    """The qualified name of a class or a function."""
+    return _qualified(value) if is_a(value, type) else value.__qualname__  # type: ignore[arg-type]
 
 
 def stray(name: str, value: Any) -> Unsaved:
     """What to say of something that code of the session has made an attribute of a module."""
     module = name.rpartition(".")[0]
     return Unsaved(type_name(value), name, f"attributes of modules are not saved; set it again on {module}", 0)
+
+
+def freed(name: str, root: int) -> Unsaved:
+    """What to say of a value with a lock that comes back as if nobody held it."""
+    reason = "it is held while threads or tasks run, which end with the kernel: after a restore it is free"
+    return Unsaved("lock", name, reason, root)
+
+
+def lost(name: str, parts: Iterable[tuple[str, str, str]], root: int) -> dict[str, Unsaved]:
+    """What to say of parts of an object that cannot be saved, by path: of each its name, its type, and why."""
+    paths = {f"{name:.300}.{part or 'items':.300}": (kind, why) for part, kind, why in parts}
+    return {path: Unsaved(kind, path, why, root) for path, (kind, why) in paths.items()}
+
+
+def lost_parts(parts: Mapping[str, tuple[Any, Exception]]) -> tuple[tuple[str, str, str], ...]:
+    """What `lost` has to be given of parts that were refused with an error each."""
+    return tuple((part, type_name(one), reason(why, one)) for part, (one, why) in parts.items())
+
+
+def label(value: Any) -> str:
+    """The name of a class or a function, else that of the value's type."""
+    named = is_a(value, type | types.FunctionType)
+    return f"{qualified_name(value) if named else type_name(value):.100}"
 
 
 def type_name(value: Any) -> str:
@@ -63,23 +98,70 @@ def type_name(value: Any) -> str:
 
 def reason(error: BaseException, culprit: Any) -> str:
     """One sentence that says why `culprit` cannot be saved and what to do."""
+    if type(error) is NotItsName:
+        return str(error)
     known = _known(culprit)
     if known is not None:
         return known
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - the error may come from user code, whose __str__ may fail as well
+    except BaseException:  # noqa: BLE001 - the error may come from user code, whose __str__ may fail as well
         text = "its own error message cannot be read"
+    refused = _REFUSED.search(text) if is_a(error, TypeError) else None
+    if refused is not None:
+        return f"a value of type {refused[1]} cannot be saved; keep what it is made from, and make it again"
     kind = class_name(type(error))[:100]
     return f"{kind}: {text[:300]}" if text else kind
 
 
 def _known(value: Any) -> str | None:
     """What there is to say about a value of Python's own kinds, or of one based on them."""
-    for cls in type.mro(type(value)):
-        if cls.__module__ != "__main__" and (found := _KINDS.get(class_name(cls))) is not None:
+    for cls in bases_of(type(value)):
+        home = module_of(cls)
+        if home == "__main__":
+            continue
+        name = class_name(cls)
+        if home.partition(".")[0] == "multiprocessing":
+            return f"what belongs to several processes ({name}) cannot be saved; make it again where it is needed"
+        if (found := _KINDS.get(name)) is not None:
             return found
+        if (describe := _BY_STATE.get((home, name))) is not None:
+            with contextlib.suppress(BaseException):  # one that is half made does not know its state
+                return describe(cls, value)
     return None
+
+
+def _future(cls: Any, value: Any) -> str:
+    """A future or a task, as its own class knows it: methods of the session's may do anything."""
+    kind = "task" if class_name(cls) == "Task" else "future"
+    if not cls.done(value):
+        return f"a {kind} that is not done cannot be saved; keep its result when it has one"
+    if cls.cancelled(value):
+        return f"a {kind} cannot be saved; this one was cancelled"
+    return f"a {kind} cannot be saved; this one is done: keep what its result() gives, or its exception()"
+
+
+def _program(cls: Any, value: Any) -> str:
+    if value.returncode is None:
+        return "a running program and its pipes cannot be saved (there is a lock in it); start it again"
+    return "a program that has ended cannot be saved (there is a lock in it); keep its output and its returncode"
+
+
+def _thread(cls: Any, value: Any) -> str:
+    ended = cls.ident.__get__(value) is not None and not cls.is_alive(value)
+    return "a thread cannot be saved; " + ("this one has ended: keep what it made" if ended else "start it again")
+
+
+_BY_STATE: dict[tuple[str, str], Callable[[Any, Any], str]] = {
+    ("_asyncio", "Future"): _future,
+    ("_asyncio", "Task"): _future,
+    ("asyncio.futures", "Future"): _future,
+    ("asyncio.tasks", "Task"): _future,
+    ("concurrent.futures._base", "Future"): _future,
+    ("subprocess", "Popen"): _program,
+    ("threading", "Thread"): _thread,
+}
+"""What is said of kinds that come to an end, by module and name of the class."""
 
 
 def find_culprit(

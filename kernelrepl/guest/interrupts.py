@@ -11,12 +11,19 @@ import asyncio
 import contextlib
 import inspect
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from kernelrepl.guest.originals import Originals
+
+_signal: Any = sys.modules["_signal"]
+"""Without the frames and enumerations of `signal`, in which a signal could arrive."""
+_NONE = Originals(())
 _REPEAT_S = 1.0
+_SOON_S = 0.001
 _STEP = asyncio.Handle._run.__code__
 
 
@@ -24,10 +31,35 @@ class DeadlinePassed(BaseException):
     """Saving one component took too long. Not an Exception: user code must not swallow it lightly."""
 
 
+class UserCode:
+    """While user code runs. No generator, whose end would need builtins: code may have replaced them."""
+
+    def __init__(self, interrupts: Interrupts, originals: Originals) -> None:
+        self._interrupts = interrupts
+        self._originals = originals
+        self._before = False
+
+    def __enter__(self) -> None:
+        interrupts = self._interrupts
+        self._before, interrupts._running = interrupts._running, True
+        self._originals.put_back()
+        if interrupts._pending:
+            self.__exit__()
+            interrupts._pending = False
+            raise KeyboardInterrupt
+
+    def __exit__(self, *error: object) -> None:
+        self._interrupts._running = self._before
+        if not self._before:
+            self._originals.set_aside()
+
+
 class Interrupts:
     """Owns SIGINT for the life of the kernel, and SIGALRM while something has a deadline."""
 
     def __init__(self) -> None:
+        self.originals = _NONE
+        """What user code finds replaced by itself, and nothing else does."""
         self._running = False
         self._task: asyncio.Task[Any] | None = None
         self._accepting = False
@@ -59,17 +91,17 @@ class Interrupts:
         self._task = None
         self._pending = False
 
-    @contextlib.contextmanager
-    def user_code(self) -> Iterator[None]:
+    def user_code(self) -> UserCode:
         """Around user code: SIGINT raises KeyboardInterrupt here, and nowhere else."""
-        if self._pending:
-            self._pending = False
-            raise KeyboardInterrupt
-        self._running = True
-        try:
-            yield
-        finally:
-            self._running = False
+        return UserCode(self, self.originals)
+
+    def interruptible(self) -> UserCode:
+        """Around what asks values of the session but is none of its code."""
+        return UserCode(self, _NONE)
+
+    def awaits(self) -> bool:
+        """Whether what runs is the task of a cell that awaits."""
+        return self._task is not None and self._task is asyncio.current_task()
 
     @contextlib.contextmanager
     def awaiting(self, task: asyncio.Task[Any]) -> Iterator[None]:
@@ -86,10 +118,16 @@ class Interrupts:
         if task is not None and not task.done() and not _computes(task, frame):
             task.get_loop().call_soon_threadsafe(task.cancel)
             return
-        if self._running:
+        if self._running and not _is_at_an_end(frame):
             raise KeyboardInterrupt
-        if self._accepting:
+        if self._running or self._accepting:
             self._pending = True
+
+    def raise_deferred(self) -> None:
+        """Raise the interrupt that came while a block was entered or left."""
+        if self._pending and self._running:
+            self._pending = False
+            raise KeyboardInterrupt
 
     def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
         """An alarm of user code that set no handler for it: no reason to end the kernel."""
@@ -97,23 +135,64 @@ class Interrupts:
         if self._running and (task is None or _computes(task, frame)):
             raise TimeoutError("an alarm went off that code had set with signal.alarm or setitimer, without a handler")
 
-    @contextlib.contextmanager
-    def deadline(self, seconds: float) -> Iterator[None]:
-        """Raise DeadlinePassed in the block after `seconds`, again each second if it is swallowed.
+    def deadline(self, seconds: float) -> Deadline:
+        """Around what may take `seconds`: DeadlinePassed is raised in the block then, and each second if swallowed."""
+        return Deadline(self, seconds)
 
-        A timer that the user's own code has running is put back afterwards, less the time taken.
-        """
-        before = time.monotonic()
-        user_handler = signal.signal(signal.SIGALRM, _on_deadline)
-        user_delay, user_interval = signal.setitimer(signal.ITIMER_REAL, seconds, _REPEAT_S)
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, user_handler)
-            if user_delay:
-                left = max(user_delay - (time.monotonic() - before), 1e-6)
-                signal.setitimer(signal.ITIMER_REAL, left, user_interval)
+
+class Deadline:
+    """Raises DeadlinePassed in its block when the time is over, and nowhere else, however the signal falls.
+
+    No generator: an exception that lands in one before its `try`, or in what resumes it, leaves the timer running, and
+    that goes off in code of the user. A timer that this code has running is put back afterwards, less the time taken.
+    """
+
+    def __init__(self, interrupts: Interrupts, seconds: float) -> None:
+        self._interrupts = interrupts
+        self._seconds = seconds
+        self._is_on = False
+        self._has_ended = False
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+        self._due = self._began + self._seconds
+        self._users_timer = _signal.setitimer(signal.ITIMER_REAL, 0)  # before its handler goes: it may be due now
+        self._users_handler = _signal.signal(signal.SIGALRM, self._on_alarm)
+        _signal.setitimer(signal.ITIMER_REAL, self._seconds, _REPEAT_S)
+        self._is_on = True  # from here to the block nothing looks for signals
+
+    def __exit__(self, *error: object) -> None:
+        self._has_ended = True
+        _signal.setitimer(signal.ITIMER_REAL, 0)
+        _signal.signal(signal.SIGALRM, self._users_handler)
+        delay, interval = self._users_timer
+        if delay or interval:  # no delay: it went off when it was taken away
+            left = (delay or interval) - (time.monotonic() - self._began)
+            _signal.setitimer(signal.ITIMER_REAL, left if left > 0 else interval, interval)
+            if left <= 0:
+                _signal.raise_signal(signal.SIGALRM)
+        self._interrupts.raise_deferred()
+
+    def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
+        if self._has_ended:
+            return
+        is_own_end = frame is not None and frame.f_code in _ENDS and frame.f_locals["self"] is self
+        is_due = self._is_on and not is_own_end and time.monotonic() >= self._due
+        _signal.setitimer(signal.ITIMER_REAL, _REPEAT_S if is_due else _SOON_S, _REPEAT_S)
+        if is_due:
+            raise DeadlinePassed
+
+
+_ENDS = {end.__code__ for block in (UserCode, Deadline) for end in (block.__enter__, block.__exit__)}
+
+
+def _is_at_an_end(frame: FrameType | None) -> bool:
+    """Whether a block is being entered or left where a signal arrives: raised there, it would leave it half done."""
+    while frame is not None:
+        if frame.f_code in _ENDS:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _computes(task: asyncio.Task[Any], frame: FrameType | None) -> bool:
@@ -129,7 +208,3 @@ def _computes(task: asyncio.Task[Any], frame: FrameType | None) -> bool:
             return bool(frame.f_code.co_flags & (inspect.CO_COROUTINE | inspect.CO_GENERATOR))
         frame = frame.f_back
     return True
-
-
-def _on_deadline(signum: int, frame: FrameType | None) -> None:
-    raise DeadlinePassed

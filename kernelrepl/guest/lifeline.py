@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
@@ -12,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
+from kernelrepl.guest.system import libc
 from kernelrepl.guest.wire import EXIT_BROKEN
 
 _PR_SET_PDEATHSIG = 1
@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1
 
 def die_with_parent() -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def die_with_channel(channel_fd: int) -> None:

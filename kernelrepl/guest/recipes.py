@@ -6,6 +6,7 @@ a storage format: they may be added to, but never renamed, moved, or given other
 
 from __future__ import annotations
 
+import builtins
 import collections
 import contextlib
 import functools
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from kernelrepl.guest import sources
+from kernelrepl.guest.restore import pouring
 
 
 class Session(Protocol):
@@ -44,7 +46,10 @@ class Session(Protocol):
     def buffer(self, index: int) -> Any:
         """An out-of-band buffer of the component that is being loaded."""
 
-    def load_nested(self, stream: Any) -> Any: ...
+    def load_nested(self, stream: Any, lent: tuple[Any, ...] = ()) -> Any: ...
+
+    def lent(self, index: int) -> Any:
+        """What the stream that another one is in has lent to it."""
 
 
 _current: Session | None = None
@@ -84,7 +89,23 @@ def shell() -> Any:
 
 
 def attribute(module: str, name: str) -> Any:
-    return getattr(importlib.import_module(module), name)
+    found = getattr(importlib.import_module(module), name)
+    pouring.restored.setdefault(id(found), (found, {}))
+    return found
+
+
+def one(module: str, name: str, state: bytes) -> Any:
+    """What a module has one of, as the session had it: what is in it as in a copy that was saved."""
+    found, kept = attribute(module, name), _session().load_nested(state)
+    if found is not kept and pouring.full_name(found) != pouring.full_name(kept):
+        return kept
+    pouring.change(found, kept, {}, {}, [])
+    return found
+
+
+def one_state(target: Any, state: tuple[Any, dict[str, Any], dict[str, Any], list[str]]) -> None:
+    """state: (a copy or None, parts that say something else, parts that are others, attributes that are gone)."""
+    pouring.change(target, *state)
 
 
 def code(source: tuple[Any, ...], arguments: Any) -> types.CodeType:
@@ -179,6 +200,14 @@ def nested(stream: bytes) -> Any:
     return _session().load_nested(stream)
 
 
+def nested_lending(stream: bytes, lent: tuple[Any, ...]) -> Any:
+    return _session().load_nested(stream, lent)
+
+
+def lent(index: int) -> Any:
+    return _session().lent(index)
+
+
 def segments(kind: type, first: int, count: int) -> Any:
     """A long list or dict, from so many buffers of its component."""
     session = _session()
@@ -192,6 +221,11 @@ def segments(kind: type, first: int, count: int) -> Any:
 def made(kind: type) -> Any:
     """An object without a state of its own."""
     return kind()
+
+
+def match(pattern: Any, text: Any, how: str, start: int, end: int) -> Any:
+    """What a pattern finds in a text once more: match, search or fullmatch, from where to where."""
+    return getattr(pattern, how)(text, start, end)
 
 
 def sentinels(obj: Any, state: dict[str, Any]) -> None:
@@ -213,6 +247,18 @@ def function_in(
     space: dict[str, Any], code: types.CodeType, name: str, closure: tuple[types.CellType, ...] | None
 ) -> types.FunctionType:
     return types.FunctionType(code, space, name, None, closure)
+
+
+def space(name: str) -> dict[str, Any]:
+    """Globals of their own for functions."""
+    return {"__name__": name, "__builtins__": builtins}
+
+
+def function_state_in(target: types.FunctionType, state: tuple[dict[str, Any], dict[str, Any], dict[str, Any]]) -> None:
+    """The state of a function, and what it needs of its globals."""
+    attributes, slots, used = state
+    function_state(target, (attributes, slots))
+    target.__globals__.update(used)
 
 
 def cached_property(wrapped: Callable[..., Any], name: str | None) -> Any:
@@ -242,6 +288,14 @@ def namespace_of(module: str) -> dict[str, Any]:
 def dict_view(mapping: Any, kind: str) -> Any:
     base: Any = collections.OrderedDict if isinstance(mapping, collections.OrderedDict) else dict
     return getattr(base, kind)(mapping)
+
+
+def dict_iterator(mapping: Any, kind: str, order: str, taken: int) -> Any:
+    """An iterator over a dict that has given so many items."""
+    found = getattr(builtins, order)(dict_view(mapping, kind))
+    for _ in range(taken):
+        next(found)
+    return found
 
 
 def proxy(mapping: Any) -> Any:

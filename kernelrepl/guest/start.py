@@ -6,15 +6,17 @@ anything before, only this module, the framing and the confinement itself are lo
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from kernelrepl.guest import confine, lifeline, wire
+from kernelrepl.guest import lifeline, wire
+from kernelrepl.guest.isolation import confine
 
 if TYPE_CHECKING:
-    from kernelrepl.guest.application import GuestApp
+    from kernelrepl.guest.ipython.application import GuestApp
 
 Seam = Callable[[str], None]
 EXIT_REFUSED = 71
@@ -25,6 +27,9 @@ def enter(channel: wire.Channel, seam: Seam = lambda step: None) -> None:
     """Read from the channel how to be confined, and be so. Ends the process if any of it fails."""
     header, _ = channel.recv()
     plan = header["plan"]
+    os.nice(wire.NICENESS)  # nothing can take it back
+    # It was for this process. What the session starts takes one of its own, as everywhere.
+    os.environ.pop("PYTHONHASHSEED", None)
     if plan is None:
         lifeline.die_with_parent()
         return
@@ -60,7 +65,7 @@ def run(descriptor: int, sockets: list[int], app: GuestApp | None = None) -> Non
     """
     channel = wire.Channel(socket.socket(fileno=descriptor))
     enter(channel)
-    from kernelrepl.guest import application
+    from kernelrepl.guest.ipython import application
 
     application.serve(channel, sockets, app)
 

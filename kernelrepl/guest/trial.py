@@ -14,7 +14,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from kernelrepl.guest import landlock, start
+from kernelrepl.guest import start
+from kernelrepl.guest.isolation import landlock
 
 
 def _read(path: str) -> None:

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from kernelrepl.guest import sources, wire
+from kernelrepl.guest.checkpoint.saving import Durability
 from kernelrepl.guest.interrupts import Interrupts
-from kernelrepl.guest.mending import Mending
-from kernelrepl.guest.saving import Saving
+from kernelrepl.guest.ipython.mending import Repair
+from kernelrepl.guest.isolation import confine
 
 if TYPE_CHECKING:
-    from kernelrepl.guest.application import GuestApp
+    from kernelrepl.guest.ipython.application import GuestApp
 
 _CELLS = (
     "1 + 1",
@@ -30,13 +31,19 @@ _CELLS = (
     "x.append(2); c = C(); c.f = f",
     "{'a': f(x), 'b': 'text'}",
     "1 / 0",
+    # A magic is loaded when something is asked of it.
+    "{getattr(one, '__func__', 0) for of in get_ipython().magics_manager.magics.values() for one in of.values()} and 0",
     "del x, c",
 )
 _OF_LIBRARIES = {
     "pandas": "import pandas as pd\ndf = pd.DataFrame({'a': [1, 2], 'b': ['x', 'y']})\ndf",
     "numpy": "import numpy as np\na = np.arange(3.0)\na.sum()",
 }
+_COMPLETED = "x = 1\nx.bit"
+"""A text for which jedi parses what it knows of Python itself: it takes a second, and would in each kernel anew."""
+_FILES_OF_PARSER = ("_load_from_file_system", "_save_to_file_system", "_remove_cache_and_update_lock")
 _START = {
+    "confined": False,
     "durable": True,
     "limits": {"variable_bytes": 1 << 20, "session_bytes": 1 << 20, "deadline_s": 10.0},
 }
@@ -44,6 +51,7 @@ _START = {
 
 def warm(app: GuestApp) -> None:
     """Nothing of it leaves a trace in the namespace."""
+    confine.prepare()
     cells = [*_CELLS, *(code for library, code in _OF_LIBRARIES.items() if library in sys.modules)]
     names, hidden = dict(app.user_module.__dict__), dict(app.kernel.shell.user_ns_hidden)
     errors = sys.stderr
@@ -60,11 +68,28 @@ async def _run(app: GuestApp, channel: wire.Channel, cells: list[str]) -> None:
     kernel, interrupts = app.kernel, Interrupts()
     kernel.pid = os.getpid()
     kernel.interrupts = interrupts
-    kernel.saving = Saving(channel, kernel.shell, app.user_module, interrupts, {**_START, "workspace": os.getcwd()})  # noqa: PTH109
-    kernel.shell.mending = Mending(kernel.shell.user_ns, kernel.shell.user_ns_hidden, ())
+    kernel.saving = Durability(channel, kernel.shell, app.user_module, interrupts, {**_START, "workspace": os.getcwd()})  # noqa: PTH109
+    kernel.shell.mending = Repair(kernel.shell.user_ns, kernel.shell.user_ns_hidden, (), interrupts.originals)
     for code in cells:
         await kernel.do_execute(code, silent=False)
         kernel.saving.audits.finish()
+    if "jedi" in sys.modules:
+        with _parsing_in_memory():
+            kernel.do_complete(_COMPLETED, len(_COMPLETED))
+
+
+@contextlib.contextmanager
+def _parsing_in_memory() -> Iterator[None]:
+    """Nothing is read that was parsed elsewhere, as anybody may have written it, and nothing is left there."""
+    cache: Any = sys.modules.get("parso.cache")
+    before = {name: getattr(cache, name, None) for name in _FILES_OF_PARSER}
+    try:
+        for name in before:
+            setattr(cache, name, lambda *args, **kwargs: None)
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(cache, name, function)
 
 
 class _Answered(wire.Channel):

@@ -28,6 +28,7 @@ HARMLESS = frozenset(
 _WORD = re.compile(r"[^\W\d]\w*")
 _OUTPUT = re.compile(r"_\d+\Z")
 _LONGEST_TEXT = 1 << 20
+_STORES = frozenset({dis.opmap["STORE_ATTR"], dis.opmap["DELETE_ATTR"]})
 
 
 def words_of(code: types.CodeType) -> Iterator[str]:
@@ -57,11 +58,12 @@ def words_of_text(text: str) -> Iterator[str]:
 
 def stored_attributes(code: types.CodeType) -> Iterator[tuple[str, str]]:
     """Of each attribute that code, or code in it, assigns to or deletes: what it calls the object, and its name."""
-    before: Any = None
-    for step in dis.get_instructions(code):
-        if step.opname in ("STORE_ATTR", "DELETE_ATTR"):
-            yield before if isinstance(before, str) else "", step.argval
-        before = step.argval
+    if not _STORES.isdisjoint(code.co_code[::2]):  # most code has none, and to take it apart is slow
+        before: Any = None
+        for step in dis.get_instructions(code):
+            if step.opcode in _STORES:
+                yield before if isinstance(before, str) else "", step.argval
+            before = step.argval
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from stored_attributes(constant)

@@ -17,7 +17,8 @@ import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kernelrepl.guest import application, lifeline, start, warming
+from kernelrepl.guest import large_pages, lifeline, start, warming
+from kernelrepl.guest.ipython import application
 
 DESCRIPTORS = 6
 """What comes with the wish for a kernel: its channel, its four sockets, its log."""
@@ -92,11 +93,13 @@ class Zygote:
     def warm(self, modules: list[str]) -> None:
         """Load, and do once what is slow when it is done first. Raises Unfit."""
         self._app = application.prepare()  # first: matplotlib asks the environment where it draws
-        failed = load(modules)
+        with self._app.kernel.shell.builtin_trap:  # pandas looks for `get_ipython`, as it finds it in a cell
+            failed = load(modules)
         warming.warm(self._app)
         check()
         gc.collect()
         gc.freeze()  # else the first collection of each kernel would copy all of it
+        large_pages.join()
         self._say({"type": "ready", "failed": failed, "places": places()})
 
     def serve(self) -> None:

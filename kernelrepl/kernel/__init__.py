@@ -1,7 +1,8 @@
 """The host's side of one kernel: its process, its channel, its Jupyter sockets."""
 
+from kernelrepl.kernel.cgroups import GroupLauncher, NotDelegated
 from kernelrepl.kernel.kernel import Kernel, KernelDied
-from kernelrepl.kernel.launch import Launch, spawn
+from kernelrepl.kernel.process import Launch, spawn
 from kernelrepl.kernel.zygote import WarmLauncher
 
-__all__ = ["Kernel", "KernelDied", "Launch", "WarmLauncher", "spawn"]
+__all__ = ["GroupLauncher", "Kernel", "KernelDied", "Launch", "NotDelegated", "WarmLauncher", "spawn"]

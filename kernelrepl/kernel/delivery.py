@@ -13,7 +13,7 @@ from kernelrepl.errors import StorageFailed
 from kernelrepl.guest import wire
 from kernelrepl.kernel.channel import HostChannel
 from kernelrepl.kernel.window import Window
-from kernelrepl.model import Manifest, StoredComponent, Write
+from kernelrepl.model import Manifest, Portion, StoredComponent, Write
 
 LATER_BYTES = 1 << 20
 """Components of mere data from this size on are loaded when they are needed, or when the kernel has nothing to do."""
@@ -26,8 +26,8 @@ class Library(Protocol):
     async def missing(self, parts: Sequence[StoredComponent]) -> set[int]:
         """The rows of components that are not all there."""
 
-    def pour(self, parts: Sequence[StoredComponent], write: Write, room: int) -> AsyncIterator[int]:
-        """Write their bytes, one after the other, in portions; the size of each."""
+    def pour(self, parts: Sequence[StoredComponent], write: Write, room: int) -> AsyncIterator[Portion]:
+        """Write their bytes, one after the other, in portions; tells of each."""
 
 
 class Delivery:
@@ -121,8 +121,9 @@ class Delivery:
             window.write(slot, data, offset)
 
         try:
-            async for size in self.library.pour(parts, write, wire.SLOT_BYTES):
-                await self._channel.send({"type": "piece", "slot": slot, "size": size})
+            async for size, intact in self.library.pour(parts, write, wire.SLOT_BYTES):
+                damage = {} if intact else {"damaged": True}
+                await self._channel.send({"type": "piece", "slot": slot, "size": size, **damage})
                 slot = await window.slot()
         except (StorageFailed, OSError):
             _log.exception("the bytes of a session could not be read")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import re
 import stat
@@ -21,6 +22,9 @@ from kernelrepl.kernel import usage
 
 ROUND_S = 0.004
 """After this time no further process is looked at in the same round."""
+AREAS_S = 2.0
+"""The least time between two looks at the address space of one process, which cost more than all others together.
+One that maps files without a name is looked at each time: whether they count depends on its descriptors too."""
 _DESCRIPTOR_BYTES = 1024
 """Of an open file with what belongs to it, rounded up."""
 _AREA_BYTES = 256
@@ -43,6 +47,19 @@ def _default_buffer() -> int:
         return 212_992
 
 
+@dataclass(frozen=True)
+class _Space:
+    """The address space of one process, when it was last looked at."""
+
+    seen_at: float = -math.inf
+    memory: int = 0
+    mapped: frozenset[tuple[int, int]] = frozenset()
+    """Files of the workspace without a name that are mapped: nobody can tell how large they are."""
+
+
+_UNSEEN = _Space()
+
+
 @dataclass
 class _Detail:
     """Of one process, when it was last looked at."""
@@ -51,10 +68,9 @@ class _Detail:
     sockets: set[int] = field(default_factory=set)
     removed: dict[tuple[int, int], int] = field(default_factory=dict)
     """Bytes of files without a name, by device and inode."""
-    mapped: set[tuple[int, int]] = field(default_factory=set)
-    """Files of the workspace without a name that are mapped: nobody can tell how large they are."""
     queued: bool = False
     """Whether descriptors wait in one of its sockets for somebody to receive them."""
+    space: _Space = _UNSEEN
 
 
 class Holdings:
@@ -80,8 +96,8 @@ class Holdings:
         order = [*(pid for pid in pids if pid not in known), *(pid for pid in self._details if pid in known)]
         self._details = known
         for pid in order:
-            known.pop(pid, None)
-            known[pid] = self._detail(usage.face(pid))  # now the last in the order
+            before = known.pop(pid, _Detail())
+            known[pid] = self._detail(usage.face(pid), before.space)  # now the last in the order
             if time.monotonic() > until:
                 break
         self._look_at_all(pids)
@@ -93,7 +109,7 @@ class Holdings:
     @property
     def memory_bytes(self) -> int:
         """Memory that no process has among its pages; never less than it is, once all have been looked at."""
-        held = sum(detail.memory for detail in self._details.values())
+        held = sum(detail.memory + detail.space.memory for detail in self._details.values())
         seen: set[int] = set().union(*(detail.sockets for detail in self._details.values()))
         return held + max(self._rows, len(seen) * self._buffer)
 
@@ -107,7 +123,7 @@ class Holdings:
         found: dict[tuple[int, int], int] = {}
         for detail in self._details.values():
             found |= detail.removed
-        if any(detail.mapped - found.keys() for detail in self._details.values()):
+        if any(detail.space.mapped - found.keys() for detail in self._details.values()):
             return None
         return sum(found.values())
 
@@ -127,15 +143,17 @@ class Holdings:
         datagrams = sum(line.split(None, 5)[4:5] == [_DATAGRAM] for line in table.splitlines())
         return (sockets + _DATAGRAMS * datagrams) * self._buffer
 
-    def _detail(self, pid: int) -> _Detail:
-        found = _Detail()
+    def _detail(self, pid: int, space: _Space) -> _Detail:
+        found = _Detail(space=space)
         with contextlib.suppress(OSError):
             for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
                 found.memory += _DESCRIPTOR_BYTES
                 with contextlib.suppress(OSError):
                     self._descriptor(pid, name, found)
-        with contextlib.suppress(OSError):
-            self._areas(_read(f"/proc/{pid}/maps"), found)
+        now = time.monotonic()
+        if space.mapped or now >= space.seen_at + AREAS_S:
+            with contextlib.suppress(OSError):
+                found.space = self._space(_read(f"/proc/{pid}/maps"), now)
         return found
 
     def _descriptor(self, pid: int, name: str, found: _Detail) -> None:
@@ -158,16 +176,15 @@ class Holdings:
             if stat.S_ISREG(status.st_mode) and not status.st_nlink and status.st_dev == self._device:
                 found.removed[status.st_dev, status.st_ino] = status.st_blocks * usage.BLOCK_BYTES
 
-    def _areas(self, maps: bytes, found: _Detail) -> None:
-        found.memory += _AREA_BYTES * maps.count(b"\n")
-        if _DELETED not in maps:
-            return
-        for line in maps.splitlines():
+    def _space(self, maps: bytes, now: float) -> _Space:
+        mapped = set()
+        for line in maps.splitlines() if _DELETED in maps else ():
             if line.endswith(_DELETED):
                 _, _, _, device, inode, path = line.split(None, 5)
                 major, minor = (int(part, 16) for part in device.split(b":"))
                 if path.startswith(self._home) and os.makedev(major, minor) == self._device:
-                    found.mapped.add((self._device, int(inode)))
+                    mapped.add((self._device, int(inode)))
+        return _Space(now, _AREA_BYTES * maps.count(b"\n"), frozenset(mapped))
 
 
 def _used(directory: str) -> int:

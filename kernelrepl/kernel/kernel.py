@@ -12,23 +12,23 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import zmq
-import zmq.asyncio
-
 from kernelrepl.errors import KernelStartFailed, SandboxUnavailable, StorageFailed
 from kernelrepl.guest import wire
-from kernelrepl.kernel.channel import HostChannel, parse_commit, text_of
+from kernelrepl.kernel import zmtp
+from kernelrepl.kernel.channel import HostChannel, text_of, versions_of
+from kernelrepl.kernel.client import JupyterClient, Message, OnFlood, OnMessage, OnOutput
+from kernelrepl.kernel.commits import Draft
 from kernelrepl.kernel.delivery import Delivery, Library
-from kernelrepl.kernel.jupyter import JupyterClient, Message, OnFlood, OnMessage, OnOutput
-from kernelrepl.kernel.launch import Process
+from kernelrepl.kernel.flood import Budget, Verdict
 from kernelrepl.kernel.losses import Losses
-from kernelrepl.kernel.meter import Verdict
+from kernelrepl.kernel.process import Process
 from kernelrepl.model import Commit, JupyterRequest, Limits, Manifest, NotRestored, Restored
+from kernelrepl.outputs import beside
+from kernelrepl.outputs.terminal_text import field
 
 START_TIMEOUT_S = 60.0
 AUDIT_TIMEOUT_S = 10.0
 """How long an audit may take before the kernel is stopped without."""
-_MOST_PACKAGES = 100
 _log = logging.getLogger("kernelrepl")
 
 
@@ -65,8 +65,10 @@ class Handlers:
 class Kernel:
     """Started with `start`, ended with `stop`."""
 
-    def __init__(self, process: Process, handlers: Handlers) -> None:
+    def __init__(self, process: Process, handlers: Handlers, budget: Budget | None = None) -> None:
+        """budget: what it may take of the keeper's time, together with those before it."""
         self.process = process
+        self.budget = budget or Budget()
         self.python = ""
         self.packages: dict[str, str] = {}
         self._handlers = handlers
@@ -79,6 +81,7 @@ class Kernel:
         self._audited = asyncio.Event()
         self._adopted = asyncio.Event()
         self._losses = Losses(Manifest())
+        self._draft = Draft()
         self._pid = process.pid
         self._end = asyncio.ensure_future(process.ended.wait())
 
@@ -91,12 +94,12 @@ class Kernel:
         """Of the process that runs the code."""
         return self._pid
 
-    async def start(self, context: zmq.asyncio.Context, manifest: Manifest, limits: Limits, durable: bool) -> Restored:
+    async def start(self, manifest: Manifest, limits: Limits, durable: bool) -> Restored:
         """Bring the kernel up, confined as its launch says, and restore the session into it.
 
         Raises KernelDied (with the component that was loading), KernelStartFailed and SandboxUnavailable.
         """
-        self._channel = await HostChannel.open(self.process.channel)
+        self._channel = await HostChannel.open(self.process.channel, budget=self.budget)
         self._channel.hurry = self.ended
         self._losses = Losses(manifest)
         key = secrets.token_hex(16)
@@ -107,12 +110,12 @@ class Kernel:
                 report = await self._until_ready(manifest)
                 self._pid = self.process.kernel_pid()
                 self._client = JupyterClient(
-                    context,
                     self.process.directory,
                     key,
                     self._on_output,
                     self._on_flood,
                     on_message=lambda message: self._handlers.message(message),
+                    budget=self.budget,
                 )
                 await self._unless_dead(self._client.wait_for_output())
         except wire.WireError as error:
@@ -121,16 +124,16 @@ class Kernel:
                 raise KernelDied(self.process.exit_code, self.loading) from error
             why = f"{describe_exit(self.process.exit_code)}: {self.process.python}"
             if not isinstance(error, wire.ChannelClosed):
-                why = f"it broke the protocol with its keeper ({error!s:.200}): {self.process.python}"
+                why = f"it broke the protocol with its keeper ({field(str(error)):.200}): {self.process.python}"
             raise KernelStartFailed(why, self.process.log()) from error
         except TimeoutError as error:
             await self.process.kill()
             if self.loading is not None:
                 raise KernelDied(self.process.exit_code, self.loading) from error
             raise KernelStartFailed(f"it was not ready after {START_TIMEOUT_S:g} s", self.process.log()) from error
-        except zmq.ZMQError as error:
+        except zmtp.Broken as error:
             await self.process.kill()
-            raise KernelStartFailed(f"it cannot be connected to: {error.strerror}; set max_live lower") from error
+            raise KernelStartFailed(f"it cannot be connected to: {error}", self.process.log()) from error
         except OSError as error:
             await self.process.kill()
             raise KernelStartFailed(f"there is no room for what is to be restored: {error.strerror}") from error
@@ -173,11 +176,12 @@ class Kernel:
             raise wire.WireError(f"the kernel speaks another protocol: {hello!r:.200}")
         self.python = text_of(hello.get("python"), 40)
         packages = hello.get("packages")
-        self.packages = _packages(packages) if isinstance(packages, dict) else {}
+        self.packages = versions_of(packages) if isinstance(packages, dict) else {}
         start = {
             "type": "start",
             "connection": {"key": key},
             "workspace": self.process.launch.home,
+            "confined": self.process.launch.plan is not None,
             "durable": durable,
             "most_file_bytes": self.process.launch.most_file_bytes,
             "limits": _limits(limits),
@@ -192,8 +196,13 @@ class Kernel:
         assert self._channel is not None
         assert self._delivery is not None
         known = {part.key for part in manifest.components}
+        untouched = True
         while True:
             header, _ = await self._channel.recv()
+            if untouched and header["type"] in ("loading", "ready"):
+                # Until now it ran nothing of the session, and somebody waits for it.
+                self.process.background.look([self.process.kernel_pid()])
+                untouched = False
             match header["type"]:
                 case "loading" if isinstance(header.get("component"), int) and header["component"] in known:
                     self.loading = header["component"]
@@ -201,6 +210,8 @@ class Kernel:
                     self._delivery.emptied(header)
                 case "loaded":
                     self.loading = None
+                case "part" if header.get("of") == "ready":
+                    self._losses.add(header.get("path"), header.get("value"))
                 case "ready":
                     return self._losses.restored(header)
                 case other:
@@ -209,32 +220,11 @@ class Kernel:
     async def _serve(self) -> None:
         """Answer the channel until it closes. A kernel that breaks the protocol is killed."""
         assert self._channel is not None
-        assert self._delivery is not None
+        self.budget.held.overdue = lambda: asyncio.ensure_future(self._break("it sent half of something large"))
         try:
             while True:
-                header, payload = await self._channel.recv()
-                match header["type"]:
-                    case "begin":
-                        self._handlers.begin(str(header.get("request"))[:200])
-                    case "stage":
-                        await self._stage(header, payload)
-                    case "commit":
-                        await self._commit(header, payload)
-                    case "audited":
-                        self._audited.set()
-                    case "adopted":
-                        self._adopted.set()
-                    case "want":
-                        self._delivery.want(header)
-                    case "emptied":
-                        self._delivery.emptied(header)
-                    case "loading" if type(header.get("component")) is int:
-                        self.loading = header["component"]
-                    case "loaded":
-                        self._handlers.loaded(self.loading, self._losses.lost(header))
-                        self.loading = None
-                    case other:
-                        raise wire.WireError(f"unexpected frame {other!r:.40}")
+                # Not by names of this loop: they would hold a frame of up to 28 MB until the next one comes.
+                await self._take(*await self._channel.recv())
         except wire.ChannelClosed:
             pass
         except wire.WireError as error:
@@ -242,11 +232,51 @@ class Kernel:
         except Exception:  # noqa: BLE001 - it must cost this kernel, not the keeper
             _log.exception("a frame of a kernel could not be handled")  # once: the kernel ends with it
             await self._break("the kernel sent what its keeper could not handle (see the log)")
+        finally:
+            self._draft = Draft()  # what was to come has nobody now: whoever still holds this kernel must not hold that
+            self.budget.held.close()
+
+    async def _take(self, header: dict[str, Any], payload: bytes) -> None:
+        assert self._delivery is not None
+        match header["type"]:
+            case "begin":
+                self._handlers.begin(str(header.get("request"))[:200])
+            case "stage":
+                await self._stage(header, payload)
+            case "part" if header.get("of") == "commit":
+                await self._beside(self._draft.add, header.get("path"), header.get("value"))
+                await self.budget.held.hold("draft", self._draft.held)
+            case "part" if header.get("of") == "loaded":
+                self._losses.add(header.get("path"), header.get("value"))
+            case "commit":
+                await self._commit(header, payload)
+            case "audited":
+                self._audited.set()
+            case "adopted":
+                self._adopted.set()
+            case "want":
+                self._delivery.want(header)
+            case "emptied":
+                self._delivery.emptied(header)
+            case "loading" if type(header.get("component")) is int:
+                self.loading = header["component"]
+            case "loaded":
+                self._handlers.loaded(self.loading, self._losses.lost(header))
+                self.loading = None
+            case other:
+                raise wire.WireError(f"unexpected frame {other!r:.40}")
 
     async def _break(self, reason: str) -> None:
         """End a kernel for what it sent, and have that told."""
-        self._handlers.broke(reason)
+        self._handlers.broke(field(reason))
         await self.process.kill()
+
+    async def _beside(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Do what is to be done with a frame, beside the event loop if that takes long."""
+        assert self._channel is not None
+        if self._channel.heavy:
+            return await asyncio.to_thread(work, *arguments)
+        return work(*arguments)
 
     async def _stage(self, header: dict[str, Any], payload: bytes) -> None:
         index = header.get("component")
@@ -258,7 +288,12 @@ class Kernel:
 
     async def _commit(self, header: dict[str, Any], payload: bytes) -> None:
         assert self._channel is not None
-        commit = parse_commit(header, payload, self.python, json.dumps(self.packages))
+        draft, self._draft = self._draft, Draft()
+        about = (header, payload, self.python, json.dumps(self.packages))
+        large = len(payload) > beside.LARGE
+        commit = await (
+            beside.large(len(payload), draft.finish, *about) if large else self._beside(draft.finish, *about)
+        )
         self._channel.charge(commit)
         answer: dict[str, Any] = {"type": "committed", "commit": header.get("commit"), "reason": None}
         try:
@@ -268,6 +303,8 @@ class Kernel:
         except Exception as error:  # noqa: BLE001 - without an answer the kernel would wait for ever
             _log.exception("a commit failed")
             answer["reason"] = f"internal error: {error!r:.200}"
+        del draft, commit
+        self.budget.held.let_go("draft")
         await self._channel.send(answer)
 
     def has_to_load(self, key: int) -> bool:
@@ -335,7 +372,7 @@ class Kernel:
             await self._client.close()
         if self._channel is not None:
             self._channel.close()
-        self.process.close()
+        await self.process.close()
 
 
 def _limits(limits: Limits) -> dict[str, Any]:
@@ -361,7 +398,3 @@ def describe_exit(code: int | None) -> str:
         except ValueError:
             return f"it was ended by signal {-code}"
     return f"it exited with code {code}"
-
-
-def _packages(versions: dict[str, Any]) -> dict[str, str]:
-    return {text_of(name, 80): text_of(version, 80) for name, version in list(versions.items())[:_MOST_PACKAGES]}

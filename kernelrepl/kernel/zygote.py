@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kernelrepl import bootstrap
-from kernelrepl.kernel.launch import MODULE, Launch, Process, furnish, spawn
+from kernelrepl.kernel.process import MODULE, Launch, Process, furnish, spawn
+from kernelrepl.sandbox import bootstrap
 
 START_TIMEOUT_S = 120.0
 RETRY_S = 60.0

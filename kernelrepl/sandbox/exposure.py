@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kernelrepl.bootstrap import PACKAGE
-from kernelrepl.entrances import lies_in, met, ways
+from kernelrepl.sandbox.bootstrap import PACKAGE
 from kernelrepl.sandbox.interpreter import led, parts
+from kernelrepl.workspaces.entrances import lies_in, met, ways
 
 _PUBLIC = (".cache", ".local/share")
 """What of the hidden in a home is data, as far as it is not what follows."""

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kernelrepl.entrances import met
 from kernelrepl.errors import InterpreterExposed, InterpreterLacks, KernelStartFailed
+from kernelrepl.workspaces.entrances import met
 
 _QUESTION = """
 import sys
@@ -84,11 +84,15 @@ def users():
     if not site.ENABLE_USER_SITE:
         return None
     return site.getusersitepackages()
-look(*(sys.path + editable() + ([users()] if users() else [])))
+written = editable()
+look(*(sys.path + written + ([users()] if users() else [])))
+known = list(sys.path), list(sys.modules)
 custom[0]()
 if site.ENABLE_USER_SITE and custom[1]:
     custom[1]()
 look(*sys.path)
+if known != (list(sys.path), list(sys.modules)):
+    written = editable()
 print(json.dumps({
     "executable": sys.executable,
     "version": "%d.%d" % sys.version_info[:2],
@@ -96,14 +100,18 @@ print(json.dumps({
     "path": [os.path.abspath(entry) for entry in sys.path if entry],
     "user_base": site.getuserbase() if site.ENABLE_USER_SITE else None,
     "user_site": users(),
-    "editable": editable(),
+    "editable": written,
     "configured": configured,
     "packages": {name: version(name) for name in ("ipykernel", "cloudpickle", "xxhash")},
 }))
 """
 _TIMEOUT_S = 30.0
 _BESIDE = ("bin", "lib", "lib64", "pyvenv.cfg")
-"""What an interpreter reads that is beside the directory of its program, before it can be asked for anything."""
+"""What of a prefix belongs to an interpreter, where much else lies in it."""
+_LIBRARIES = ("lib", "lib64")
+_READ = (*_LIBRARIES, "pyvenv.cfg", "pybuilddir.txt")
+"""What an interpreter reads in the directory of its program and in the one above, before it can be asked for anything.
+Whoever may write the program, or all that is beside it, may write to what holds them both."""
 PYTHON = (3, 11)
 NEEDED = {"ipykernel": "7", "cloudpickle": "", "xxhash": ""}
 """What the interpreter of a kernel must have, and from which version on."""
@@ -183,11 +191,22 @@ def led(program: str) -> list[str]:
     waiting = [Path(program)]
     while waiting and len(found) < _MOST_LED:
         step = waiting.pop()
-        found += [str(step), str(step.parent), *(str(step.parent.parent / name) for name in _BESIDE)]
+        found += [str(step), *(str(above / name) for above in list(step.parents)[:2] for name in _READ)]
+        next_steps = [home / step.name for home in _homes(step)]
         with contextlib.suppress(OSError):
-            waiting.append(step.parent / step.readlink())
-        waiting += [home / step.name for home in _homes(step)]
+            next_steps.append(step.parent / step.readlink())
+        if not next_steps:
+            found += _searched(step)
+        waiting += next_steps
     return list(dict.fromkeys(found))
+
+
+def _searched(program: Path) -> Iterator[str]:
+    """Where an interpreter looks for its library: upwards from its program, as far as to the first that there is."""
+    for above in program.parents:
+        yield from (str(above / name) for name in _LIBRARIES)
+        if any(any((above / name).glob("python3*/os.py")) for name in _LIBRARIES):
+            return
 
 
 def _homes(program: Path) -> Iterator[Path]:

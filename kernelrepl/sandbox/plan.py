@@ -14,6 +14,7 @@ from kernelrepl.errors import AccessRefused
 from kernelrepl.model import Resources
 from kernelrepl.sandbox.exposure import clash, of_the_person
 from kernelrepl.sandbox.interpreter import Interpreter
+from kernelrepl.workspaces.entrances import within
 
 Plan = dict[str, Any]
 """What `guest.confine.enter` takes: JSON values only."""
@@ -81,11 +82,16 @@ def holds(outer: Path, inner: Path) -> bool:
 
 
 def resolve_access(
-    read: Iterable[str], write: Iterable[str], never: Iterable[Path], sources: Iterable[str] = ()
+    read: Iterable[str],
+    write: Iterable[str],
+    never: Iterable[Path],
+    sources: Iterable[str] = (),
+    written: Iterable[str] = (),
 ) -> Access:
     """Check and resolve what is to be granted. Raises AccessRefused, which says what to do.
 
     sources: from where what is not confined takes its code; nothing of it can be granted to write to.
+    written: where sessions write already; what a link in there leads to is what one of them likes.
     """
     sources = tuple(sources)
     kept = [path.resolve() for path in never]
@@ -95,7 +101,14 @@ def resolve_access(
             path = Path(given).expanduser()
             if not path.is_absolute():
                 raise AccessRefused(given, "is not absolute; give a path that begins with / or ~/")
+            entered = within(str(path), written)
             path = path.resolve()
+            if entered is not None and str(path) != os.path.join(entered[0], *entered[1]):  # noqa: PTH118
+                raise AccessRefused(
+                    given,
+                    f"is a symbolic link or leads through one, in {entered[0]}, where a session may write; name what"
+                    " the link leads to, if you trust it",
+                )
             if not path.exists():
                 raise AccessRefused(given, "does not exist; create it or remove it from the setting")
             if not (path.is_dir() or path.is_file()):

@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kernelrepl import bootstrap
 from kernelrepl.guest import wire
 from kernelrepl.model import Resources
-from kernelrepl.sandbox.interpreter import describe, locate
+from kernelrepl.sandbox import bootstrap
+from kernelrepl.sandbox.interpreter import Interpreter, describe, locate
 from kernelrepl.sandbox.plan import Access, Plan, Surroundings, confined, uid_of
 
 MODULE = "kernelrepl.guest.trial"
@@ -67,8 +67,8 @@ def probe(
             known = json.loads(cache.read_text())
             if known.pop("key") == key:
                 return Tier(**{**known, "acts": tuple(map(tuple, known["acts"]))})
-    describe(python, environment, places)  # nothing is started before it has been looked at
-    tier = _probe(locate(python, environment), environment, directory, module)
+    interpreter = describe(python, environment, places)  # nothing is started before it has been looked at
+    tier = _probe(interpreter, locate(python, environment), environment, directory, module)
     if cache is not None and tier.number:
         with contextlib.suppress(OSError):
             cache.write_text(json.dumps({"key": key, **asdict(tier)}))
@@ -90,13 +90,15 @@ def _key(python: str) -> str:
     return " ".join([started, str(os.geteuid()), python, *settings])
 
 
-def _probe(python: str, environment: Mapping[str, str], directory: Path, module: str) -> Tier:
+def _probe(
+    interpreter: Interpreter, program: str, environment: Mapping[str, str], directory: Path, module: str
+) -> Tier:
     reasons = []
     for number in (1, 2):
         if number == 2 and os.geteuid() == 0:
             reasons.append(_AS_ROOT)
             break
-        answer = _try(number, python, environment, directory, module)
+        answer = _try(number, interpreter, program, environment, directory, module)
         if isinstance(answer, str):
             reasons.append(f"tier {number}: {answer}")
             continue
@@ -109,7 +111,7 @@ def _probe(python: str, environment: Mapping[str, str], directory: Path, module:
 
 
 def _try(
-    number: int, python: str, environment: Mapping[str, str], directory: Path, module: str
+    number: int, interpreter: Interpreter, program: str, environment: Mapping[str, str], directory: Path, module: str
 ) -> dict[str, Any] | str:
     """What a child found when it had confined itself, or why it could not."""
     with _targets(directory) as (workspace, targets):
@@ -121,7 +123,7 @@ def _try(
         plan = confined(
             tier=number,
             landlock=FULL_LANDLOCK if number == 2 else 0,
-            python=describe(python, environment),
+            python=interpreter,
             workspace=workspace,
             uid=uid,
             access=Access(),
@@ -130,7 +132,7 @@ def _try(
             scratch=scratch,
         )
         try:
-            return _ask(plan, targets, python, environment, module)
+            return _ask(plan, targets, program, environment, module)
         except (wire.WireError, OSError, KeyError, TypeError) as error:
             return f"the trial broke off: {error}"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from kernelrepl.store import seals
 from kernelrepl.store.database import Database
 from kernelrepl.store.history import Plan, split
 
@@ -23,33 +24,34 @@ def close_unreachable(db: Database, session: int, head: int, rows: Sequence[int]
     with db.atomic():
         if db.execute("SELECT MAX(id) FROM commits WHERE session = ?", [session]).fetchone()[0] != head:
             return
+        state = seals.state_of(db, session)
         for row in rows:
-            db.execute(
-                "UPDATE sessions SET size_bytes = size_bytes - COALESCE((SELECT size_bytes FROM components"
-                " WHERE id = ?1 AND to_commit IS NULL), 0) WHERE id = ?2",
-                [row, session],
-            )
-            db.execute("UPDATE components SET to_commit = ? WHERE id = ? AND to_commit IS NULL", [head, row])
+            ended = db.execute(
+                "UPDATE components SET to_commit = ? WHERE id = ? AND to_commit IS NULL RETURNING size_bytes, seal",
+                [head, row],
+            ).fetchall()
+            for size, found in ended:
+                state["size_bytes"] -= size
+                state["live"] = seals.joined(state["live"], [found])
             db.execute("DELETE FROM components WHERE id = ? AND to_commit <= from_commit", [row])
+        seals.put_state(db, session, state)
 
 
 def forget_before(db: Database, session: int, oldest: int) -> None:
     """From now on no commit before this one can be read. Its versions are left to `drop_versions`."""
     with db.atomic():
-        db.execute(
-            "UPDATE sessions SET oldest_commit = ?1 WHERE id = ?2 AND oldest_commit < ?1",
-            [oldest, session],
-        )
+        seals.change_state(db, session, lambda state: _raise_oldest(state, oldest))
+
+
+def _raise_oldest(state: seals.State, oldest: int) -> None:
+    state["oldest_commit"] = max(state["oldest_commit"], oldest)
 
 
 def forget_history(db: Database, session: int) -> None:
     """From now on only the present state of a session can be read."""
     with db.atomic():
-        db.execute(
-            "UPDATE sessions SET oldest_commit = COALESCE((SELECT MAX(id) FROM commits WHERE session = ?1), 0)"
-            " WHERE id = ?1",
-            [session],
-        )
+        (head,) = db.execute("SELECT COALESCE(MAX(id), 0) FROM commits WHERE session = ?", [session]).fetchone()
+        seals.change_state(db, session, lambda state: state.update(oldest_commit=head))
 
 
 def drop_versions(db: Database, session: int) -> bool:
@@ -58,7 +60,7 @@ def drop_versions(db: Database, session: int) -> bool:
     with db.atomic():
         for table, size in (
             ("components", "COALESCE(LENGTH(data), 0) + COALESCE(LENGTH(digests), 0)"),
-            ("names", "LENGTH(summary)"),
+            ("names", "LENGTH(CAST(summary AS BLOB))"),
         ):
             found = db.execute(
                 f"SELECT id, {size} FROM {table} WHERE session = ?1"
@@ -74,10 +76,13 @@ def drop_versions(db: Database, session: int) -> bool:
     return rows >= ROWS_AT_ONCE
 
 
+_DROP_OUTPUTS = "UPDATE executions SET outputs = NULL WHERE id = ?"
+
+
 def drop_outputs(db: Database, rows: Sequence[int]) -> None:
     with db.atomic():
         for row in rows:
-            db.execute("UPDATE executions SET outputs = NULL WHERE id = ?", [row])
+            seals.seal_outcome(db, row, lambda row=row: db.execute(_DROP_OUTPUTS, [row]))  # type: ignore[misc]
 
 
 class Sweep:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from kernelrepl.store import reading
+from kernelrepl.store import live, reading
 from kernelrepl.store.collecting import (
     ROWS_AT_ONCE,
     Sweep,
@@ -105,7 +105,7 @@ class Collector:
         self._touched = set()
         for start in range(0, len(heads), SESSIONS_AT_ONCE):
             some = heads[start : start + SESSIONS_AT_ONCE]
-            for session, head, rows in await self._read(functools.partial(reading.unreachable, heads=some)):
+            for session, head, rows in await self._read(functools.partial(live.unreachable, heads=some)):
                 for at in range(0, len(rows), ROWS_AT_ONCE):
                     of_it = rows[at : at + ROWS_AT_ONCE]
                     await self._writer.run(functools.partial(close_unreachable, session=session, head=head, rows=of_it))

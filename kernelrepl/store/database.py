@@ -7,6 +7,8 @@ the import would cost every start of a keeper more than half a second and 60 MB.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 _UNUSED = ("pandas", "numpy")
 _loaded = {name: sys.modules[name] for name in _UNUSED if name in sys.modules}
@@ -19,4 +21,15 @@ finally:
         del sys.modules[_name]
     sys.modules.update(_loaded)
 
-__all__ = ["Database", "Migrations"]
+__all__ = ["Database", "Migrations", "update"]
+_LONG = 64 << 10
+
+
+def update(db: Database, statement: str, values: Sequence[Any]) -> None:
+    """Execute an UPDATE whose last value is the id of its row, and hold none of the values after that.
+
+    SQLite keeps a copy of what was bound to a statement until that is used again: outputs have 24 MB.
+    """
+    db.execute(statement, values)
+    if any(len(value) > _LONG for value in values if isinstance(value, str | bytes)):
+        db.execute(statement, [None] * len(values))

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from blake3 import blake3
+
 from kernelrepl import bounded_json
 from kernelrepl.guest import wire
-from kernelrepl.model import (
-    Manifest,
-    NotRestored,
-    NotSaved,
-    Restored,
-    Saved,
-    StoredComponent,
-    Write,
-)
-from kernelrepl.shortening import MOST_STORED
+from kernelrepl.model import NotRestored, NotSaved, Portion, Restored, Saved, StoredComponent, Write
+from kernelrepl.outputs.shortening import MOST_STORED
+from kernelrepl.store import seals
 from kernelrepl.store.database import Database
+from kernelrepl.store.history import split
+from kernelrepl.store.live import MOST_NUMBERS
 from kernelrepl.store.publish import DIGEST_BYTES
-
-_CODE_SHOWN_CHARS = 80
-_WORD = re.compile(r"\w+")
-_MOST_NUMBERS = 1_000_000
-"""In the list of a component: earlier versions wrote longer ones than this one."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +39,15 @@ class ExecutionRow:
     origin: str
     kept: bool
     """Its outputs are still there, or are yet to come."""
+    damaged: bool
+    """It is not what was written."""
 
 
 _EXECUTION = (
-    "SELECT id, session, request_id, code, status, execution_count, started_at, duration_s, outputs, saved,"
-    " not_saved, restored, commit_id, origin FROM executions"
+    f"SELECT {seals.columns(seals.EXECUTION)}, {seals.columns(seals.OUTCOME)}, seal, outcome_seal FROM executions"
 )
+_OUTPUTS = len(seals.EXECUTION) + seals.OUTCOME.index("outputs")
+_CODE = seals.EXECUTION.index("code")
 
 
 def execution(db: Database, condition: str, parameters: list[Any]) -> ExecutionRow | None:
@@ -65,7 +59,7 @@ def executions(db: Database, session: int, after: int, room: int) -> list[Execut
     """Executions of a session in their order, from the first behind `after` on: as many as take `room` bytes."""
     found: list[ExecutionRow] = []
     for row in db.execute(f"{_EXECUTION} WHERE session = ? AND id > ? ORDER BY id", [session, after]):
-        room -= len(row[3]) + len(row[8] or "")
+        room -= len(str(row[_CODE])) + len(row[_OUTPUTS] or "")
         if found and room < 0:
             break
         found.append(_execution(row))
@@ -75,125 +69,61 @@ def executions(db: Database, session: int, after: int, room: int) -> list[Execut
 def inputs(db: Database, session: int, most: int) -> list[tuple[int, str]]:
     """Count and code of the last executions that a kernel took, in their order."""
     condition = "session = ? AND execution_count > 0 ORDER BY id DESC LIMIT ?"
-    rows = db.execute(f"SELECT execution_count, code FROM executions WHERE {condition}", [session, most]).fetchall()
-    return [(int(count), str(code)) for count, code in reversed(rows)]
+    rows = [_execution(row) for row in db.execute(f"{_EXECUTION} WHERE {condition}", [session, most])]
+    return [(row.execution_count, row.code) for row in reversed(rows) if not row.damaged]
 
 
 def _execution(row: Any) -> ExecutionRow:
+    fixed, outcome = row[: len(seals.EXECUTION)], row[len(seals.EXECUTION) : -2]
+    damaged = (seals.seal(fixed), seals.seal(outcome)) != tuple(row[-2:])
+    found = dict(zip((*seals.EXECUTION, *seals.OUTCOME), (*fixed, *outcome), strict=True))
+    if damaged:
+        texts = ("request_id", "origin", "code", "started_at", "status", "outputs", "saved", "not_saved", "restored")
+        found |= {name: None if found[name] is None else str(found[name]) for name in texts}
+        found |= {name: found[name] if isinstance(found[name], int | float) else 0 for name in _NUMBERS}
     saved: Saved = (
-        _told(row[9], lambda found: Saved(**{key: tuple(names[:MOST_STORED]) for key, names in found.items()}))
+        _told(found["saved"], lambda found: Saved(**{key: tuple(names[:MOST_STORED]) for key, names in found.items()}))
         or Saved()
     )
     restored: Restored | None = _told(
-        row[11],
+        found["restored"],
         lambda found: Restored(
             tuple(found["names"][:MOST_STORED]),
             tuple(NotRestored(**entry) for entry in found["not_restored"][:MOST_STORED]),
         ),
     )
     not_saved: tuple[NotSaved, ...] = (
-        _told(row[10], lambda found: tuple(NotSaved(**entry) for entry in found[:MOST_STORED])) or ()
+        _told(found["not_saved"], lambda found: tuple(NotSaved(**entry) for entry in found[:MOST_STORED])) or ()
     )
-    key, session, request, code, status, count, started, duration = row[:8]
     return ExecutionRow(
-        key,
-        session,
-        request,
-        code,
-        status,
-        count,
-        started,
-        duration,
-        outputs=row[8] or "[]",
+        found["id"],
+        found["session"],
+        found["request_id"] or "",
+        found["code"] or "",
+        found["status"] or "",
+        int(found["execution_count"]),
+        found["started_at"] or "",
+        found["duration_s"],
+        outputs=found["outputs"] or "[]",
         saved=saved,
         not_saved=not_saved,
         restored=restored,
-        committed=row[12] is not None,
-        origin=row[13],
-        kept=row[8] is not None,
+        committed=found["commit_id"] is not None,
+        origin=found["origin"] or "",
+        kept=found["outputs"] is not None,
+        damaged=damaged,
     )
+
+
+_NUMBERS = ("session", "execution_count", "duration_s")
 
 
 def _told(stored: str | None, make: Callable[[Any], Any]) -> Any:
     """What a row tells beside its outputs; None for nothing, and for what is of no form that was ever written."""
     try:
-        return make(bounded_json.loads(stored.encode(), items=_MOST_NUMBERS)) if stored else None
+        return make(bounded_json.loads(stored.encode(), items=MOST_NUMBERS)) if stored else None
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-
-
-def manifest(db: Database, session: int) -> Manifest:
-    """What a kernel needs to take the session up again."""
-    names: dict[str, tuple[int, str, int]] = {}
-    stories: dict[str, str] = {}
-    lines: dict[int, dict[str, str]] = {}
-    """Of each execution that made names: its words, and the first line with each."""
-    rows = db.execute(
-        "SELECT n.name, n.root, n.type, n.size_bytes, n.path, n.reason, n.updated_at, e.id, e.execution_count, e.code"
-        " FROM names n LEFT JOIN executions e ON e.id = n.execution"
-        " WHERE n.session = ? AND n.to_commit IS NULL",
-        [session],
-    )
-    for name, root, kind, size, path, reason, made, execution, count, code in rows:
-        if root is not None:
-            names[name] = (root, kind, size)
-        else:
-            origin = None
-            if code is not None:
-                if execution not in lines:
-                    lines[execution] = _first_mentions(code)
-                first = lines[execution]
-                origin = f"execution {count} (`{first.get(name, first[''])[:_CODE_SHOWN_CHARS]}`)"
-            stories[name] = _story(name, kind, path, reason, made, origin)
-    count = db.execute("SELECT execution_count FROM sessions WHERE id = ?", [session]).fetchone()
-    return Manifest(names, tuple(_components(db, session)), stories, int(count[0]) if count else 0)
-
-
-def _first_mentions(code: str) -> dict[str, str]:
-    """For each word of code the first line that has it, and the first line of all for the empty word."""
-    lines = [line.strip() for line in code.splitlines()]
-    found = {"": lines[0] if lines else ""}
-    for line in lines:
-        for word in _WORD.findall(line):
-            found.setdefault(word, line)
-    return found
-
-
-def _story(name: str, kind: str, path: str, reason: str, made: str, origin: str | None) -> str:
-    where = f"; the trouble is {path}" if path and path != name else ""
-    by = "" if origin is None else f" by {origin}"
-    return f"name {name!r} was not saved: it was a {kind}, made at {made}{by}{where}: {reason}"
-
-
-def _components(db: Database, session: int) -> list[StoredComponent]:
-    rows = db.execute(
-        "SELECT id, key, roots, refs, segments, has_code, magic, python, blocked, inert, packages FROM components"
-        " WHERE session = ? AND to_commit IS NULL ORDER BY size_bytes, key",
-        [session],
-    )
-    return [part for row in rows if (part := _component(row)) is not None]
-
-
-def _component(row: Any) -> StoredComponent | None:
-    """A row as a component; None for one whose numbers are none: what it held counts as missing."""
-    try:
-        roots, references, segments = (_numbers(row[column]) for column in (2, 3, 4))
-        packages = bounded_json.loads(row[10].encode())
-    except (ValueError, AttributeError):
-        return None
-    if not roots or not isinstance(packages, dict):
-        return None
-    return StoredComponent(
-        row[0], row[1], roots, references, segments, bool(row[5]), row[6], row[7], row[8], bool(row[9]), packages
-    )  # fmt: skip
-
-
-def _numbers(stored: str) -> tuple[int, ...]:
-    """Raises ValueError for anything but a list of them."""
-    found = bounded_json.loads(stored.encode(), items=_MOST_NUMBERS, depth=1)
-    if not isinstance(found, list) or not all(type(number) is int and 0 <= number < 1 << 62 for number in found):
-        raise ValueError("not a list of numbers")
-    return tuple(found)
 
 
 def missing(db: Database, parts: Sequence[StoredComponent]) -> set[int]:
@@ -215,36 +145,51 @@ def _lengths_fit(db: Database, part: StoredComponent) -> Iterator[bool]:
         yield found is not None and found[0] == length
 
 
-def pour(db: Database, parts: Sequence[StoredComponent], write: Write, room: int) -> Iterator[int]:
-    """Write the bytes of components, one after the other, in portions of `room` bytes; yields the size of each.
+def pour(db: Database, parts: Sequence[StoredComponent], write: Write, room: int) -> Iterator[Portion]:
+    """Write the bytes of components, one after the other, in portions of at most `room` bytes; tells of each.
 
-    None of it is missing.
+    None of it is missing. What is not what was stored goes as zeros, in portions of its own.
     """
     used = 0
-    for data in _bytes_of(db, parts):
-        rest = memoryview(data)
-        while rest.nbytes:
-            piece = rest[: room - used]
-            write(piece, used)
-            used += piece.nbytes
-            rest = rest[piece.nbytes :]
+    for data, length in bytes_of(db, parts):
+        if data is None and used:
+            yield used, True
+            used = 0
+        left = length
+        while left:
+            size = min(left, room - used)
+            if data is None:
+                write(memoryview(bytes(size)), 0)
+                yield size, False
+            else:
+                write(memoryview(data)[length - left :][:size], used)
+                used += size
+            left -= size
             if used == room:
-                yield used
+                yield used, True
                 used = 0
     if used:
-        yield used
+        yield used, True
 
 
-def _bytes_of(db: Database, parts: Sequence[StoredComponent]) -> Iterator[bytes]:
+def bytes_of(db: Database, parts: Sequence[StoredComponent]) -> Iterator[tuple[bytes | None, int]]:
+    """Piece by piece the bytes of components, or None for what is not what was stored, and their number."""
     for part in parts:
-        data, digests = db.execute("SELECT data, digests FROM components WHERE id = ?", [part.row]).fetchone()
+        statement = "SELECT data, digests, data_seal FROM components WHERE id = ?"
+        data, digests, seal = db.execute(statement, [part.row]).fetchone()
         if digests is None:
-            yield data or b""
+            intact = isinstance(data, bytes | None) and seals.seal_of_data(data) == seal
+            yield (data or b"" if intact else None), part.size_bytes
             continue
-        for at in range(0, len(digests), DIGEST_BYTES):
-            digest = digests[at : at + DIGEST_BYTES]
-            (chunk,) = db.execute("SELECT data FROM chunks WHERE digest = ?", [digest]).fetchone()
-            yield chunk
+        cuts = wire.Cuts(part.segments)
+        for digest, length in zip(split(digests), cuts.lengths(0, cuts.count), strict=True):
+            (chunk,) = db.execute("SELECT data FROM chunks WHERE digest = ?", [digest]).fetchone() or (None,)
+            yield (chunk if is_chunk(chunk, digest) else None), length
+
+
+def is_chunk(data: Any, digest: bytes) -> bool:
+    """Whether bytes are those that were stored under a digest."""
+    return isinstance(data, bytes) and blake3(data).digest() == digest
 
 
 def heads(db: Database) -> list[tuple[int, int]]:
@@ -259,26 +204,3 @@ def oldest_commit(db: Database, session: int) -> int | None:
         [session],
     ).fetchone()
     return None if found is None else int(found)
-
-
-def unreachable(db: Database, heads: Sequence[tuple[int, int]]) -> list[tuple[int, int, list[int]]]:
-    """Of each of these sessions that has some, itself, its last commit and its unreachable components."""
-    found = ((session, head, unreachable_components(db, session)) for session, head in heads)
-    return [entry for entry in found if entry[2]]
-
-
-def unreachable_components(db: Database, session: int) -> list[int]:
-    """Rows of live components that no live name leads to: left when a name that could not be loaded was replaced."""
-    parts = _components(db, session)
-    holder = {root: part for part in parts for root in part.roots}
-    wanted = db.execute(
-        "SELECT root FROM names WHERE session = ? AND to_commit IS NULL AND root IS NOT NULL", [session]
-    ).fetchall()
-    work = [root for (root,) in wanted]
-    seen: set[int] = set()
-    while work:
-        part = holder.get(work.pop())
-        if part is not None and part.row not in seen:
-            seen.add(part.row)
-            work.extend(part.references)
-    return [part.row for part in parts if part.row not in seen]

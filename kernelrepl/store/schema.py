@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from kernelrepl.store import seals
 from kernelrepl.store.database import Database, Migrations
 
 migrations = Migrations("kernelrepl")
@@ -69,6 +70,18 @@ def remember_the_sessions_of_notebooks(db: Database) -> None:
         "CREATE TABLE notebooks (owner TEXT NOT NULL, path TEXT NOT NULL, session_id TEXT NOT NULL,"
         " cells TEXT NOT NULL, PRIMARY KEY (owner, path)) WITHOUT ROWID"
     )
+
+
+@migrations()
+def seal_rows(db: Database) -> None:
+    """What a disk has changed is to be noticed. What is there now is taken as right."""
+    db.execute("ALTER TABLE components ADD COLUMN data_seal BLOB")
+    db.execute("ALTER TABLE executions ADD COLUMN outcome_seal BLOB")
+    db.execute("ALTER TABLE sessions ADD COLUMN state_seal BLOB")
+    db.execute("ALTER TABLE sessions ADD COLUMN live BLOB")
+    for table in ("components", "names", "executions", "sessions", "notebooks", "tombstones"):
+        db.execute(f"ALTER TABLE {table} ADD COLUMN seal BLOB")
+    seals.seal_all(db)
 
 
 def is_known(db: Database) -> bool:

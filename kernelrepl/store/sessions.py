@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kernelrepl.store import seals
 from kernelrepl.store.database import Database
 from kernelrepl.store.publish import count_variables
 
@@ -21,8 +22,14 @@ class Row:
     owner: str
     session_id: str
     workspace: str
-    fixed: Mapping[str, Any]
+    spec: Mapping[str, Any]
     versions: Versions | None = None
+
+
+_INSERT = (
+    f"INSERT INTO sessions ({seals.columns(seals.SESSION)}, seal, {seals.columns(seals.STATE)}, state_seal)"
+    f" VALUES ({', '.join('?' * (len(seals.SESSION) + len(seals.STATE) + 2))})"
+)
 
 
 def create(db: Database, row: Row, now: str) -> tuple[int, str | None]:
@@ -32,12 +39,9 @@ def create(db: Database, row: Row, now: str) -> tuple[int, str | None]:
             "DELETE FROM tombstones WHERE owner = ? AND session_id = ? RETURNING deleted_at",
             [row.owner, row.session_id],
         ).fetchone()
-        made = db.execute(
-            "INSERT INTO sessions"
-            " (owner, session_id, state, created_at, last_used_at, workspace, fixed, python, packages)"
-            " VALUES (?, ?, 'active', ?, ?, ?, ?, ?, ?)",
-            [row.owner, row.session_id, now, now, row.workspace, json.dumps(row.fixed), *_versions(row.versions)],
-        )
+        spec = [row.owner, row.session_id, now, row.workspace, json.dumps(row.spec)]
+        state = ["active", now, 0, 0, 0, 0, 0, *_versions(row.versions), seals.NOTHING]
+        made = db.execute(_INSERT, [*spec, seals.seal(spec), *state, seals.seal(state)])
         return int(made.lastrowid or 0), None if gone is None else str(gone[0])
 
 
@@ -46,15 +50,18 @@ def _versions(found: Versions | None) -> tuple[str | None, str | None]:
     return (None, None) if found is None else (found[0].encode(errors="replace").decode(), json.dumps(dict(found[1])))
 
 
-def fix(db: Database, session: int, fixed: dict[str, Any]) -> None:
+def fix(db: Database, session: int, spec: dict[str, Any]) -> None:
     with db.atomic():
-        db.execute("UPDATE sessions SET fixed = ? WHERE id = ?", [json.dumps(fixed), session])
+        row = db.execute(f"SELECT {seals.columns(seals.SESSION)} FROM sessions WHERE id = ?", [session]).fetchone()
+        values = [*row[:-1], json.dumps(spec)]
+        db.execute("UPDATE sessions SET fixed = ?, seal = ? WHERE id = ?", [values[-1], seals.seal(values), session])
 
 
 def notebooks(db: Database, owner: str) -> dict[str, tuple[str, list[str]]]:
     """Of each notebook that is known, by its path: the id of its session, and those of its cells."""
-    rows = db.execute("SELECT path, session_id, cells FROM notebooks WHERE owner = ?", [owner]).fetchall()
-    return {str(path): (str(session_id), json.loads(cells)) for path, session_id, cells in rows}
+    rows = db.execute(f"SELECT {seals.columns(seals.NOTEBOOK)}, seal FROM notebooks WHERE owner = ?", [owner])
+    intact = [row[1:4] for row in rows if seals.seal(row[:-1]) == row[-1]]
+    return {str(path): (str(session_id), json.loads(cells)) for path, session_id, cells in intact}
 
 
 def bind_notebook(
@@ -65,12 +72,17 @@ def bind_notebook(
             db.execute(
                 "DELETE FROM notebooks WHERE owner = ? AND path = ? AND session_id = ?", [owner, before, session_id]
             )
-        db.execute("INSERT OR REPLACE INTO notebooks VALUES (?, ?, ?, ?)", [owner, path, session_id, json.dumps(cells)])
+        values = [owner, path, session_id, json.dumps(cells)]
+        db.execute(
+            f"INSERT OR REPLACE INTO notebooks ({seals.columns(seals.NOTEBOOK)}, seal) VALUES (?, ?, ?, ?, ?)",
+            [*values, seals.seal(values)],
+        )
 
 
 def note_versions(db: Database, session: int, versions: Versions) -> None:
+    python, packages = _versions(versions)
     with db.atomic():
-        db.execute("UPDATE sessions SET python = ?, packages = ? WHERE id = ?", [*_versions(versions), session])
+        seals.change_state(db, session, lambda state: state.update(python=python, packages=packages))
 
 
 def clear(db: Database, session: int, now: str) -> int:
@@ -82,9 +94,8 @@ def clear(db: Database, session: int, now: str) -> int:
             db.execute(
                 f"UPDATE {table} SET to_commit = ? WHERE session = ? AND to_commit IS NULL", [row.lastrowid, session]
             )
-        db.execute(
-            "UPDATE sessions SET variable_count = 0, size_bytes = 0, last_used_at = ? WHERE id = ?", [now, session]
-        )
+        empty = {"variable_count": 0, "size_bytes": 0, "last_used_at": now, "live": seals.NOTHING}
+        seals.change_state(db, session, lambda state: state.update(empty))
     return gone
 
 
@@ -92,15 +103,46 @@ def mark_inactive(db: Database, unused: Mapping[int, str]) -> None:
     """unused: sessions, and the time since which each has been left alone; one used later stays as it is."""
     with db.atomic():
         for session, since in unused.items():
-            db.execute("UPDATE sessions SET state = 'inactive' WHERE id = ? AND last_used_at = ?", [session, since])
+            state = seals.state_of(db, session)
+            if state and state["last_used_at"] == since:
+                seals.put_state(db, session, state | {"state": "inactive"})
 
 
 def delete(db: Database, session: int, remember: str | None) -> None:
     """remember: the time to keep with its id, for whoever comes for it; None: forget it."""
     with db.atomic():
         if remember is not None:
-            db.execute(
-                "INSERT OR REPLACE INTO tombstones SELECT owner, session_id, ? FROM sessions WHERE id = ?",
-                [remember, session],
-            )
+            for owner, session_id in db.execute("SELECT owner, session_id FROM sessions WHERE id = ?", [session]):
+                values = [owner, session_id, remember]
+                db.execute(
+                    f"INSERT OR REPLACE INTO tombstones ({seals.columns(seals.TOMBSTONE)}, seal) VALUES (?, ?, ?, ?)",
+                    [*values, seals.seal(values)],
+                )
         db.execute("DELETE FROM sessions WHERE id = ?", [session])
+
+
+def recount(db: Database, session: int, now: str) -> None:
+    """Make anew from its rows what of a session was damaged. Of its history nothing is known any more."""
+    count = "SELECT COUNT(*), COALESCE(MAX(execution_count), 0) FROM executions WHERE session = ?"
+    with db.atomic():
+        total, last = db.execute(count, [session]).fetchone()
+        (size,) = db.execute(
+            "SELECT COALESCE(SUM(size_bytes), 0) FROM components WHERE session = ? AND to_commit IS NULL", [session]
+        ).fetchone()
+        (head,) = db.execute("SELECT COALESCE(MAX(id), 0) FROM commits WHERE session = ?", [session]).fetchone()
+        state = ["active", now, total, last, count_variables(db, session), size, head, None, None]
+        values = [*state, seals.joined(seals.NOTHING, seals.live_seals(db, session))]
+        seals.put_state(db, session, dict(zip((*seals.STATE, "state_seal"), (*values, b""), strict=True)))
+
+
+def damaged(db: Database, owner: str) -> list[str]:
+    """What of the lists of sessions and notebooks is not what was written, in words."""
+    found = []
+    for table, sealed in (("sessions", seals.SESSION), ("notebooks", seals.NOTEBOOK), ("tombstones", seals.TOMBSTONE)):
+        rows = db.execute(f"SELECT {seals.columns(sealed)}, seal FROM {table}")
+        count = sum(seals.seal(row[:-1]) != row[-1] or row[0] != owner for row in rows)
+        found += [f"{count} of its {_ROWS[table]}"] if count else []
+    return found
+
+
+_ROWS = {"sessions": "sessions", "notebooks": "notebooks", "tombstones": "notes of deleted sessions"}

@@ -15,28 +15,29 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kernelrepl.checks import close_ids
 from kernelrepl.errors import DatabaseTooNew, StorageFailed
 from kernelrepl.guest import wire
 from kernelrepl.model import (
     ALL,
     MAX_HISTORY_BYTES,
-    Asked,
     Commit,
     Limits,
     Manifest,
     Page,
+    PageRequest,
+    Portion,
     Restored,
     SessionInfo,
     StoredComponent,
     Variable,
     Write,
 )
-from kernelrepl.store import lists, reading, sessions
+from kernelrepl.store import executions, lists, reading, sessions
 from kernelrepl.store.clock import stamp, utc_now
 from kernelrepl.store.collecting import empty_log
 from kernelrepl.store.collector import Collector
 from kernelrepl.store.database import Database
+from kernelrepl.store.live import manifest
 from kernelrepl.store.publish import (
     Staged,
     Weight,
@@ -49,6 +50,7 @@ from kernelrepl.store.publish import (
 )
 from kernelrepl.store.schema import is_known, look_at_tables, migrations
 from kernelrepl.store.worker import Worker
+from kernelrepl.validation import close_ids
 
 UNLIMITED = Limits(None, None)
 EMPTY_LOG_TRIES = 3
@@ -118,7 +120,8 @@ class Store:
         migrations.apply(db)
         look_at_tables(db)
         with db.atomic():
-            db.execute("UPDATE executions SET status = 'crashed' WHERE status = 'started'")
+            db.execute("UPDATE executions SET status = status WHERE id < 0")  # whoever keeps us out is found now
+            executions.note_crashes(db)
 
     def _now(self) -> str:
         return stamp(self._clock())
@@ -149,9 +152,18 @@ class Store:
         """The session with this id and what was fixed at its creation."""
         return await self._reader.run(lambda db: lists.find_session(db, LOCAL_OWNER, session_id))
 
-    async def list_sessions(self, asked: Asked = ALL) -> Page[SessionInfo]:
+    async def recount(self, session: int) -> None:
+        """Make anew from its rows what of a session was damaged."""
+        now = self._now()
+        await self._writer.run(lambda db: sessions.recount(db, session, now))
+
+    async def damaged(self) -> list[str]:
+        """What of the lists of sessions and notebooks is not what was written, in words."""
+        return await self._reader.run(lambda db: sessions.damaged(db, LOCAL_OWNER))
+
+    async def list_sessions(self, request: PageRequest = ALL) -> Page[SessionInfo]:
         """Sessions, the latest used first. Raises InvalidArgument for a cursor that is none."""
-        return await self._reader.run(lambda db: lists.sessions(db, LOCAL_OWNER, asked))
+        return await self._reader.run(lambda db: lists.sessions(db, LOCAL_OWNER, request))
 
     async def count_sessions(self) -> int:
         return await self._reader.run(lambda db: lists.count_sessions(db, LOCAL_OWNER))
@@ -174,12 +186,18 @@ class Store:
         fixed for them."""
         return await self._reader.run(lists.granted)
 
-    async def variables(self, session: int, asked: Asked = ALL) -> Page[Variable]:
+    async def variables(self, session: int, request: PageRequest = ALL) -> Page[Variable]:
         """The variables of a session, by name."""
-        return await self._reader.run(lambda db: lists.variables(db, session, asked))
+        return await self._reader.run(lambda db: lists.variables(db, session, request))
 
     async def note_versions(self, session: int, python: str, packages: dict[str, str]) -> None:
-        await self._writer.run(lambda db: sessions.note_versions(db, session, (python, packages)))
+        """Note what its kernel runs, as each start of one does again."""
+
+        def job(db: Database) -> None:
+            with _synced_later(db):
+                sessions.note_versions(db, session, (python, packages))
+
+        await self._writer.run(job)
 
     async def clear_session(self, session: int) -> int:
         """Forget all variables; what was before stays as history. Returns how many variables went."""
@@ -224,37 +242,14 @@ class Store:
             # A client that counts its requests from 1 again must not fail for it.
             unique = request_id if taken is None else f"{request_id}-{secrets.token_hex(4)}"
             with _synced_later(db):
-                return insert(db, unique)
-
-        def insert(db: Database, unique: str) -> int:
-            with db.atomic():
-                row = db.execute(
-                    "INSERT INTO executions (session, request_id, origin, code, status, started_at)"
-                    " VALUES (?, ?, ?, ?, 'started', ?)",
-                    [session, unique, origin, code, now],
-                )
-                db.execute(
-                    "UPDATE sessions SET total_executions = total_executions + 1, last_used_at = ?, state = 'active'"
-                    " WHERE id = ?",
-                    [now, session],
-                )
-                return int(row.lastrowid or 0)
+                return executions.start(db, (session, unique, origin, code, now))
 
         return await self._writer.run(job)
 
     async def finish_execution(self, execution: int, status: str, outputs: str, restored: Restored | None) -> None:
         """Close the row of an execution that has no commit of its own, or correct its status."""
-        now = self._now()
-
-        def job(db: Database) -> None:
-            with db.atomic():
-                db.execute(
-                    "UPDATE executions SET status = ?, outputs = COALESCE(outputs, ?),"
-                    " restored = COALESCE(restored, ?), finished_at = COALESCE(finished_at, ?) WHERE id = ?",
-                    [status, outputs, dump_restored(restored), now, execution],
-                )
-
-        await self._writer.run(job)
+        outcome = (status, outputs, dump_restored(restored), self._now())
+        await self._writer.run(lambda db: executions.finish(db, execution, outcome))
 
     async def execution(self, request_id: str) -> reading.ExecutionRow | None:
         return await self._reader.run(lambda db: reading.execution(db, "request_id = ?", [request_id]))
@@ -359,26 +354,26 @@ class Store:
     # Restore
 
     async def manifest(self, session: int) -> Manifest:
-        return await self._reader.run(lambda db: reading.manifest(db, session))
+        return await self._reader.run(lambda db: manifest(db, session))
 
     async def missing(self, parts: Sequence[StoredComponent]) -> set[int]:
         """The rows of components that are not all there."""
         return await self._reader.run(lambda db: reading.missing(db, parts))
 
-    async def pour(self, parts: Sequence[StoredComponent], write: Write, room: int) -> AsyncIterator[int]:
-        """Write the bytes of components, one after the other, in portions of `room` bytes; the size of each.
+    async def pour(self, parts: Sequence[StoredComponent], write: Write, room: int) -> AsyncIterator[Portion]:
+        """Write the bytes of components, one after the other, in portions of at most `room` bytes; tells of each.
 
-        `write` is called in another thread, for the next portion when the next size is asked for.
+        `write` is called in another thread, for the next portion when the next one is asked for.
         """
-        steps: Iterator[int] | None = None
+        steps: Iterator[Portion] | None = None
 
-        def step(db: Database) -> int:
+        def step(db: Database) -> Portion:
             nonlocal steps
             steps = steps or reading.pour(db, parts, write, room)
-            return next(steps, 0)
+            return next(steps, (0, True))
 
-        while size := await self._reader.run(step):
-            yield size
+        while (portion := await self._reader.run(step))[0]:
+            yield portion
 
     async def block_component(self, session: int, key: int, reason: str) -> None:
         """Note that a component must not be loaded again. Its bytes stay."""

@@ -71,17 +71,20 @@ class Worker:
         self._opened.set_result(None)
         try:
             while (item := self._jobs.get()) is not None:
-                job, future = item
-                if not future.set_running_or_notify_cancel():
-                    continue
-                try:
-                    future.set_result(job(db))
-                except BaseException as error:  # noqa: BLE001 - handed to the caller
-                    if db.conn.in_transaction:
-                        db.rollback()
-                    future.set_exception(translate(error, self.path))
+                self._do(db, *item)
+                del item  # the next one may be long in coming, and a commit has many bytes
         finally:
             db.close()
+
+    def _do(self, db: Database, job: Callable[[Database], object], future: Future[object]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(job(db))
+        except BaseException as error:  # noqa: BLE001 - handed to the caller
+            if db.conn.in_transaction:
+                db.rollback()
+            future.set_exception(translate(error, self.path))
 
     def _refuse_if_moved(self) -> None:
         """SQLite goes on in a file that was deleted: what is written there is gone with us. Raises StorageFailed."""
@@ -105,6 +108,8 @@ class Worker:
         else:
             target, uri = str(self.path), False
         connection = sqlite3.connect(target, uri=uri, timeout=_BUSY_TIMEOUT_S)
+        # A text that the disk has changed must cost no more than its row, whose seal tells.
+        connection.text_factory = _text
         db = Database(connection, execute_plugins=False)
         try:
             if not self._read_only:
@@ -118,6 +123,10 @@ class Worker:
             db.close()
             raise
         return db
+
+
+def _text(stored: bytes) -> str:
+    return stored.decode(errors="replace")
 
 
 def _refuse_foreign(db: Database, path: Path) -> None:

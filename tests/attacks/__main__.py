@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
-from kernelrepl.guest import landlock
+from kernelrepl.guest.isolation import landlock
 from tests.attacks.as_user import FORKED
 from tests.attacks.attempt import HARNESS, NO_KERNEL, THROUGH, Attempt, Outcome
 from tests.attacks.catalogue import ATTEMPTS, BY_NAME

@@ -14,19 +14,17 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import zmq.asyncio
-
-from kernelrepl import trees
-from kernelrepl.confinement import base_environment
 from kernelrepl.errors import KernelReplError
+from kernelrepl.keeper.metrics import Metrics
 from kernelrepl.kernel import spawn
-from kernelrepl.kernel.launch import Launcher
-from kernelrepl.manager import Manager
-from kernelrepl.means import Means
-from kernelrepl.metrics import Metrics
+from kernelrepl.kernel.process import Launcher
 from kernelrepl.model import Execution, Resources
-from kernelrepl.room import Room
+from kernelrepl.sessions.capacity import KernelCapacity
+from kernelrepl.sessions.confinement import base_environment
+from kernelrepl.sessions.manager import Manager
+from kernelrepl.sessions.services import Services
 from kernelrepl.store import Store
+from kernelrepl.workspaces import removal
 from tests.attacks.as_user import FORKED, ROOT
 from tests.attacks.attempt import NO_KERNEL, Attempt, Outcome
 from tests.attacks.configurations import UNCONFINED, Arranged, Configuration, tier_of
@@ -102,7 +100,6 @@ async def arena(configuration: Configuration, resources: Resources) -> AsyncIter
     runtime_dir = Path(tempfile.mkdtemp(prefix="kr-", dir="/tmp"))
     data_dir = base / "data"
     data_dir.mkdir(mode=0o700)
-    context = zmq.asyncio.Context()
     store = Store(data_dir / "python_sessions.db")
     try:
         store.open()
@@ -112,17 +109,16 @@ async def arena(configuration: Configuration, resources: Resources) -> AsyncIter
             tier_of(configuration), sys.executable, runtime_dir, own, environment, configuration=configuration
         )
         async with starts() as launcher:
-            manager = Manager(data_dir, confinement, Means(launcher, context, store, ignore, Room(ignore)))
+            manager = Manager(data_dir, confinement, Services(launcher, store, ignore, KernelCapacity(ignore)))
             with Targets() as targets:
                 try:
                     yield Arena(Sessions(manager, store, Metrics()), targets, resources)
                 finally:
                     await manager.close()
     finally:
-        context.destroy(0)
         store.close()
         shutil.rmtree(runtime_dir, ignore_errors=True)
-        trees.remove(base)
+        removal.remove(base)
 
 
 async def carry_out(attempt: Attempt, configuration: Configuration) -> Outcome:

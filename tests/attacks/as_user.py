@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from kernelrepl import trees
+from kernelrepl.workspaces import removal
 
 UID = 1001
 FORKED = "KERNELREPL_ATTACKS_FORKED"
@@ -119,7 +119,7 @@ def main() -> int:
     try:
         return subprocess.run(command(arguments, home), cwd=ROOT, check=False).returncode
     finally:
-        trees.remove(home)
+        removal.remove(home)
 
 
 if __name__ == "__main__":

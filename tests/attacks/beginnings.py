@@ -8,9 +8,9 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from kernelrepl import trees
-from kernelrepl.confinement import base_environment
 from kernelrepl.errors import AccessRefused, KernelReplError
+from kernelrepl.sessions.confinement import base_environment
+from kernelrepl.workspaces import removal
 from tests.attacks.arena import Arena
 from tests.attacks.as_user import ROOT
 from tests.attacks.attempt import THROUGH, Attempt
@@ -64,7 +64,7 @@ async def in_a_grant(arena: Arena) -> str:
             return "refused"
         return await began(arena, [place])
     finally:
-        trees.remove(Path(place))
+        removal.remove(Path(place))
 
 
 async def in_the_installation(arena: Arena) -> str:

@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from kernelrepl.guest import confine, landlock, start
-from kernelrepl.guest import filter as syscalls
+from kernelrepl.guest import start
+from kernelrepl.guest.isolation import confine, landlock
+from kernelrepl.guest.isolation import filter as syscalls
 
 LACKS = "KERNELREPL_LACKS"
 """What it lacks: a name of `LACKING`, or a step of the confinement with the error it fails with."""
@@ -82,7 +83,7 @@ def main(arguments: list[str]) -> None:
 
     channel, sockets = start.descriptors(arguments)
     start.enter(channel, seam)
-    from kernelrepl.guest import application
+    from kernelrepl.guest.ipython import application
 
     application.serve(channel, sockets)
 

@@ -47,6 +47,8 @@ _SENT = (
     "a header of 1,900,000 objects",
     "a header of 15,000,000 numbers",
     "62,000 times loaded",
+    "outputs of 1,500,000 lists in UTF-16 in a commit",
+    "1,500,000 lists in UTF-16 in a display",
     "60 messages of 60 MB",
     "2,000 names of 9,000 characters",
 )

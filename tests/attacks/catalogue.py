@@ -19,14 +19,16 @@ from tests.attacks import (
     network,
     proc,
     processes,
+    races,
     surroundings,
     syscalls,
+    words,
 )
 from tests.attacks.attempt import Attempt
 
 _MODULES = (
     files, proc, network, processes, syscalls, execution, surroundings, neighbours, checkpoints, keeper, lifecycle,
-    beginnings, limits, budgets,
+    beginnings, limits, budgets, races, words,
 )  # fmt: skip
 ATTEMPTS: tuple[Attempt, ...] = tuple(
     replace(found, group=group)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kernelrepl.confinement import Confinement, Fixed
-from kernelrepl.guest import landlock
+from kernelrepl.guest.isolation import landlock
 from kernelrepl.kernel import Launch
 from kernelrepl.sandbox import Tier
 from kernelrepl.sandbox.plan import NAMESPACES
+from kernelrepl.sessions.confinement import Confinement, SessionSpec
 
 MUTANT = "tests.attacks.mutant"
 MUTATION = "KERNELREPL_MUTATION"
@@ -52,7 +52,7 @@ class Arranged(Confinement):
 
     configuration: Configuration = TIER_1
 
-    def launch(self, workspace: Path, fixed: Fixed) -> Launch:
+    def launch(self, workspace: Path, fixed: SessionSpec) -> Launch:
         """The launch of a kernel, with the plan changed when it is made."""
         launch = super().launch(workspace, fixed)
         made, found = launch.confine, self.configuration

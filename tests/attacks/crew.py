@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kernelrepl import trees
+from kernelrepl.workspaces import removal
 from tests.attacks import as_user
 from tests.attacks.attempt import HARNESS, THROUGH, Outcome
 from tests.attacks.configurations import Configuration
@@ -52,7 +52,7 @@ class Worker:
             self._process.stdout.close()
             self._process = None
         if self._home is not None:
-            trees.remove(self._home)
+            removal.remove(self._home)
             self._home = None
 
     def _start(self) -> subprocess.Popen[str]:

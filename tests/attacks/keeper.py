@@ -7,9 +7,10 @@ import contextlib
 import io
 import os
 
-from kernelrepl import notebook, trees, workspace_files, workspace_usage
+from kernelrepl.client.result import harmless
 from kernelrepl.errors import InvalidSessionId, KernelReplError, WorkspaceFileRefused
-from kernelrepl.result import harmless
+from kernelrepl.outputs import notebook
+from kernelrepl.workspaces import files, removal, usage
 from tests.attacks.arena import Arena
 from tests.attacks.attempt import THROUGH, Attempt, Scenario
 
@@ -107,20 +108,20 @@ def planted(code: str, *names: str) -> Scenario:
         if said != "made":
             return said
         root = arena.workspace("s")
-        workspace_files.list_files(root)
+        files.list_files(root)
         for name in names:
             out = io.BytesIO()
             try:
                 async with asyncio.timeout(10):
-                    await asyncio.to_thread(workspace_files.read_into, root, name, out, 1_000_000)
+                    await asyncio.to_thread(files.read_into, root, name, out, 1_000_000)
             except WorkspaceFileRefused:
                 with contextlib.suppress(WorkspaceFileRefused):
-                    workspace_files.write_from(root, name, io.BytesIO(b"attacked"), replace=False)
+                    files.write_from(root, name, io.BytesIO(b"attacked"), replace=False)
                 continue
             return f"{THROUGH}: {name} gave {out.getvalue()[:40]!r}"
         await arena.manager._sessions["s"].hibernate()
         arena.manager.confinement.make_workspace(root)
-        await asyncio.to_thread(trees.remove, root)
+        await asyncio.to_thread(removal.remove, root)
         return "refused" if not root.exists() else f"{THROUGH}: it is not removed"
 
     return scenario
@@ -142,7 +143,7 @@ async def swapped(arena: Arena) -> str:
     for _ in range(2000):
         out = io.BytesIO()
         with contextlib.suppress(WorkspaceFileRefused):
-            workspace_files.read_into(root, "a", out, 1_000_000)
+            files.read_into(root, "a", out, 1_000_000)
             seen.add(out.getvalue())
     await arena.outcome("write('stop'); flipping.join(); 'stopped'")
     return "refused" if seen <= {b"own", b""} else f"{THROUGH}: {seen}"
@@ -173,13 +174,13 @@ async def swapped_while_walked(arena: Arena) -> str:
     if said != "made":
         return said
     root = arena.workspace("s")
-    sizes = [workspace_usage.files(root, None, None).size for _ in range(3000)]
+    sizes = [usage.files(root, None, None).size for _ in range(3000)]
     if os.geteuid() == 0:
         confinement = arena.manager.confinement
         for _ in range(100):
             os.chown(root, 0, 0)
             confinement.make_workspace(root)
-    await asyncio.to_thread(trees.remove, root)
+    await asyncio.to_thread(removal.remove, root)
     found = f"sizes up to {max(sizes)}, {seen()}"
     return "its own only" if max(sizes) < 3_000_000 and seen() == before else f"{THROUGH}: {found}, before {before}"
 
@@ -187,7 +188,7 @@ async def swapped_while_walked(arena: Arena) -> str:
 async def terminal_codes(arena: Arena) -> str:
     """Names in a list do not act on a terminal."""
     await arena.outcome("for name in ('\\x1b[2Jx', 'a\\nb', 'c\\rd', '\\udc80'): write(name)\n'made'")
-    shown = "".join(entry.path for entry in workspace_files.list_files(arena.workspace("s")).entries)
+    shown = "".join(entry.path for entry in files.list_files(arena.workspace("s")).entries)
     return "shown" if shown.isprintable() else f"{THROUGH}: {shown!r}"
 
 

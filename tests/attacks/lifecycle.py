@@ -10,9 +10,9 @@ import signal
 import psutil
 import pytest
 
-from kernelrepl import stopping
 from kernelrepl.errors import KernelReplError
-from kernelrepl.manager import Origin
+from kernelrepl.sessions import interruption
+from kernelrepl.sessions.manager import Origin
 from tests.attacks.arena import Arena
 from tests.attacks.attempt import THROUGH, Attempt, Scenario
 
@@ -52,7 +52,7 @@ def timed_out(code: str) -> Scenario:
         await arena.sessions.run("kept = 5")
         found = of_kernel(arena)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(stopping, "INTERRUPT_GRACE_S", 0.5)
+            patch.setattr(interruption, "INTERRUPT_GRACE_S", 0.5)
             execution = await arena.sessions.run(code, timeout_s=0.5)
         if execution.status not in ("timeout", "crashed"):
             return f"{THROUGH}: {execution.status}"

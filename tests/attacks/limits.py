@@ -107,6 +107,9 @@ MEMORY = (
     _memory("shared pages that nobody maps", "for _ in range(7):\n    at = mapped(96 << 20, 3, 0x21)\n"
             "    for part in range(0, 96 << 20, 8 << 20):\n        touch(at + part, 8 << 20)\n"
             "        LIBC.madvise(at + part, 8 << 20, 4)\nhold()", "error: PermissionError: [Errno 1] mmap"),
+    _memory("shared pages of Python's own maps", "kept = []\nfor _ in range(20):\n"
+            "    kept.append(mmap.mmap(-1, 24 << 20))\n    kept[-1].write(b'x' * (24 << 20))\n"
+            "    kept[-1].madvise(mmap.MADV_DONTNEED)\nhold()", resources=WIDE),
     _memory("shared pages of the zeros", "fd = os.open('/dev/zero', os.O_RDWR)\nfor _ in range(7):\n"
             "    at = mapped(96 << 20, 3, 1, fd)\n    for part in range(0, 96 << 20, 8 << 20):\n"
             "        touch(at + part, 8 << 20)\n        LIBC.madvise(at + part, 8 << 20, 4)\nhold()",
@@ -117,9 +120,12 @@ MEMORY = (
             "        m = bytearray(b'x') * 120_000_000\n        time.sleep(60)\n"
             "    threading.Thread(target=go).start()\n    time.sleep(1)\n    call('exit', 0)\n"
             "in_children(act, 6)\nhold()"),
-    _memory("records of locks", "def act():\n    for n in range(400):\n        fd = os.open(f'/tmp/l{n}{os.getpid()}',"
-            " os.O_CREAT | os.O_RDWR)\n        for at in range(0, 4000, 2):\n            fcntl.lockf(fd, fcntl.LOCK_EX,"
-            " 1, at)\nin_children(act, 4)\nhold(35)", tiers=(1,)),
+    _memory("processes whose parent has ended", "def act():\n    if os.fork() == 0:\n        global b\n"
+            "        b = bytearray(b'x') * 120_000_000\n        time.sleep(60)\n    os._exit(0)\n"
+            "in_children(act, 4)\nhold()"),
+    _memory("records of locks", "def act():\n    for n in range(450):\n        fd = os.open(f'/tmp/l{n}{os.getpid()}',"
+            " os.O_CREAT | os.O_RDWR)\n        for at in range(0, 1000, 2):\n            fcntl.lockf(fd, fcntl.LOCK_EX,"
+            " 1, at)\nin_children(act, 8)\nhold(52)", tiers=(1,)),
     _memory("watches of many descriptors", "import select\ndef act():\n    ends = [os.pipe()[0] for _ in range(400)]\n"
             "    global kept\n    kept = []\n    for _ in range(150):\n        poll = select.epoll()\n"
             "        for fd in ends: poll.register(fd, 0)\n        kept.append(poll)\nin_children(act, 40)\nhold(15)"),

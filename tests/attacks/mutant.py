@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from kernelrepl.guest import attendants, confine, landlock, lifeline, start
-from kernelrepl.guest import filter as syscalls
+from kernelrepl.guest import lifeline, start
+from kernelrepl.guest.isolation import attendants, confine, landlock
+from kernelrepl.guest.isolation import filter as syscalls
 from tests.attacks.configurations import MUTATION
 
 Plan = dict[str, Any]

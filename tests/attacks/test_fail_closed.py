@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kernelrepl.confinement import Confinement, Fixed
 from kernelrepl.errors import SandboxUnavailable
 from kernelrepl.kernel import Launch
 from kernelrepl.sandbox import Tier
+from kernelrepl.sessions.confinement import Confinement, SessionSpec
 from tests.attacks.as_user import ROOT
 from tests.attacks.broken import LACKS
 from tests.conftest import Sessions, this_tier
@@ -33,7 +33,7 @@ class Lacking(Confinement):
 
     lacks = ""
 
-    def launch(self, workspace: Path, fixed: Fixed) -> Launch:
+    def launch(self, workspace: Path, fixed: SessionSpec) -> Launch:
         """With another module, which is told by its environment."""
         launch = super().launch(workspace, fixed)
         environment = {**launch.environment, LACKS: self.lacks, "PYTHONPATH": str(ROOT)}

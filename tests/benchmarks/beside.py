@@ -43,7 +43,7 @@ CELLS = (
 )
 PLAIN = {
     "20,000 names that cannot be saved": (
-        "import threading\nglobals().update({f'n{n}': threading.Lock() for n in range(20_000)})"
+        "globals().update({f'n{n}': (letter for letter in 'ab') for n in range(20_000)})"
     ),
     "3,000 displays": "from IPython.display import display\nfor n in range(3_000): display({'a': 'x' * 1_000})",
     "a class name of 3 M characters": "raise type('E' * 3_000_000, (Exception,), {})('x')",

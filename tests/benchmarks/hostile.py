@@ -20,15 +20,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import zmq.asyncio
-
-from kernelrepl.confinement import Confinement, base_environment
 from kernelrepl.errors import KernelReplError
-from kernelrepl.manager import Manager
-from kernelrepl.means import Means
-from kernelrepl.metrics import Metrics
+from kernelrepl.keeper.metrics import Metrics
 from kernelrepl.model import Execution
-from kernelrepl.room import Room
+from kernelrepl.sessions.capacity import KernelCapacity
+from kernelrepl.sessions.confinement import Confinement, base_environment
+from kernelrepl.sessions.manager import Manager
+from kernelrepl.sessions.services import Services
 from kernelrepl.store import Store
 from tests.conftest import Sessions, this_tier
 from tests.forking import forking
@@ -97,19 +95,17 @@ async def manager(base: Path) -> Any:
     """In this process, with forked kernels."""
     data_dir, runtime_dir = base / "data", Path(tempfile.mkdtemp(prefix="kr-", dir="/tmp"))
     data_dir.mkdir(mode=0o700)
-    context = zmq.asyncio.Context()
     store = Store(data_dir / "python_sessions.db")
     store.open()
     metrics = Metrics()
     environment = base_environment(os.environ, base / "cache")
     confinement = Confinement(this_tier(), sys.executable, runtime_dir, (data_dir, runtime_dir), environment)
     async with forking() as launcher:
-        made = Manager(data_dir, confinement, Means(launcher, context, store, metrics, Room(metrics)))
+        made = Manager(data_dir, confinement, Services(launcher, store, metrics, KernelCapacity(metrics)))
         try:
             yield Sessions(made, store, metrics)
         finally:
             await made.close()
-    context.destroy(0)
     store.close()
     runtime_dir.rmdir()
 

@@ -33,7 +33,7 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 from mcp import Client, StdioServerParameters
 
-from kernelrepl import __version__, rendezvous
+from kernelrepl import __version__, discovery
 
 BLOCK = 10
 STARTS = 10
@@ -124,25 +124,25 @@ class Place:
             "HOME": os.environ.get("HOME", "/"),
             "IPYTHONDIR": str(self.short / "ipython"),
             "JUPYTER_RUNTIME_DIR": str(self.short / "jupyter"),
-            rendezvous.PREFIX + "DATA_DIR": str(self.data),
-            rendezvous.PREFIX + "RUNTIME_DIR": str(self.short / "run"),
-            rendezvous.PREFIX + "CONFIG": str(self.short / "config.toml"),
+            discovery.PREFIX + "DATA_DIR": str(self.data),
+            discovery.PREFIX + "RUNTIME_DIR": str(self.short / "run"),
+            discovery.PREFIX + "CONFIG": str(self.short / "config.toml"),
         }
         if "PYTHONPATH" in os.environ:
             self.environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
 
     def keeper_pid(self) -> int:
-        found = rendezvous.read_keeper(self.data)
+        found = discovery.read_keeper(self.data)
         assert found is not None
         return int(found["pid"])
 
     def end(self) -> None:
         """End the keeper, if there is one."""
-        found = rendezvous.read_keeper(self.data)
+        found = discovery.read_keeper(self.data)
         if found is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(found["pid"], signal.SIGTERM)
-                rendezvous.wait_for_end(found["pid"], TIMEOUT_S)
+                discovery.wait_for_end(found["pid"], TIMEOUT_S)
 
     def close(self) -> None:
         self.end()

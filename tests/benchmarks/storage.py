@@ -159,7 +159,7 @@ class Trial:
             [part] = [entry for entry in (await store.manifest(info.key)).components if entry.key == LARGE]
             with self._timed(kind):
                 size = 0
-                async for portion in store.pour([part], functools.partial(window.write, 0), wire.SLOT_BYTES):
+                async for portion, _ in store.pour([part], functools.partial(window.write, 0), wire.SLOT_BYTES):
                     size += portion
             if size != self._size:
                 raise RuntimeError(f"{size} bytes came back of {self._size}")

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kernelrepl.guest import application, start, wire
-from kernelrepl.guest.saving import Saving
+from kernelrepl.guest import start, wire
+from kernelrepl.guest.checkpoint.saving import Durability
+from kernelrepl.guest.ipython import application
 from tests.faults.points import LATE, LATE_POINT, die, due, reach
 
 
@@ -39,7 +40,7 @@ class FaultyChannel(wire.Channel):
         self._socket.sendall(frame[: len(frame) // 2])
 
 
-class FaultySaving(Saving):
+class FaultySaving(Durability):
     """Ends the process between `committed` and the reply."""
 
     def commit(self, *args: Any) -> dict[str, Any]:
@@ -49,14 +50,14 @@ class FaultySaving(Saving):
         return outcome
 
 
-class LateSaving(Saving):
+class LateSaving(Durability):
     """What this project must never become: the reply goes out first, the commit follows before the next cell."""
 
     _owed: Callable[[], Any] | None = None
 
     def commit(self, *args: Any) -> dict[str, Any]:
         """Claim that it is committed, and remember to do it."""
-        self._owed = lambda: Saving.commit(self, *args)
+        self._owed = lambda: Durability.commit(self, *args)
         return {"committed": True, "saved": {"created": [], "changed": [], "deleted": []}, "not_saved": []}
 
     def begin_cell(self, *args: Any) -> None:
@@ -70,5 +71,5 @@ class LateSaving(Saving):
 
 if __name__ == "__main__":
     wire.Channel = FaultyChannel  # type: ignore[misc]
-    application.Saving = LateSaving if LATE in os.environ else FaultySaving  # type: ignore[misc]
+    application.Durability = LateSaving if LATE in os.environ else FaultySaving  # type: ignore[misc]
     start.main(sys.argv[1:])

@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kernelrepl import keeper, manager
-from kernelrepl.job import Job
+from kernelrepl.keeper.run import run
 from kernelrepl.kernel import Launch, spawn
-from kernelrepl.kernel.launch import Process
-from kernelrepl.mcp_server import Face
+from kernelrepl.kernel.process import Process
+from kernelrepl.mcp.server import ClientHandler
 from kernelrepl.model import Commit, Execution
-from kernelrepl.session import Session
+from kernelrepl.sessions import manager
+from kernelrepl.sessions.execution import Job
+from kernelrepl.sessions.session import Session
 from kernelrepl.store import Store
 from tests.faults.points import FAULT, LATE, reach
 
@@ -67,7 +68,7 @@ def main() -> int:
     ready_fd = parser.parse_args().ready_fd
     if LATE in os.environ:
         manager.Session = CredulousSession  # type: ignore[misc]
-    return keeper.main(Face(), ready_fd, launcher=launch, make_store=FaultyStore)
+    return run(ClientHandler(), ready_fd, launcher=launch, make_store=FaultyStore)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 
 from mcp import Client
 
-from kernelrepl import rendezvous
+from kernelrepl import discovery
 from tests.faults.keeper import ROOT
 from tests.faults.points import FAULT, KEEPER_POINTS, LATE, arm
 
@@ -51,7 +51,7 @@ SUICIDE = "; os.kill(os.getpid(), signal.SIGKILL)"
 
 
 class Keepers:
-    """The keepers of one data directory: faulty ones are started here, others by the front when one is missing."""
+    """The keepers of one data directory: faulty ones are started here, others by the proxy when one is missing."""
 
     def __init__(self, environ: dict[str, str], data_dir: Path, fault_file: Path) -> None:
         self.environ = environ
@@ -65,7 +65,7 @@ class Keepers:
         return self._faulty is not None
 
     async def start_faulty(self, *, late: bool = False) -> None:
-        """Put a faulty keeper in the place of the one that runs, if one does, before a front can start another."""
+        """Put a faulty keeper in the place of the one that runs, if one does, before a proxy can start another."""
         with self._nobody_starts_one():
             await self._end_current()
             self._faulty = await self._start(late)
@@ -80,11 +80,11 @@ class Keepers:
             os.close(descriptor)
 
     async def _end_current(self) -> None:
-        found = rendezvous.read_keeper(self.data_dir)
+        found = discovery.read_keeper(self.data_dir)
         if found is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(found["pid"], signal.SIGKILL)
-            assert await asyncio.to_thread(rendezvous.wait_for_end, found["pid"], DEADLINE_S)
+            assert await asyncio.to_thread(discovery.wait_for_end, found["pid"], DEADLINE_S)
         self.close()
 
     async def _start(self, late: bool) -> subprocess.Popen[bytes]:
@@ -193,7 +193,7 @@ class Trial:
         else:
             self._check(False, "no process came to this point")
         if point in KEEPER_POINTS:
-            self._keepers.close()  # it ended; the front has started another one since
+            self._keepers.close()  # it ended; the proxy has started another one since
         await self.compare()
         await self.cell()
         await self.compare()

@@ -14,9 +14,9 @@ from typing import Any
 
 import psutil
 
-from kernelrepl import api
+from kernelrepl.client import tools
+from kernelrepl.discovery import PREFIX
 from kernelrepl.errors import KernelReplError
-from kernelrepl.rendezvous import PREFIX
 from tests.benchmarks.checkpointing.options import Options
 from tests.benchmarks.checkpointing.series import Series, Side, Trouble, enough, growth, megabytes
 from tests.benchmarks.checkpointing.states import ADD, LOOP, State
@@ -45,7 +45,7 @@ async def keeper(directory: Path) -> AsyncIterator[Place]:
     try:
         yield place
     finally:
-        await api.close()
+        await tools.close()
         os.environ.clear()
         os.environ.update(before)
         await asyncio.to_thread(place.close)
@@ -64,7 +64,7 @@ class Ours:
         try:
             async with asyncio.timeout(limit_s):
                 began = time.perf_counter()
-                result = await api.python_repl(code, session_id=session)
+                result = await tools.python_repl(code, session_id=session)
                 spent = (time.perf_counter() - began) * 1000
         except TimeoutError as error:
             raise Trouble(f"took over {limit_s:.0f} s, was interrupted") from error

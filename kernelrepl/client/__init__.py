@@ -1,0 +1,1 @@
+"""The Python API: the tools as async functions, through the keeper."""

@@ -1,0 +1,211 @@
+"""Talk to the keeper from Python: an MCP client over its unix socket, starting the keeper when needed.
+
+When the keeper goes away, the next one is found or started and asked again for what was in flight; it
+answers from its rows, so nothing runs twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+from mcp.client.client import Client
+from mcp.shared.exceptions import MCPError
+from mcp.shared.message import SessionMessage
+from mcp_types import CallToolResult, ErrorData, JSONRPCError, JSONRPCRequest, jsonrpc_message_adapter
+
+from kernelrepl import discovery, errors
+from kernelrepl.errors import KeeperUnavailable, KernelReplError, NoKeeper, ToolFailed
+from kernelrepl.workspaces import own_files
+
+LINE_BYTES = 64 << 20
+RECONNECTS = 5
+"""How many keepers in a row may end before they have answered anything."""
+_GONE = -32000
+
+
+class _Wire:
+    """The requests of one client on their way to one keeper, and to the next when that one ends."""
+
+    def __init__(self, which: str, *, start: bool, outputs: bool) -> None:
+        self._which = which
+        self._start = start
+        self._hello: dict[str, Any] = {
+            "client": "python" if outputs else "cli",
+            "connection": secrets.token_hex(8),
+            "outputs": outputs,
+            "settings": {key: value for key, value in os.environ.items() if key.startswith(discovery.PREFIX)},
+        }
+        self._in_flight: dict[str | int, bytes] = {}
+        self._attempts = 0
+        self._connected = False
+        self._needed = asyncio.Event()
+        """Set while a request is in flight."""
+        self._reader: asyncio.StreamReader
+        self._writer: asyncio.StreamWriter
+
+    async def connect(self) -> None:
+        """Find or start a keeper. Raises KeeperUnavailable."""
+        hello = {**self._hello, "resumed": list(self._in_flight)}
+        looking = asyncio.get_running_loop().run_in_executor(None, self._find, hello)
+        try:
+            sock = await asyncio.shield(looking)
+        except asyncio.CancelledError:
+            looking.add_done_callback(_close_unwanted)
+            raise
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=sock, limit=LINE_BYTES)
+        self._connected = True
+        for line in self._in_flight.values():
+            self._writer.write(line)
+
+    def _find(self, hello: dict[str, Any]) -> socket.socket:
+        if self._start:
+            return discovery.connect_or_start(os.environ, self._which, hello)[0]
+        found = discovery.find(discovery.data_dir(os.environ), self._which, hello)
+        if found is None:
+            raise NoKeeper
+        return found[0]
+
+    async def receive(self) -> AsyncGenerator[SessionMessage, None]:
+        """Messages from the keeper, until there is none any more and none can be started."""
+        while True:
+            with contextlib.suppress(ConnectionError):
+                while line := await self._reader.readline():
+                    message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+                    identity = getattr(message, "id", None)
+                    if identity is not None and not isinstance(message, JSONRPCRequest):
+                        self._forget(identity)
+                        self._attempts = 0
+                    yield SessionMessage(message)
+            self._connected = False
+            self._writer.close()
+            await self._needed.wait()  # nobody needs a keeper only because one has ended
+            try:
+                await self._again()
+            except KernelReplError as error:
+                for refused in self._refuse(str(error)):
+                    yield refused
+                return
+
+    async def _again(self) -> None:
+        if not self._start:
+            raise KeeperUnavailable("the keeper has ended")
+        self._attempts += 1
+        if self._attempts > RECONNECTS:
+            raise KeeperUnavailable(f"the keeper ended {RECONNECTS} times in a row; see its log")
+        await self.connect()
+
+    def _refuse(self, reason: str) -> Iterator[SessionMessage]:
+        for identity in list(self._in_flight):
+            error = ErrorData(code=_GONE, message=reason)
+            yield SessionMessage(JSONRPCError(jsonrpc="2.0", id=identity, error=error))
+        self._in_flight.clear()
+        self._needed.clear()
+
+    async def send(self, message: SessionMessage) -> None:
+        """Pass a message on; a request is remembered until it is answered or cancelled."""
+        content = message.message
+        line = content.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+        if isinstance(content, JSONRPCRequest):
+            self._in_flight[content.id] = line
+            self._needed.set()
+        elif getattr(content, "method", None) == "notifications/cancelled":
+            params: dict[str, Any] = getattr(content, "params", None) or {}
+            self._forget(params.get("requestId", ""))
+        if self._connected:
+            # If the keeper is gone, reading tells so, and what is in flight is sent again.
+            with contextlib.suppress(ConnectionError):
+                self._writer.write(line)
+                await self._writer.drain()
+
+    def _forget(self, identity: str | int) -> None:
+        self._in_flight.pop(identity, None)
+        if not self._in_flight:
+            self._needed.clear()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _close_unwanted(found: asyncio.Future[socket.socket]) -> None:
+    if not found.cancelled() and found.exception() is None:
+        found.result().close()
+
+
+@asynccontextmanager
+async def _transport(which: str, start: bool, outputs: bool) -> AsyncIterator[Any]:
+    """The streams of a connection, as the SDK's client wants them."""
+    wire = _Wire(which, start=start, outputs=outputs)
+    await wire.connect()
+    to_client, from_keeper = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    from_client, to_keeper = anyio.create_memory_object_stream[SessionMessage](0)
+
+    async def read() -> None:
+        with contextlib.suppress(anyio.BrokenResourceError):
+            async with to_client, contextlib.aclosing(wire.receive()) as messages:
+                async for message in messages:
+                    await to_client.send(message)
+
+    async def write() -> None:
+        async with to_keeper:
+            async for message in to_keeper:
+                await wire.send(message)
+
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(read)
+            group.start_soon(write)
+            yield from_keeper, from_client
+            group.cancel_scope.cancel()
+    finally:
+        wire.close()
+
+
+@asynccontextmanager
+async def connect(*, operator: bool = False, start: bool = True, outputs: bool = False) -> AsyncIterator[Client]:
+    """An MCP client of the keeper. Raises KeeperUnavailable.
+
+    outputs: results bring their outputs along as a notebook would store them, in `_meta`.
+    """
+    which = discovery.OPERATOR if operator else discovery.AGENT
+    async with _transport(which, start, outputs) as streams:
+
+        @asynccontextmanager
+        async def ready() -> AsyncIterator[Any]:
+            yield streams
+
+        async with Client(ready(), mode="2026-07-28") as client:
+            yield client
+
+
+async def call(client: Client, tool: str, **arguments: Any) -> CallToolResult:
+    """Call a tool. Raises what the tool raised, a ToolFailed with its words, or KeeperUnavailable."""
+    try:
+        result = await client.call_tool(tool, arguments)
+    except MCPError as error:
+        raise (KeeperUnavailable if error.code == _GONE else ToolFailed)(error.message) from error
+    if result.is_error:
+        known = errors.from_wire((result.meta or {}).get(errors.WIRE_KEY))
+        text = "\n".join(block.text for block in result.content if block.type == "text")
+        raise known or ToolFailed(text.removeprefix(f"Error executing tool {tool}: "))
+    return result
+
+
+def write_figures(result: Any, directory: Path, stem: str, places: Sequence[str] = ()) -> list[Path]:
+    """Write the images of a result as files; returns their paths. places: where sessions write. Raises OSError."""
+    os.close(own_files.open_directory(directory, places, make=True))
+    paths = []
+    for number, block in enumerate((b for b in result.content if b.type == "image"), 1):
+        path = directory / f"{stem}-{number}.{block.mime_type.split('/')[1]}"
+        own_files.write(path, base64.b64decode(block.data), places)
+        paths.append(path)
+    return paths

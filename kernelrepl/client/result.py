@@ -1,0 +1,100 @@
+"""What the Python API returns: a mapping with the fields of the tool, which shows itself in a notebook."""
+
+from __future__ import annotations
+
+import base64
+import html
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from kernelrepl.outputs.links import leads_out
+from kernelrepl.outputs.terminal_text import coloured
+
+_SHOWN = ("text/html", "image/png", "image/jpeg", "text/plain")
+"""What is shown of an output. Anything that could run with the rights of the person's notebook is left out."""
+
+
+class Result(dict[str, Any]):
+    """The structured result of a tool, by the names of its fields.
+
+    text: the result as a person reads it in a terminal. images: the figures, in order, each as the bytes of a
+    PNG or JPEG file. outputs: everything that the code showed, as a notebook stores it (nbformat 4). remarks: what is
+    to be said beside, line by line: what came back, what could not be saved, why it ended.
+    """
+
+    def __init__(
+        self,
+        fields: Mapping[str, Any],
+        text: str = "",
+        images: Sequence[bytes] = (),
+        outputs: Sequence[Mapping[str, Any]] = (),
+        remarks: Sequence[str] = (),
+    ) -> None:
+        super().__init__(fields)
+        self.text = text
+        self.images = list(images)
+        self.outputs = list(outputs)
+        self.remarks = list(remarks)
+
+    def _ipython_display_(self) -> None:
+        """Show text, tables and figures where they belong in a notebook."""
+        from IPython.display import display
+
+        if "status" not in self:
+            self._show_list()
+            return
+        for output in self.outputs:
+            kind = output.get("output_type")
+            if kind == "stream":
+                (sys.stderr if output["name"] == "stderr" else sys.stdout).write(coloured(output["text"]))
+            elif kind == "error":
+                sys.stderr.write(coloured("\n".join([*output["traceback"], ""])))
+            else:
+                display(harmless(output.get("data", {})), raw=True)
+        if self.remarks:
+            sys.stderr.write("\n".join([*self.remarks, ""]))
+
+    def _show_list(self) -> None:
+        from IPython.display import display
+
+        rows = next((value for value in self.values() if isinstance(value, list)), None)
+        shown = {"text/plain": self.text}
+        if rows:
+            shown["text/html"] = f"<p>{html.escape(self.text.splitlines()[0])}</p>{_table(rows)}"
+        display(shown, raw=True)
+
+
+def harmless(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a MIME bundle what cannot act: text, pictures, and HTML without scripts, styles and remote parts."""
+    import nh3
+
+    found = {mime: data[mime] for mime in _SHOWN if isinstance(data.get(mime), str)}
+    if "text/plain" in found:
+        found["text/plain"] = coloured(found["text/plain"])
+    if "text/html" in found:
+        tags = nh3.ALLOWED_TAGS - {"img", "area", "map"}
+        classes = {"table": {"dataframe"}}
+        found["text/html"] = nh3.clean(
+            found["text/html"], tags=tags, allowed_classes=classes, attribute_filter=_attribute
+        )
+    return found
+
+
+def _attribute(element: str, name: str, value: str) -> str | None:
+    return value if name not in ("href", "src", "cite") or leads_out(value) else None
+
+
+def images(content: Iterable[Any]) -> list[bytes]:
+    """The image blocks of a tool's result, decoded."""
+    return [base64.b64decode(block.data) for block in content if block.type == "image"]
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(row.get(name, '')))}</td>" for name in columns) + "</tr>"
+        for row in rows
+    )
+    return f'<table class="dataframe"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'

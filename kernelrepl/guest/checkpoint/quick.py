@@ -1,0 +1,90 @@
+"""The common case of a capture: names were bound to plain values, and what else was looked at is as it was.
+
+Its cost does not depend on how many names there are, but for one comparison of identities each. Whatever is not of
+this kind is left to a whole capture. Runs in the kernel, main thread only.
+"""
+
+from __future__ import annotations
+
+from kernelrepl.guest.checkpoint.capture import MOST_NAMES, Capture
+from kernelrepl.guest.checkpoint.state import Delta, Name
+from kernelrepl.guest.explain import type_name
+from kernelrepl.guest.neutral import is_atom
+
+
+def quick(capture: Capture) -> Delta | None:
+    """The delta of a capture for which `visit_suspects` was called; None if it takes a whole one."""
+    snap = capture.snapshot
+    state = snap.state
+    if snap.pinned or snap.unloaded or any(map(capture.is_changed, capture.fresh)):
+        return None
+    if state.unsaved.keys() != snap.strays.keys() | snap.told.keys():
+        return None
+    if snap.placed.keys() != snap.kept.keys() or any(
+        snap.kept[name] is not value for name, value in snap.placed.items()
+    ):
+        return None
+    new, gone = snap.changes()
+    if snap.has_long or len(state.names) + len(new) > MOST_NAMES:
+        return None
+    if not all(is_atom(value) for value in new.values()):
+        return None
+    delta = Delta(quick=True, bound=new)
+    left: set[int] = set()
+    for name in (*new, *gone):
+        known = state.names.get(name)
+        if known is None:
+            continue
+        if known.root not in snap.part_of or not is_atom(state.objects.get(known.root, snap)):
+            return None
+        left.add(known.root)
+    for name, value in new.items():
+        root = snap.identify(value)
+        left.discard(root)
+        capture.visit(root, value)
+        look = capture.look(root)
+        most = snap.limits.variable_bytes
+        if look.error is not None or (most is not None and look.size_bytes > most):
+            return None
+        _bind(capture, delta, name, root)
+    for name, value in capture.own.items():
+        known_root = snap.own_roots.get(name)
+        if known_root is None or name not in state.names:
+            return None
+        capture.values[known_root] = value
+        capture.dump_plain(known_root, value)
+        if capture.is_changed(known_root):
+            _bind(capture, delta, name, known_root)
+    limit = snap.limits.session_bytes
+    if left:
+        here = set(map(id, list(snap.around.namespace.values())))
+        delta.closed = sorted(root for root in left if id(state.objects[root]) not in here)
+    delta.deleted = sorted(name for name in gone if name in state.names)
+    if limit is not None:
+        total = sum(part.size_bytes for part in state.live.values()) + sum(p.size_bytes for p in delta.components)
+        if total > limit:
+            return None
+    return delta
+
+
+def _bind(capture: Capture, delta: Delta, name: str, root: int) -> None:
+    """A name is bound to a plain value now."""
+    snap = capture.snapshot
+    if root not in snap.part_of or capture.is_changed(root):
+        if root not in delta.looks:
+            delta.components.append(capture.with_stream(capture.component_of((root,))))
+        delta.looks[root] = capture.look(root)
+    value = capture.value(root)
+    known = snap.state.names.get(name)
+    changed = capture.has_changed(name, root)
+    if known is not None and known.root == root and not changed:
+        return
+    own = name.startswith("*")
+    delta.names[name] = Name(
+        root, type_name(value), capture.shown_size(value, root), "" if own else capture.summary(value)
+    )
+    if not own and name != "_":
+        if known is None:
+            delta.created.append(name)
+        elif changed:
+            delta.changed.append(name)

@@ -1,0 +1,1 @@
+"""How values are pickled faithfully. Runs in the kernel."""

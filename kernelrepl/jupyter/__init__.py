@@ -1,0 +1,1 @@
+"""The people's protocol: Jupyter clients on the kernels of sessions."""

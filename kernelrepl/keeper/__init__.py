@@ -1,0 +1,1 @@
+"""The keeper: the one process of a data directory, with its sockets."""

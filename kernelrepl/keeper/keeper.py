@@ -1,0 +1,370 @@
+"""The keeper: one process per data directory. Owns the database and the kernels, serves its sockets.
+
+Wiring only: concrete classes, sockets, the clock, signals and the environment enter here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import os
+import secrets
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import zmq
+import zmq.asyncio
+
+from kernelrepl import __version__, config, discovery
+from kernelrepl.errors import InvalidSettings, KeeperUnavailable, StorageFailed
+from kernelrepl.jupyter.gateway import Gateway
+from kernelrepl.keeper import process
+from kernelrepl.keeper.connection import Connection, grants
+from kernelrepl.keeper.metrics import Metrics
+from kernelrepl.kernel import GroupLauncher, WarmLauncher, cgroups, spawn
+from kernelrepl.kernel.process import Launcher
+from kernelrepl.sandbox import Exposure, probe, resolved
+from kernelrepl.sessions import confinement
+from kernelrepl.sessions.capacity import KernelCapacity
+from kernelrepl.sessions.confinement import Confinement, base_environment, exposed, start_environment
+from kernelrepl.sessions.manager import Manager, Origin
+from kernelrepl.sessions.retention import Expiry
+from kernelrepl.sessions.services import Services
+from kernelrepl.sessions.standby import Standby, sweep
+from kernelrepl.store import Store
+from kernelrepl.workspaces import losses
+
+EXIT_GRACE_S = 10.0
+END_CLIENTS_S = 5.0
+"""How long connections may take to end by themselves once they are closed."""
+STORAGE_RETRY_S = 60.0
+TIDY_PAUSE_S = 0.05
+"""Many changes may come together, and a look at all sessions is not for each of them."""
+MOST_SOCKETS = 1 << 14
+"""Of all kernels together: each takes six, and without this there would be places for 170 of them."""
+LINE_BYTES = 64 << 20
+_EVERYDAY = ("called", "executed", "committed")
+_log = logging.getLogger("kernelrepl")
+_WORD_CHARS = 500
+
+
+def _word(value: object) -> str:
+    """A value of an event as the log has it: on one line, and of a bounded length."""
+    word = repr(value[:_WORD_CHARS] if isinstance(value, str) else value)
+    return word if len(word) <= 2 * _WORD_CHARS else word[:_WORD_CHARS] + "…"
+
+
+ClientHandler = Callable[["Keeper", Connection, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+"""Serves one client after the hellos. Injected, so that the keeper knows no protocol of its clients."""
+
+
+class Keeper:
+    """Runs until it is told to stop, or nobody needs it."""
+
+    def __init__(
+        self,
+        settings: config.Settings,
+        handler: ClientHandler,
+        *,
+        launcher: Launcher | None = None,
+        make_store: Callable[..., Store] = Store,
+        exit_grace_s: float = EXIT_GRACE_S,
+    ) -> None:
+        self.settings = settings
+        self.data_dir = settings.data_dir
+        self.runtime_dir = discovery.runtime_dir(self.data_dir, settings.runtime_dir, os.environ)
+        self.metrics = Metrics()
+        self.stopping = asyncio.Event()
+        self.groups = ""
+        """Which control groups kernels have, or why none."""
+        self.instance = secrets.token_hex(8)
+        self._changed = asyncio.Event()
+        self._exit_grace_s = exit_grace_s
+        self._handler = handler
+        self._launcher = launcher
+        self._make_store = make_store
+        self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._servers: dict[str, asyncio.Server] = {}
+        self.manager: Manager
+        self.gateway: Gateway
+
+    @property
+    def connections(self) -> int:
+        return len(self._clients)
+
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until stopped. `ready` is called once the sockets answer.
+
+        Raises KeeperRunning when the data directory has a keeper, StorageFailed for the database, and
+        KeeperUnavailable for directories that cannot be used.
+        """
+        process.prepare()
+        async with contextlib.AsyncExitStack() as stack:
+            discovery.make_private(self.data_dir, config.PREFIX + "DATA_DIR")
+            lock = stack.enter_context(discovery.exclusive(self.data_dir))
+            discovery.check_sockets_fit(self.runtime_dir)
+            discovery.make_private(self.runtime_dir, config.PREFIX + "RUNTIME_DIR")
+            await asyncio.to_thread(confinement.clean, self.runtime_dir)
+            database = self.data_dir / "python_sessions.db"
+            lost = losses.of_database(database, self.data_dir / "workspaces")
+            store = self._make_store(database, max_history_bytes=self.settings.max_history_bytes)
+            store.open()
+            stack.callback(store.close)
+            context = zmq.asyncio.Context()
+            context.set(zmq.MAX_SOCKETS, MOST_SOCKETS)
+            stack.callback(context.destroy, 0)
+            exposure = exposed((self.data_dir, self.runtime_dir), self.settings.python, await store.granted())
+            groups, self.groups = await asyncio.to_thread(cgroups.found, self.runtime_dir)
+            if groups is not None:
+                stack.callback(groups.close)
+            launcher = self._launcher or self._make_launcher(stack, exposure)
+            capacity = KernelCapacity(
+                self.emit,
+                idle_timeout_s=self.settings.idle_timeout_s,
+                max_live=self.settings.max_live,
+                memory_bytes=self.settings.max_live_bytes,
+            )
+            grouped = launcher if groups is None else GroupLauncher(launcher, groups, self.emit)
+            services = Services(grouped, store, self.emit, capacity)
+            sandbox = await self._confinement(exposure)
+            self.manager = Manager(self.data_dir, sandbox, services)
+            stack.push_async_callback(self.manager.close)
+            self.manager.losses = losses.noted(lost or losses.of_rows(await store.damaged()))
+            self.gateway = Gateway(self.manager, store, context, self.runtime_dir)
+            stack.push_async_callback(self.gateway.close)
+            await asyncio.to_thread(sweep, self.data_dir / "workspaces", await store.workspaces())
+            if isinstance(launcher, WarmLauncher):
+                self._warm_up(launcher, services, stack)
+            stack.callback(self._close_sockets)
+            await self._listen()
+            await self.gateway.reopen(Origin("jupyter", grants(self.settings)))
+            stack.push_async_callback(self._end_clients)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self.stopping.set)
+            hidden = asyncio.Event()
+            asyncio.get_running_loop().add_signal_handler(discovery.SHOW_YOURSELF, hidden.set)
+            stack.enter_context(self._published(lock))
+            expiry = Expiry(self.manager, store, self.settings.retention(), self.emit)
+            for work in (self._housekeeping(), expiry.run(), self._show_when_asked(hidden), process.release_memory()):
+                stack.callback(asyncio.create_task(work).cancel)
+            ready()
+            gc.collect()
+            gc.freeze()  # what was imported stays: no collection needs to look at it again
+            _log.info("serving %s, pid %d", self.data_dir, os.getpid())
+            await self.stopping.wait()
+            _log.info("stopping")
+
+    def _make_launcher(self, stack: contextlib.AsyncExitStack, exposure: Exposure) -> Launcher:
+        if self.settings.warm_start == "off":
+            return spawn
+        warm = WarmLauncher(self.settings.preload, self.emit, exposure.loaded)
+        stack.push_async_callback(warm.close)
+        return warm
+
+    def _warm_up(self, launcher: WarmLauncher, services: Services, stack: contextlib.AsyncExitStack) -> None:
+        """Have ready soon what will be needed soon."""
+        sandbox = self.manager.confinement
+        self.manager.standby = Standby(
+            self.settings.standby,
+            self.data_dir / "workspaces",
+            sandbox,
+            grants(self.settings),
+            services,
+            lambda: launcher.warm(sandbox.python, sandbox.kernel_environment(sandbox.python)),
+            self.manager.busy,
+        )
+        stack.push_async_callback(self.manager.standby.close)
+        stack.push_async_callback(_end, asyncio.create_task(self.manager.standby.run()))
+
+    async def _confinement(self, exposure: Exposure) -> Confinement:
+        """Find out, by trying, how kernels can be confined here."""
+        python = self.settings.python
+        places = (*exposure.written(), *resolved(self.settings.allow_write))
+        environment = base_environment(os.environ, discovery.cache_dir(), places)
+        environment["PYTHONHASHSEED"] = process.hash_seed(self.data_dir)
+        tier = None
+        if self.settings.sandbox == "on":
+            known = self.runtime_dir / "sandbox.json"
+            # Where kernels start: what the interpreter says of itself there need not be asked again for the first one.
+            start = start_environment(python, environment, self.runtime_dir, confined=True)
+            tier = await asyncio.to_thread(probe, python, start, self.runtime_dir, known, places=places)
+            _log.info("sandbox: %s%s", tier.label, f" ({tier.why})" if tier.why else "")
+        else:
+            _log.warning("sandbox: off, by config.toml; kernels run with your own rights")
+        ours = (self.data_dir, self.runtime_dir, discovery.config_file(), discovery.cache_dir())
+        never = tuple(place.resolve() for place in ours)
+        confinement = Confinement(tier, python, self.runtime_dir, never, environment, exposure)
+        # The first kernel needs to know it; nobody waits for it here, and what is wrong is said there.
+        ready = asyncio.ensure_future(asyncio.to_thread(confinement.interpreter, python))
+        ready.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return confinement
+
+    def _socket(self, name: str) -> Path:
+        return self.runtime_dir / f"{name}.sock"
+
+    async def _listen(self) -> None:
+        """Open the sockets anew. Raises KeeperUnavailable. Clients that are connected stay so."""
+        self._close_sockets()
+        try:
+            for name, operator in ((discovery.AGENT, False), (discovery.OPERATOR, True)):
+                server = await asyncio.start_unix_server(self._accept(operator), self._socket(name), limit=LINE_BYTES)
+                self._servers[name] = server
+                self._socket(name).chmod(0o600)
+        except OSError as error:
+            raise KeeperUnavailable(
+                f"no socket can be made in {self.runtime_dir}: {error.strerror or error};"
+                f" set {config.PREFIX}RUNTIME_DIR to a directory on a local disk"
+            ) from error
+
+    def _close_sockets(self) -> None:
+        for name in (discovery.AGENT, discovery.OPERATOR):
+            if name in self._servers:
+                self._servers.pop(name).close()
+            with contextlib.suppress(OSError):
+                self._socket(name).unlink()  # we hold the lock of the data directory: what lies there is ours, or stale
+
+    def _accept(
+        self, operator: bool
+    ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]:
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._clients[task] = writer
+            try:
+                await self._serve(reader, writer, operator)
+            except asyncio.CancelledError:
+                if not self.stopping.is_set():
+                    raise
+            except Exception:  # noqa: BLE001 - one client must not end the keeper
+                _log.exception("a client's connection failed")
+            finally:
+                self._clients.pop(task, None)
+                self._changed.set()
+                writer.close()
+
+        return accept
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, operator: bool) -> None:
+        answer: dict[str, Any] = {"kernelrepl": discovery.PROTOCOL, "version": __version__, "pid": os.getpid()}
+        try:
+            connection = self._greet(json.loads(await reader.readline()), operator)
+        except (ValueError, InvalidSettings, KeyError, TypeError, AttributeError) as error:
+            known = isinstance(error, InvalidSettings)
+            answer["error"] = (
+                str(error) if known else "this socket expects a kernelrepl hello; use the kernelrepl command"
+            )
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+            return
+        answer["instance"] = self.instance
+        writer.write(json.dumps(answer).encode() + b"\n")
+        await writer.drain()
+        try:
+            await self._handler(self, connection, reader, writer)
+        finally:
+            if connection.attached and not self.stopping.is_set():
+                await asyncio.shield(self.gateway.release(connection.id))
+
+    def _greet(self, hello: dict[str, Any], operator: bool) -> Connection:
+        environment = {str(key): str(value) for key, value in hello.get("settings", {}).items()}
+        return Connection(
+            name=str(hello["client"])[:100],
+            settings=config.for_client(self.settings, environment),
+            operator=operator,
+            id=str(hello.get("connection") or secrets.token_hex(8))[:64],
+            outputs=bool(hello.get("outputs")),
+            resumed=frozenset(json.dumps(entry) for entry in hello.get("resumed", ())),
+        )
+
+    async def _end_clients(self) -> None:
+        # Without another word: a proxy without an answer asks the next keeper, which knows the outcome.
+        for writer in self._clients.values():
+            writer.transport.abort()
+        if self._clients:
+            await asyncio.wait(self._clients, timeout=END_CLIENTS_S)
+        for task in list(self._clients):
+            task.cancel()
+        await asyncio.gather(*self._clients, return_exceptions=True)
+
+    @contextlib.contextmanager
+    def _published(self, lock: int) -> Iterator[None]:
+        """keeper.json: how others find us. Written last, removed first; and in the lock who to ask if it is gone."""
+        self._publish()
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        try:
+            yield
+        finally:
+            os.ftruncate(lock, 0)
+            (self.data_dir / "keeper.json").unlink(missing_ok=True)
+
+    async def _show_when_asked(self, hidden: asyncio.Event) -> None:
+        """Come back into sight when somebody has cleaned away the sockets or keeper.json."""
+        while True:
+            await hidden.wait()
+            hidden.clear()
+            try:
+                discovery.make_private(self.runtime_dir, config.PREFIX + "RUNTIME_DIR")
+                if not all(self._socket(name).is_socket() for name in self._servers):
+                    await self._listen()
+                self._publish()
+                _log.info("shown again")
+            except (OSError, KeeperUnavailable) as error:
+                _log.error("cannot be shown again: %s", error)
+
+    def _publish(self) -> None:
+        path = self.data_dir / "keeper.json"
+        content = {
+            "pid": os.getpid(),
+            "protocol": discovery.PROTOCOL,
+            "version": __version__,
+            discovery.AGENT: str(self.runtime_dir / "agent.sock"),
+            discovery.OPERATOR: str(self.runtime_dir / "operator.sock"),
+        }
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(content))
+        temporary.chmod(0o600)
+        temporary.replace(path)
+
+    def emit(self, event: str, **data: Any) -> None:
+        """Something has happened: for the log, for the metrics, and for the housekeeping."""
+        self.metrics(event, **data)
+        level = logging.DEBUG if event in _EVERYDAY else logging.INFO
+        if _log.isEnabledFor(level):
+            words = " ".join(f"{key}={_word(value)}" for key, value in data.items())
+            _log.log(level, "%s %s", event, words, extra={"session": data.get("session")})
+        self._changed.set()
+
+    def _needed(self) -> bool:
+        # What kernels still do can be kept by nobody once the data directory is gone.
+        kernels = self.manager.live() > 0 and self.data_dir.exists()
+        return bool(self._clients) or kernels or self.gateway.needed
+
+    async def _housekeeping(self) -> None:
+        """Stop idle kernels, and the keeper itself when nobody is connected and no kernel lives."""
+        while True:
+            self._changed.clear()
+            try:
+                due = await self.manager.tidy()
+            except StorageFailed as error:
+                _log.error("the database cannot be tidied: %s", error)
+                due = STORAGE_RETRY_S
+            unused = not self._needed()
+            try:
+                async with asyncio.timeout(self._exit_grace_s if unused else due):
+                    await self._changed.wait()
+                await asyncio.sleep(TIDY_PAUSE_S)
+            except TimeoutError:
+                if unused and not self._needed():
+                    self.stopping.set()
+                    return
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

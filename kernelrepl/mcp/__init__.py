@@ -1,0 +1,1 @@
+"""The agents' protocol: MCP, from the tools to the frames."""

@@ -1,0 +1,143 @@
+"""What a call of a tool may bring: looked at before the tool runs, and refused in words that name the remedy.
+
+The SDK ignores arguments that a tool does not know, so a typing error in `session_id` would run the code in a
+kernel that is thrown away; and what it says of a wrong type is its validator's report.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import CallToolResult, InputRequiredResult, TextContent
+from pydantic import BaseModel, ValidationError
+
+from kernelrepl import errors
+from kernelrepl.errors import InvalidArgument, KernelReplError, UnknownTool
+from kernelrepl.model import PageRequest
+from kernelrepl.sessions.services import Emit
+
+MAX_PAGE = 1000
+_SHOWN_CHARS = 60
+_WORDS = {
+    "string": "a string",
+    "number": "a number",
+    "integer": "an integer",
+    "boolean": "true or false",
+    "null": "left out",
+}
+
+
+class Server(MCPServer[Any]):
+    """The SDK's server, with calls checked first, and told of as events."""
+
+    def __init__(self, emit: Emit, **options: Any) -> None:
+        super().__init__("kernelrepl", **options)
+        self._emit = emit
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        began = time.monotonic()
+        result = await self._call_tool(name, arguments, context)
+        error = ((result.meta or {}).get(errors.WIRE_KEY) or {}).get("type")
+        tool = name if error != UnknownTool.__name__ else "unknown"
+        self._emit("called", tool=tool, seconds=time.monotonic() - began, error=error)
+        return result
+
+    async def _call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None
+    ) -> CallToolResult | InputRequiredResult:
+        tool = self._tool_manager.get_tool(name)
+        if tool is None:
+            names = [known.name for known in self._tool_manager.list_tools()]
+            return refused(UnknownTool(name, names, difflib.get_close_matches(name, names, 1)))
+        try:
+            check(name, tool.parameters, arguments)
+            tool.fn_metadata.validate_arguments(arguments)
+        except InvalidArgument as error:
+            return refused(error)
+        except ValidationError as error:
+            [problem, *_] = error.errors()
+            return refused(_wrong_value(str(problem["loc"][0]), tool.parameters, arguments))
+        return await super().call_tool(name, arguments, context)
+
+
+def refused(error: KernelReplError) -> CallToolResult:
+    """An error of ours as the result of a tool: its words, and its class for clients that are programs."""
+    return CallToolResult(
+        content=[TextContent(type="text", text=str(error))],
+        is_error=True,
+        _meta={errors.WIRE_KEY: errors.to_wire(error)},
+    )
+
+
+def answer(structured: BaseModel, text: str) -> CallToolResult:
+    return CallToolResult(
+        content=[TextContent(type="text", text=text)], structured_content=structured.model_dump(mode="json")
+    )
+
+
+def typed(tool: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """The same tool; an error of ours comes with its class as well, for clients that are programs."""
+
+    @functools.wraps(tool)
+    async def answering(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await tool(*args, **kwargs)
+        except ToolError as error:
+            if not isinstance(error.__cause__, KernelReplError):
+                raise
+            return refused(error.__cause__)
+
+    return answering
+
+
+def request(limit: int, cursor: str | None, contains: str | None) -> PageRequest:
+    """Raises InvalidArgument."""
+    if not 1 <= limit <= MAX_PAGE:
+        raise InvalidArgument(f"limit is {limit}; it must be from 1 to {MAX_PAGE}")
+    return PageRequest(limit, cursor, contains)
+
+
+def check(tool: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Refuse what the SDK would ignore or take for something else. Raises InvalidArgument."""
+    parameters: dict[str, Any] = schema.get("properties", {})
+    for name in arguments:
+        if name not in parameters:
+            close = difflib.get_close_matches(name, parameters, 1)
+            hint = f"did you mean {close[0]!r}?" if close else "it takes " + ", ".join(parameters)
+            raise InvalidArgument(f"{tool} has no argument {_shown(name)}: {hint}")
+    for name in schema.get("required", ()):
+        if name not in arguments:
+            raise InvalidArgument(f"{tool} needs the argument {name!r}")
+    for name, value in arguments.items():
+        kinds = _kinds(parameters.get(name, {}))
+        if isinstance(value, bool) and {"number", "integer"} & kinds:
+            raise _wrong_value(name, schema, arguments)
+        if value == "null" and {"string", "null"} <= kinds:
+            # The SDK would read it as JSON: as if it had not been given.
+            raise InvalidArgument(f"{name} is the text 'null'; leave it out for none, or use another text")
+
+
+def _wrong_value(name: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> InvalidArgument:
+    kinds = _kinds(schema.get("properties", {}).get(name, {}))
+    wanted = ", or ".join(words for kind, words in _WORDS.items() if kind in kinds)
+    return InvalidArgument(f"{name} is {_shown(arguments.get(name))}; it must be {wanted}")
+
+
+def _kinds(parameter: Mapping[str, Any]) -> set[str]:
+    """The JSON types that a parameter takes."""
+    return {str(choice.get("type")) for choice in parameter.get("anyOf", [parameter])}
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"

@@ -1,0 +1,165 @@
+"""The tools that only the person has who runs the keeper: on a socket of their own, and never for an agent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import CallToolResult
+
+from kernelrepl import __version__
+from kernelrepl.errors import KernelReplError
+from kernelrepl.jupyter.gateway import AttachRequest
+from kernelrepl.jupyter.sockets import Address
+from kernelrepl.keeper.connection import Connection
+from kernelrepl.keeper.keeper import Keeper
+from kernelrepl.mcp.arguments import answer
+from kernelrepl.mcp.results import Attached, HistoryResult, KeeperStatus, cells_of
+
+STOP_DELAY_S = 0.2
+"""Between the answer to a stop and the stop, so that the answer arrives."""
+
+HISTORY_BYTES = 2 << 20
+
+
+class OperatorTools:
+    """What the command line asks a keeper for."""
+
+    def __init__(self, keeper: Keeper, connection: Callable[[], Connection]) -> None:
+        """connection: the one that a call comes from."""
+        self._keeper = keeper
+        self._connection = connection
+
+    async def keeper_status(self) -> Annotated[CallToolResult, KeeperStatus]:
+        """What the keeper does: sessions, kernels, connections."""
+        manager = self._keeper.manager
+        try:
+            count = await manager.count_sessions()
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        status = KeeperStatus(
+            pid=os.getpid(),
+            version=__version__,
+            data_dir=str(self._keeper.data_dir),
+            runtime_dir=str(self._keeper.runtime_dir),
+            sessions=count,
+            kernels=manager.kernels(),
+            connections=self._keeper.connections,
+            sandbox=manager.sandbox,
+            groups=self._keeper.groups,
+            metrics=self._keeper.metrics.dump(),
+        )
+        return answer(status, status.model_dump_json(indent=2))
+
+    async def keeper_workspace(self, session_id: str) -> str:
+        """Where the files of a session are."""
+        try:
+            return str(await self._keeper.manager.workspace(session_id))
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+
+    async def keeper_written(self) -> list[str]:
+        """Where sessions may write."""
+        return list(self._keeper.manager.confinement.exposure.written())
+
+    async def keeper_history(self, session_id: str, cursor: int = 0) -> Annotated[CallToolResult, HistoryResult]:
+        """What has run in a session, as cells of a notebook, a part at a time."""
+        try:
+            rows = await self._keeper.manager.history(session_id, cursor, HISTORY_BYTES)
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        cells = await asyncio.to_thread(cells_of, rows)
+        found = HistoryResult(cells=cells, next_cursor=rows[-1].id if rows else None)
+        return answer(found, f"{len(cells)} executions of {session_id!r}")
+
+    async def keeper_grant(self, session_id: str, read: list[str], write: list[str], revoke: list[str]) -> str:
+        """Change what a session may reach beside its workspace."""
+        try:
+            access, later = await self._keeper.manager.grant(session_id, read, write, revoke)
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        lines = [f"{kind} {path}" for kind, paths in (("read", access.read), ("write", access.write)) for path in paths]
+        if later:
+            lines.append("its kernel, at work or with names that are not saved, goes on as it is; the next one has it")
+        return "\n".join(lines or [f"session {session_id!r} reaches nothing beside its workspace"])
+
+    # Notebooks
+
+    async def keeper_attach(
+        self,
+        session_id: str | None = None,
+        notebook: str | None = None,
+        address: dict[str, Any] | None = None,
+        restart: bool = False,
+        again: bool = False,
+        throwaway: bool = False,
+    ) -> Annotated[CallToolResult, Attached]:
+        """Serve a session to Jupyter clients, while this connection lasts. Returns what a connection file says."""
+        connection = self._connection()
+        connection.attached = True
+        try:
+            where = None if address is None else Address.load(address)
+            request = AttachRequest(session_id, notebook, where, restart, again, throwaway)
+            session_id, served = await self._keeper.gateway.attach(request, connection.origin(), connection.id)
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        return answer(Attached(session_id=session_id, connection=served.dump()), f"session {session_id!r} is served")
+
+    async def keeper_detach(self, address: dict[str, Any]) -> str:
+        """End what `keeper_attach` began. The session stays, unless it was made for that client alone."""
+        try:
+            await self._keeper.gateway.detach(Address.load(address), self._connection().id)
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        return "detached"
+
+    async def keeper_left(self, address: dict[str, Any]) -> str:
+        """Wait until a client of an attached session asks to end its kernel."""
+        try:
+            place = self._keeper.gateway.place(Address.load(address))
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        await place.left.wait()
+        return "left"
+
+    async def keeper_interrupt(self, address: dict[str, Any]) -> str:
+        """Interrupt what the clients there run; nothing of others."""
+        try:
+            place = self._keeper.gateway.place(Address.load(address))
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        await place.server.interrupt(place.sockets)
+        return "interrupted"
+
+    async def keeper_rename(self, address: dict[str, Any], notebook: str, before: str | None = None) -> str:
+        """The notebook of an attached client has another path now, and keeps its session."""
+        try:
+            await self._keeper.gateway.rename(Address.load(address), notebook, before)
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        return "renamed"
+
+    async def keeper_connection_file(self, session_id: str) -> str:
+        """A connection file of a session, for `jupyter console --existing=FILE` and the like."""
+        try:
+            origin = self._connection().origin()
+            return str(await self._keeper.gateway.connection_file(session_id, origin))
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+
+    async def keeper_trust(self, session_id: str, trusted: bool = True) -> str:
+        """Let the outputs of a session act in notebooks (scripts, widgets), or no longer."""
+        try:
+            await self._keeper.gateway.trust(session_id, trusted)
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        what = "may act" if trusted else "cannot act any more"
+        return f"outputs of session {session_id!r} {what} in notebooks from now on"
+
+    async def keeper_stop(self) -> str:
+        """Stop the keeper. Sessions stay; the next call starts a new one."""
+        asyncio.get_running_loop().call_later(STOP_DELAY_S, self._keeper.stopping.set)
+        return "the keeper stops; sessions stay"

@@ -1,0 +1,395 @@
+"""The MCP server: the tools that agents see, and the framing over the keeper's sockets.
+
+One server object serves all connections; which one a call came from is a context variable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import deque
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Annotated, Any
+
+import anyio
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ResourceError, ToolError
+from mcp.server.stdio import stdio_server
+from mcp_types import CallToolResult, ToolAnnotations
+from pydantic import Field
+
+from kernelrepl import __version__
+from kernelrepl.errors import KernelReplError, UnknownSession
+from kernelrepl.keeper.connection import Connection
+from kernelrepl.keeper.keeper import Keeper
+from kernelrepl.mcp.arguments import MAX_PAGE, Server, answer, request, typed
+from kernelrepl.mcp.framing import LineReader, LineWriter
+from kernelrepl.mcp.operator import OperatorTools
+from kernelrepl.mcp.resources import Outputs
+from kernelrepl.mcp.results import (
+    ENDED_BEFORE,
+    IDLE_ENDED,
+    NOTHING_RAN,
+    ChangedResult,
+    ReplResult,
+    SessionsResult,
+    VariablesResult,
+    cells_of,
+    earlier,
+    nothing_ran,
+    of_execution,
+    of_sessions,
+    of_variables,
+)
+from kernelrepl.model import Execution
+from kernelrepl.outputs import notebook
+from kernelrepl.sessions.execution import Job
+from kernelrepl.sessions.session import Session
+from kernelrepl.validation import check_wait
+
+FIRST_PROGRESS_S = 1.0
+PROGRESS_S = 5.0
+SESSIONS_PAGE = 100
+VARIABLES_PAGE = 300
+_NO_MODELS = ("cli", "python")
+"""The names of connections behind which programs of ours show a result to a person."""
+NOTEBOOK_BYTES = 8 << 20
+NOTEBOOK_URI = "kernelrepl://sessions/{session_id}/notebook"
+
+_connection: ContextVar[Connection] = ContextVar("connection")
+
+INSTRUCTIONS = """\
+Python sessions that never forget. Pass the same session_id to python_repl again and again: variables, functions, \
+classes and imports stay, even if the kernel crashes, the machine restarts or weeks go by. Each reply says what was \
+saved and what could not be. Without session_id the code runs in a fresh kernel that is thrown away. Long code: the \
+call returns after `wait` seconds with status "running", and python_wait collects the rest. The last expression is \
+echoed, open figures are returned as images; files can be written to the working directory."""
+CONFINED = """ Code runs in a sandbox: no network, no shell, no pip, and of the person's files only those that were \
+granted or put into the session."""
+
+SessionId = Annotated[
+    str, Field(description="the session, for example 'analysis'; letters, digits and . _ - : @ +, at most 100")
+]
+Contains = Annotated[
+    str | None, Field(description="only those whose name has this in it, upper and lower case being the same")
+]
+Cursor = Annotated[str | None, Field(description="the next_cursor of the page before; leave it out for the first")]
+Wait = Annotated[
+    float, Field(description="seconds to wait for the result before the call returns with status 'running'")
+]
+
+
+class ClientHandler:
+    """Serves the connections of one keeper."""
+
+    def __init__(self) -> None:
+        self._servers: dict[bool, MCPServer[Any]] = {}
+
+    async def __call__(
+        self, keeper: Keeper, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        server = self._servers.get(connection.operator)
+        if server is None:
+            server = self._servers[connection.operator] = build_server(keeper, operator=connection.operator)
+        _connection.set(connection)
+        low = server._lowlevel_server
+        stdin: Any = LineReader(reader, writer, connection)
+        stdout: Any = LineWriter(writer)
+        async with stdio_server(stdin, stdout) as (read_stream, write_stream):
+            await low.run(read_stream, write_stream, low.create_initialization_options())
+
+
+def build_server(keeper: Keeper, *, operator: bool = False) -> MCPServer[Any]:
+    """The MCP server of a keeper: the agent's tools, and for an operator some more."""
+    instructions = INSTRUCTIONS + ("" if keeper.manager.confinement.tier is None else CONFINED)
+    server = Server(keeper.emit, version=__version__, instructions=instructions, log_level="WARNING")
+    tools = Tools(keeper)
+    for tool, title, hints in (
+        (tools.python_repl, "Run Python", ToolAnnotations(destructive_hint=False, open_world_hint=False)),
+        (tools.python_wait, "Wait for Python", ToolAnnotations(read_only_hint=True, open_world_hint=False)),
+        (tools.python_interrupt, "Interrupt Python", ToolAnnotations(destructive_hint=False, open_world_hint=False)),
+        (tools.python_list_variables, "List variables", ToolAnnotations(read_only_hint=True, open_world_hint=False)),
+        (tools.python_list_sessions, "List sessions", ToolAnnotations(read_only_hint=True, open_world_hint=False)),
+        (
+            tools.python_clear_session,
+            "Clear a session",
+            ToolAnnotations(destructive_hint=True, idempotent_hint=True, open_world_hint=False),
+        ),
+        (
+            tools.python_delete_session,
+            "Delete a session",
+            ToolAnnotations(destructive_hint=True, idempotent_hint=True, open_world_hint=False),
+        ),
+    ):
+        server.add_tool(typed(tool), title=title, annotations=hints)
+    Outputs(keeper).register(server)
+    server.resource(
+        NOTEBOOK_URI,
+        name="notebook",
+        description="a session as a notebook: all code that ran in it, with its outputs",
+        mime_type="application/x-ipynb+json",
+    )(tools.notebook)
+    if operator:
+        more = OperatorTools(keeper, _connection.get)
+        for reading in (
+            more.keeper_status, more.keeper_workspace, more.keeper_written, more.keeper_history, more.keeper_left,
+        ):  # fmt: skip
+            server.add_tool(typed(reading), annotations=ToolAnnotations(read_only_hint=True))
+        for changing in (
+            more.keeper_grant, more.keeper_stop, more.keeper_attach, more.keeper_detach, more.keeper_interrupt,
+            more.keeper_rename, more.keeper_connection_file, more.keeper_trust,
+        ):  # fmt: skip
+            server.add_tool(typed(changing), annotations=ToolAnnotations(destructive_hint=True))
+    return server
+
+
+def _client_of(ctx: Context[Any, Any], connection: Connection) -> str | None:
+    """The name of the program that a proxy serves, as it says itself."""
+    params = ctx.session.client_params
+    return params.client_info.name[:100] if connection.name == "front" and params is not None else None
+
+
+def _plain_id(request: str) -> str:
+    """A JSON-RPC id in a form that fits into a URI."""
+    return request if request.isdigit() else hashlib.sha256(request.encode()).hexdigest()[:16]
+
+
+def _reply(execution: Execution) -> CallToolResult:
+    """An execution as the connection of this call wants it."""
+    connection = _connection.get()
+    whole = connection.name in _NO_MODELS
+    return of_execution(execution, connection.settings.max_output_chars, outputs=connection.outputs, whole=whole)
+
+
+def _deliver(session: Session, job: Job, remark: str | None = None) -> CallToolResult:
+    """A job as far as it has come; with it the outcome of earlier code that no call has got.
+
+    remark: what else is to be said of a job that has ended.
+    """
+    if not job.result.done():
+        session.uncollected.add(job, earlier)
+        return _reply(session.running(job))
+    execution = job.result.result()
+    notes = [note for note in (remark, execution.note, *session.uncollected.take(job)) if note]
+    return _reply(replace(execution, note="; ".join(notes) or None))
+
+
+class Tools:
+    """The tools. Their docstrings are what a model reads."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+
+    async def python_repl(
+        self,
+        ctx: Context[Any, Any],
+        code: Annotated[str, Field(description="Python code; IPython magics and top-level await work")],
+        session_id: Annotated[
+            str | None,
+            Field(description="keep state under this name; leave it out for a fresh kernel that is thrown away"),
+        ] = None,
+        wait: Wait = 45,
+        timeout: Annotated[
+            float | None, Field(description="interrupt the code after this many seconds; without it, it may run on")
+        ] = None,
+        reset: Annotated[bool, Field(description="forget all variables of the session before running")] = False,
+    ) -> Annotated[CallToolResult, ReplResult]:
+        """Run Python code in a session and return its output.
+
+        State persists under session_id across calls, crashes and restarts: when the reply arrives, everything the code
+        changed is stored. The last expression is echoed; figures come back as images. If the code takes longer than
+        `wait` seconds the reply has status "running" and the output so far: collect the outcome with python_wait.
+        Without session_id it is ended then, and nothing is kept.
+        """
+        connection = _connection.get()
+        try:
+            check_wait(wait)
+            if session_id is None:
+                return await self._run_once(ctx, connection, code, wait, timeout)
+            request = json.dumps(ctx.request_context.request_id)
+            started = await self._keeper.manager.execute(
+                code,
+                session_id,
+                connection.origin(_client_of(ctx, connection)),
+                request_id=f"{connection.id}-{_plain_id(request)}",
+                timeout_s=timeout,
+                reset=reset,
+                resumed=request in connection.resumed,
+            )
+            return await self._collect(ctx, connection, started, wait)
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+
+    async def _run_once(
+        self, ctx: Context[Any, Any], connection: Connection, code: str, wait: float, timeout: float | None
+    ) -> CallToolResult:
+        # There is no session to come back to, so the call itself has to end it.
+        limit = min(wait, timeout) if timeout is not None else wait
+        manager = self._keeper.manager
+        session, job = await manager.execute_once(code, connection.origin(), timeout_s=max(limit, 0.001))
+        try:
+            return await self._collect(ctx, connection, (session, job), None)
+        finally:
+            manager.discard(session)
+
+    async def _collect(
+        self,
+        ctx: Context[Any, Any],
+        connection: Connection,
+        started: tuple[Session, Job] | Execution,
+        wait: float | None,
+    ) -> CallToolResult:
+        if isinstance(started, Execution):
+            return _reply(started)
+        session, job = started
+        try:
+            await self._wait(ctx, job, wait)
+        except anyio.get_cancelled_exc_class():
+            if str(ctx.request_context.request_id) in connection.cancelled:
+                with anyio.CancelScope(shield=True):
+                    await session.interrupt(job)
+            raise
+        return _deliver(session, job)
+
+    async def _wait(self, ctx: Context[Any, Any], job: Job, wait: float | None) -> None:
+        """Until the execution is over or `wait` has passed; says from time to time that it goes on."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        pause = FIRST_PROGRESS_S
+        while True:
+            left = None if wait is None else began + wait - loop.time()
+            if left is not None and left <= 0:
+                # Even a wait of 0 lets a result through that is there already.
+                await asyncio.sleep(0)
+                return
+            done, _ = await asyncio.wait({job.result}, timeout=pause if left is None else min(pause, left))
+            if done:
+                return
+            await ctx.report_progress(round(loop.time() - began, 1), message=job.live.last_line() or "running")
+            pause = PROGRESS_S
+
+    async def python_wait(
+        self, ctx: Context[Any, Any], session_id: SessionId, wait: Wait = 45
+    ) -> Annotated[CallToolResult, ReplResult]:
+        """Wait for the code that runs in a session and return its outcome, as python_repl would.
+
+        If nothing runs, the outcome of the last execution is returned.
+        """
+        try:
+            check_wait(wait)
+            found = await self._keeper.manager.latest(session_id)
+            if isinstance(found, Execution):
+                return _reply(found)
+            session, job = found
+            await self._wait(ctx, job, wait)
+            return _deliver(session, job)
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+
+    async def python_interrupt(
+        self,
+        session_id: SessionId,
+        force: Annotated[
+            bool,
+            Field(description="end the kernel at once, even an idle one; what is saved is restored by the next call"),
+        ] = False,
+    ) -> Annotated[CallToolResult, ReplResult]:
+        """Interrupt the code that runs in a session, like Ctrl-C, and return its outcome.
+
+        What it had changed until then is kept. With force the kernel is ended and the session goes back to where it was
+        before this code.
+        """
+        try:
+            found = await self._keeper.manager.latest(session_id)
+            if isinstance(found, Execution):
+                return _reply(nothing_ran(found, NOTHING_RAN))
+            session, job = found
+            if job.result.done():
+                if force:
+                    await session.interrupt(job, force=True)  # it may be stuck behind its answer
+                    await session.hibernate()
+                if job in session.uncollected:  # its outcome has not come to anybody yet
+                    return _deliver(session, job, IDLE_ENDED if force else ENDED_BEFORE)
+                return _reply(nothing_ran(job.result.result(), IDLE_ENDED if force else NOTHING_RAN))
+            await session.interrupt(job, force=force)
+            if force:
+                await asyncio.wait({job.result})
+            return _deliver(session, job)
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+
+    async def python_list_variables(
+        self,
+        session_id: SessionId,
+        contains: Contains = None,
+        limit: Annotated[int, Field(description=f"entries of one page, 1 to {MAX_PAGE}")] = VARIABLES_PAGE,
+        cursor: Cursor = None,
+    ) -> Annotated[CallToolResult, VariablesResult]:
+        """List the variables of a session by name, with type and size, and whether each one is saved.
+
+        Answered from storage: works while the session is busy or asleep, and wakes nothing.
+        """
+        try:
+            variables = await self._keeper.manager.list_variables(session_id, request(limit, cursor, contains))
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        return answer(*of_variables(session_id, variables))
+
+    async def python_list_sessions(
+        self,
+        contains: Contains = None,
+        limit: Annotated[int, Field(description=f"entries of one page, 1 to {MAX_PAGE}")] = SESSIONS_PAGE,
+        cursor: Cursor = None,
+    ) -> Annotated[CallToolResult, SessionsResult]:
+        """List the sessions, the latest used first."""
+        try:
+            views = await self._keeper.manager.list_sessions(request(limit, cursor, contains))
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        return answer(*of_sessions(views, self._keeper.manager.losses))
+
+    async def python_clear_session(self, session_id: SessionId) -> Annotated[CallToolResult, ChangedResult]:
+        """Remove all variables from a session, when code that runs in it has ended. Files and history stay."""
+        try:
+            count = await self._keeper.manager.clear(session_id, _connection.get().origin())
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        message = f"{count} variables removed from {session_id!r}; files and history are kept"
+        return answer(ChangedResult(session_id=session_id, message=message), message)
+
+    async def python_delete_session(
+        self, ctx: Context[Any, Any], session_id: SessionId
+    ) -> Annotated[CallToolResult, ChangedResult]:
+        """Delete a session for good: variables, history and files. Stops code that runs in it."""
+        connection = _connection.get()
+        try:
+            await self._keeper.manager.delete(session_id, connection.origin())
+        except UnknownSession as error:
+            # The first try of this very call may have done it, and only its reply was lost.
+            if json.dumps(ctx.request_context.request_id) not in connection.resumed:
+                raise ToolError(str(error)) from error
+        except KernelReplError as error:
+            raise ToolError(str(error)) from error
+        message = f"session {session_id!r} is deleted"
+        return answer(ChangedResult(session_id=session_id, message=message), message)
+
+    async def notebook(self, session_id: str) -> str:
+        """A session as a notebook: what ran, and what came out. Of a very long one the last part."""
+        cells: deque[str] = deque()
+        size = left_out = cursor = 0
+        try:
+            while rows := await self._keeper.manager.history(session_id, cursor, NOTEBOOK_BYTES):
+                cursor = rows[-1].id
+                for cell in await asyncio.to_thread(lambda rows: [json.dumps(c) for c in cells_of(rows)], rows):
+                    cells.append(cell)
+                    size += len(cell)
+                while size > NOTEBOOK_BYTES and len(cells) > 1:
+                    size -= len(cells.popleft())
+                    left_out += 1
+        except KernelReplError as error:
+            raise ResourceError(str(error)) from error
+        found = notebook.document(session_id, [], left_out=left_out)
+        return json.dumps(found)[:-2] + ",".join(cells) + "]}"

@@ -1,0 +1,1 @@
+"""What code showed: folded, bounded, made harmless, and put into words."""

@@ -1,0 +1,1 @@
+"""Sessions: their kernels, their queues of executions, what is kept of them."""

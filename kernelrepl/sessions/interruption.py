@@ -1,0 +1,100 @@
+"""Stop the code that runs in a session: at its timeout, when somebody asks for it, or when its kernel gets stuck."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from kernelrepl.kernel import Kernel
+from kernelrepl.sessions.execution import Job
+
+INTERRUPT_GRACE_S = 5.0
+BEGIN_TIMEOUT_S = 60.0
+REPLY_TIMEOUT_S = 60.0
+"""How long a kernel may take to say that it has come to the end, after it has told what came out."""
+
+QUICK = ("complete_request", "inspect_request", "is_complete_request", "comm_info_request")
+QUICK_S = 10.0
+"""How long a kernel may take for these: nobody waits longer for help."""
+
+
+class Interrupter:
+    """Of one session. `running`: the kernel and what it runs, as far as there is either."""
+
+    def __init__(
+        self,
+        running: Callable[[], tuple[Kernel | None, Job | None]],
+        spawn: Callable[[Coroutine[Any, Any, Any]], None],
+    ) -> None:
+        self._running = running
+        self._spawn = spawn
+
+    @contextlib.contextmanager
+    def watching(self, job: Job) -> Iterator[None]:
+        """Stop it when it takes too long to begin or to end."""
+        loop = asyncio.get_running_loop()
+        timers = [loop.call_later(BEGIN_TIMEOUT_S, self._look, job)]
+        if job.timeout_s is not None:
+            timers.append(loop.call_later(job.timeout_s, self._time_out, job))
+
+        def answered(result: asyncio.Future[Any]) -> None:
+            timers.append(loop.call_later(REPLY_TIMEOUT_S, lambda: self._spawn(self.kill(job))))
+
+        job.result.add_done_callback(answered)
+        try:
+            yield
+        finally:
+            job.result.remove_done_callback(answered)
+            for timer in timers:
+                timer.cancel()
+
+    @contextlib.contextmanager
+    def soon(self, kernel: Kernel, kind: str) -> Iterator[None]:
+        """Interrupt a question of a Jupyter client that takes too long, and end the kernel if that does not help.
+
+        It keeps everybody else waiting, and asks objects of the session.
+        """
+        loop = asyncio.get_running_loop()
+        timers: list[asyncio.TimerHandle] = []
+        if kind in QUICK:
+            timers.append(loop.call_later(QUICK_S, kernel.interrupt))
+            timers.append(loop.call_later(QUICK_S + INTERRUPT_GRACE_S, lambda: self._spawn(kernel.process.kill())))
+        try:
+            yield
+        finally:
+            for timer in timers:
+                timer.cancel()
+
+    def _look(self, job: Job) -> None:
+        """A kernel that earlier code broke may not even take the next; another one can."""
+        if not job.began.is_set():
+            self._spawn(self.kill(job))
+
+    def _time_out(self, job: Job) -> None:
+        job.stopped_by = "timeout"
+        self._spawn(self.stop(job))
+
+    async def stop(self, job: Job) -> None:
+        """Interrupt; a timeout that user code ignores ends the kernel in the end."""
+        # A kernel at rest drops an interrupt, and takes one for the code that it has begun with.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(job.began.wait(), INTERRUPT_GRACE_S)
+        for _ in range(2):
+            kernel, current = self._running()
+            if job is not current or kernel is None or job.result.done():
+                return
+            kernel.interrupt()
+            done, _pending = await asyncio.wait({job.result}, timeout=INTERRUPT_GRACE_S)
+            if done:
+                return
+            if job.stopped_by != "timeout" and job.stopped_for is None:
+                return
+        await self.kill(job)
+
+    async def kill(self, job: Job) -> None:
+        """End the kernel, if it runs this."""
+        kernel, current = self._running()
+        if job is current and kernel is not None:
+            await kernel.process.kill()

@@ -1,0 +1,127 @@
+"""What an execution came to, from what the kernel committed or how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from kernelrepl.model import Execution, Failure, NotRestored, Resources, Restored, Saved, Status
+from kernelrepl.sessions import endings
+from kernelrepl.sessions.execution import Job, outcome_status, output_of, unsaved_of
+
+MOST_TOLD = 20
+"""So many outcomes that nobody has got yet are told of a session; others are counted."""
+
+
+class Uncollected:
+    """What calls of one session left running, until a later one has told of it.
+
+    Of what has ended only the words are kept: each may have shown 20 MB, and code may leave behind any number.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+        self._told: dict[str, str] = {}
+        self._more = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._jobs or self._told or self._more)
+
+    def __contains__(self, job: Job) -> bool:
+        return job.msg_id in self._jobs or job.msg_id in self._told
+
+    def add(self, job: Job, tell: Callable[[Execution], str]) -> None:
+        """Note that a call has returned before its job ended. tell: what a later call says of it."""
+        if job not in self:
+            self._jobs[job.msg_id] = job
+            job.result.add_done_callback(lambda _: self._end(job, tell))
+
+    def _end(self, job: Job, tell: Callable[[Execution], str]) -> None:
+        if self._jobs.pop(job.msg_id, None) is None or job.result.cancelled() or job.result.exception():
+            return
+        self._told[job.msg_id] = tell(job.result.result())
+        if len(self._told) > MOST_TOLD:
+            del self._told[next(iter(self._told))]
+            self._more += 1
+
+    def take(self, job: Job) -> list[str]:
+        """Return, once, what is to be said of all that has ended, but of this job, which is told as a whole."""
+        self._jobs = {name: other for name, other in self._jobs.items() if other is not job}
+        self._told.pop(job.msg_id, None)
+        more = f"{self._more} other pieces of code that calls left running have ended before" if self._more else ""
+        found = [*([more] if more else []), *self._told.values()]
+        self._told, self._more = {}, 0
+        return found
+
+
+def noted(result: Execution, before: str | None, after: str | None) -> Execution:
+    """A result with these notes beside its own."""
+    notes = dict.fromkeys(note for note in (before, result.note, after) if note)
+    return replace(result, note="; ".join(notes) or None)
+
+
+def without(restored: Restored | None, lost: tuple[NotRestored, ...]) -> Restored | None:
+    """What has been restored, as far as these names were not lost after all."""
+    if not lost:
+        return restored
+    before = restored or Restored((), ())
+    gone = {entry.name for entry in lost}
+    names = tuple(name for name in before.names if name not in gone)
+    return replace(before, names=names, not_restored=(*before.not_restored, *lost))
+
+
+def deadly(error: Exception) -> str:
+    """Why a component is not loaded any more."""
+    return f"the kernel died while loading it ({error}); it is skipped since then, its bytes are kept"
+
+
+def committed(job: Job, session_id: str | None, sandbox: str, resources: Resources | None) -> Execution:
+    """The result of a job whose kernel replied.
+
+    resources: what the session may use, where errors of the code may come from it; None where nothing confines it.
+    """
+    commit = job.commit
+    if commit is None or commit.outcome is None:
+        # Only a kernel that breaks the protocol replies without having committed.
+        return Execution(
+            session_id, "crashed", job.live.output(), sandbox=sandbox, restored=job.restored,
+            note="the kernel replied without committing; its changes are not stored", request_id=job.request_id,
+        )  # fmt: skip
+    output = output_of(commit, job.shown)
+    note = job.stopped_for
+    if note is None and output.error is not None and resources is not None:
+        note = endings.hint(output.error, resources)
+    return Execution(
+        session_id,
+        outcome_status(commit, job.stopped_by),
+        output,
+        execution_count=int(commit.outcome["execution_count"]),
+        duration_s=float(commit.outcome["duration_s"]),
+        saved=commit.saved if job.commit_error is None else Saved(),
+        not_saved=unsaved_of(commit, job.commit_error),
+        restored=job.restored,
+        committed=job.commit_error is None and commit.failure is None and session_id is not None,
+        sandbox=sandbox,
+        note=note,
+        request_id=job.request_id,
+    )
+
+
+def crash_status(job: Job) -> Status:
+    return "timeout" if job.stopped_by == "timeout" else "crashed"
+
+
+def crashed(job: Job, session_id: str | None, sandbox: str, died: str, exit_code: int | None) -> Execution:
+    """The result of a job whose kernel ended. `died`: how, in words."""
+    output = job.live.output()
+    if output.error is None:
+        output = replace(output, error=Failure("KernelDied", died, f"KernelDied: {died}"))
+    return Execution(
+        session_id,
+        crash_status(job),
+        output,
+        sandbox=sandbox,
+        restored=job.restored,
+        note=endings.note(died, exit_code, job.stopped_by, job.stopped_for),
+        request_id=job.request_id,
+    )

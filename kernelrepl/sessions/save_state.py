@@ -1,0 +1,70 @@
+"""What the store has of a session's kernel, and what it has not: each commit changes that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+from kernelrepl.errors import StorageFailed
+from kernelrepl.model import Commit, NotRestored, Output
+from kernelrepl.outputs import beside, passing, shortening, transcript
+from kernelrepl.sessions import results
+from kernelrepl.sessions.execution import Job
+from kernelrepl.sessions.recorder import Recorder
+from kernelrepl.sessions.services import Emit
+
+
+class SaveState:
+    """Of one session."""
+
+    def __init__(self, recorder: Recorder, emit: Emit, session_id: str | None) -> None:
+        self.unsaved: set[str] = set()
+        """The names whose values only the kernel has."""
+        self.behind = False
+        """The last commit failed: the kernel has changes that the store has not."""
+        self._recorder = recorder
+        self._emit = emit
+        self._session_id = session_id
+        self._lost: tuple[NotRestored, ...] = ()  # what could not be loaded, and no result has told yet
+
+    async def commit(self, job: Job | None, commit: Commit, stored: Callable[[Job], None]) -> None:
+        """Put a commit into the store; `stored` is called when its outcome is known, good or bad. Raises why not."""
+        if job is not None:
+            job.shown, outputs = await beside.large(len(commit.outputs), _kept, commit)
+            commit = job.commit = replace(commit, outputs=outputs)
+            job.restored, self._lost = results.without(job.restored, self._lost), ()
+        self.behind = True
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            size = await self._recorder.publish(job, commit)
+        except Exception as error:
+            self._emit("commit_failed", session=self._session_id, reason=str(error))
+            if job is not None:
+                job.commit_error = str(error) if isinstance(error, StorageFailed) else f"internal error: {error!r}"
+                stored(job)
+            raise
+        if job is not None:
+            stored(job)
+        self.behind = commit.failure is not None
+        self._emit("committed", session=self._session_id, seconds=clock() - began, bytes=size, missed=commit.missed)
+        self.unsaved.difference_update(commit.names, commit.deleted)
+        self.unsaved.update(commit.unsaved)
+
+    def lose(self, names: tuple[NotRestored, ...]) -> None:
+        """These could not be loaded when they were needed."""
+        self._lost = (*self._lost, *names)[: shortening.MOST_STORED]
+        if names:
+            self._emit("lost", session=self._session_id, names=len(names))
+
+    def forget(self) -> None:
+        """The kernel is gone."""
+        self.unsaved.clear()
+        self.behind, self._lost = False, ()
+
+
+def _kept(commit: Commit) -> tuple[Output, str]:
+    """The outputs of a commit, folded, and as they are stored."""
+    shown = passing.normalized(commit.outputs, commit.left_out)
+    return transcript.fold(shown), passing.dumps(shown)

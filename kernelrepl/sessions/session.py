@@ -1,0 +1,357 @@
+"""One session: its kernel (none or one), its rows, its queue of executions.
+
+An execution belongs to the session, not to the call that asked for it: it goes on when the caller stops
+waiting. Executions of one session run one after the other, in the order they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from kernelrepl.errors import KernelStartFailed, SessionDeleted
+from kernelrepl.kernel import Kernel, KernelDied, Launch
+from kernelrepl.kernel.flood import Verdict
+from kernelrepl.kernel.kernel import START_TIMEOUT_S
+from kernelrepl.model import Commit, Execution, JupyterRequest, Limits, Status
+from kernelrepl.outputs import beside, shortening
+from kernelrepl.sessions import results
+from kernelrepl.sessions.confinement import OFF
+from kernelrepl.sessions.execution import Job, in_words
+from kernelrepl.sessions.interruption import Interrupter
+from kernelrepl.sessions.kernel_slot import KernelSlot
+from kernelrepl.sessions.lifecycle import Event, State
+from kernelrepl.sessions.recorder import Recorder
+from kernelrepl.sessions.resource_monitor import ROOM_AGAIN
+from kernelrepl.sessions.services import Services
+from kernelrepl.sessions.starting import STARTS_PER_CALL
+from kernelrepl.workspaces import removal
+
+
+class Session(KernelSlot):
+    """Conducts one kernel."""
+
+    def __init__(
+        self,
+        session_id: str | None,
+        launch: Launch,
+        limits: Limits,
+        recorder: Recorder,
+        services: Services,
+        *,
+        sandbox: str,
+    ) -> None:
+        super().__init__(session_id, launch, limits, recorder, services)
+        self.sandbox = sandbox
+        self.latest: Job | None = None
+        self.waiting = 0
+        self.unfinished: dict[str, Job] = {}
+        """Jobs by request id, queued or running; no answered ones."""
+        self.uncollected = results.Uncollected()
+        self.asked: JupyterRequest | None = None
+        """What a Jupyter client has asked the kernel beside its executions, and is not answered yet."""
+        self.greeting: str | None = None
+        """What the first result says about how this session came to be."""
+        self.idle_since: float = asyncio.get_running_loop().time()
+        self._interrupter = Interrupter(lambda: (self._kernel, self.current), self._spawn)
+        self._turn = asyncio.Lock()
+
+    # What others see
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has something to do. What is left to do after an answer keeps nobody waiting."""
+        return self.waiting > 0 or (self._turn.locked() and not self._answered)
+
+    @property
+    def _answered(self) -> bool:
+        return self.current is not None and self.current.result.done()
+
+    @property
+    def kernel_state(self) -> str:
+        """What lists say of its kernel."""
+        return (State.IDLE if self.state is State.BUSY and not self.busy else self.state).value
+
+    @property
+    def dispensable(self) -> bool:
+        """Whether all of it is in the store: another one can take its place."""
+        at_rest = self._kernel is None and not self.busy and self._starter.calm and self._monitor.full is None
+        return self.state is State.DELETED or (at_rest and not self.uncollected and self.greeting is None)
+
+    def running(self, job: Job) -> Execution:
+        """The execution as far as it has come."""
+        note = None if job.started else "waiting for earlier executions of this session"
+        return Execution(
+            self.session_id, "running", job.live.output(), sandbox=self.sandbox, note=note, request_id=job.request_id
+        )
+
+    # Executions
+
+    def submit(self, job: Job) -> Job:
+        """Queue an execution. Its result arrives in `job.result`, whether or not anybody waits."""
+        self.waiting += 1
+        self.latest = job
+        self.unfinished[job.request_id] = job
+        # Answered, its id may come again, even before its kernel has come to its end.
+        job.result.add_done_callback(lambda _: self.unfinished.pop(job.request_id))
+        self._spawn(self._run(job))
+        return job
+
+    async def _run(self, job: Job) -> None:
+        try:
+            async with self._turn:
+                self.waiting -= 1
+                if job.result.done():
+                    return
+                self._refuse_deleted()
+                execution = await self._execute(job)
+                self._services.emit("executed", session=self.session_id, status=execution.status)
+                await self._monitor.look_again()
+                self._answer(job, execution)
+                await self._leave_limits()
+        except BaseException as error:
+            self.idle_since = asyncio.get_running_loop().time()
+            if not job.result.done():
+                job.result.set_exception(error)
+                job.result.exception()  # nobody may be waiting any more
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            job.over.set()
+            if self.latest is job and job.heavy:
+                self.latest = None  # whoever asks for it gets it from the store
+            job.forget()
+            if self.observer is not None:
+                self.observer.ended(job)
+            self._services.capacity.rest()
+
+    async def _execute(self, job: Job) -> Execution:
+        if job.reset:
+            await self._clear()
+        for _ in range(STARTS_PER_CALL):
+            kernel = await self._awake(job)
+            if job.result.done():
+                return job.result.result()  # interrupted while the kernel started
+            if job.row is None:
+                job.row = await self._recorder.start(job)
+            try:
+                await self._run_in(kernel, job)
+            except KernelDied as error:
+                if job.began.is_set() or job.commit is not None or job.stopped_by is not None:
+                    return await self._crashed(job, error)
+                # It died before it had begun: nothing ran, so the next kernel may run it.
+                await self._drop_kernel()
+                continue
+            return job.result.result() if job.result.done() else self._result(job)
+        raise KernelStartFailed(f"the kernel ended {STARTS_PER_CALL} times before it could run the code")
+
+    def _answer(self, job: Job, execution: Execution) -> None:
+        if not job.result.done():
+            greeting, self.greeting = self.greeting, None
+            # Now, and not again when its kernel has come to its end: others may have been used in the meantime.
+            self.idle_since = asyncio.get_running_loop().time()
+            job.result.set_result(results.noted(execution, greeting, self._monitor.full))
+
+    async def _leave_limits(self) -> None:
+        """End a kernel that may write no large files, now that there is room: before anything else runs in it."""
+        limited = self._kernel is not None and self._kernel.process.launch.most_file_bytes is not None
+        if limited and self._monitor.full is None:
+            await self._audit()
+            await self._stop_kernel()
+            self.greeting = f"{ROOM_AGAIN}: the kernel was ended between two calls"
+            self._tell_restart()
+
+    def _answer_early(self, job: Job) -> None:
+        """All is known and stored: that the kernel has yet to come to its end need keep nobody waiting."""
+        if job.commit is not None and job.commit.outcome is not None and self._monitor.full is None:
+            self._answer(job, self._result(job))
+
+    async def _run_in(self, kernel: Kernel, job: Job) -> None:
+        self.current = job
+        job.started = True
+        self._monitor.begin()
+        self._advance(Event.RUN)
+        if self.observer is not None:
+            self.observer.began(job)
+        try:
+            with self._interrupter.watching(job):
+                job.reply = await (kernel.ask(job.cell) if job.cell else kernel.execute(job.msg_id, job.code))
+            self._advance(Event.DONE)
+        finally:
+            self.current = None
+
+    async def interrupt(self, job: Job, *, reason: Status = "interrupted", force: bool = False) -> None:
+        """Stop one execution: where it runs, or before it starts. `force` ends the kernel at once."""
+        if job.result.done() and job is not self.current:
+            return
+        job.stopped_by = job.stopped_by or reason
+        if job is not self.current:
+            if not job.started:
+                job.result.set_result(
+                    replace(self.running(job), status="interrupted", note="it had not started; nothing ran")
+                )
+                job.over.set()
+            job.forget()
+            return
+        await (self._interrupter.kill(job) if force else self._interrupter.stop(job))
+
+    # Results
+
+    def _result(self, job: Job) -> Execution:
+        resources = None if self.sandbox == OFF else self.launch.resources
+        return results.committed(job, self.session_id, self.sandbox, resources)
+
+    async def _crashed(self, job: Job, error: KernelDied) -> Execution:
+        self._services.emit("kernel_died", session=self.session_id, exit_code=error.exit_code)
+        if self._kernel is not None and self._kernel.process.out_of_memory:
+            job.stopped_for = job.stopped_for or self._monitor.memory_reached
+            job.stopped_by = job.stopped_by or "interrupted"
+        if job.stopped_by is None:
+            await self._starter.note_death(error)
+        await self._drop_kernel()
+        self._tell_restart()
+        if job.commit is not None and job.commit_error is None:
+            # The commit was stored; only the reply is missing.
+            return replace(
+                self._result(job), note=f"{error} after this execution was committed; the next call restarts it"
+            )
+        await self._recorder.finish(job, results.crash_status(job))
+        how = (job, self.session_id, self.sandbox, str(error), error.exit_code)
+        return await beside.large(job.live.chars, results.crashed, *how)
+
+    def _overrun(self, reason: str, kill: bool) -> None:
+        """It takes too much: stop what runs, or end its kernel."""
+        job = self.current
+        if job is not None and not (kill and job.result.done()):  # what has its answer tells nothing any more
+            job.stopped_for = job.stopped_for or reason
+            job.stopped_by = job.stopped_by or "interrupted"
+            self._spawn(self._interrupter.kill(job) if kill else self._interrupter.stop(job))
+        elif kill and self._kernel is not None:
+            self.greeting = f"{reason}: the kernel was ended between two calls"
+            self._spawn(self._kernel.process.kill())
+
+    def _on_flood(self, verdict: Verdict) -> None:
+        self._overrun("the code wrote too much", verdict is Verdict.KILL)
+
+    # What the kernel tells
+
+    def _on_begin(self, request: str) -> None:
+        if self.current is not None and self.current.msg_id == request:
+            self.current.began.set()
+
+    async def _on_commit(self, commit: Commit) -> None:
+        job = self.current if self.current is not None and self.current.msg_id == commit.request else None
+        await self._save_state.commit(job, commit, self._answer_early)
+
+    def _on_output(self, parent: str, kind: str, content: dict[str, Any]) -> None:
+        job = self.current
+        if job is not None and job.msg_id == parent and kind != "status":
+            job.live.add(kind, content)
+
+    def _refuse_deleted(self) -> None:
+        if self.state is State.DELETED:
+            raise SessionDeleted(self.session_id or "")
+
+    async def clear(self) -> None:
+        """Forget all variables, in turn with the executions."""
+        async with self._turn:
+            self._refuse_deleted()
+            await self._clear()
+
+    async def _clear(self) -> None:
+        await self._stop_kernel()
+        await self._recorder.clear()
+        self._tell_restart()
+
+    async def hibernate(self, why: str | None = None) -> None:
+        """Stop the kernel and keep the session. why: what it has to make room for, if it has."""
+        async with self._turn:
+            await self._audit()
+            lost = sorted(map(in_words, self.unsaved))
+            await self._stop_kernel()
+            if why and lost:
+                self.greeting = (
+                    f"the kernel was stopped to make room ({why}); not saved, and gone: {shortening.listed(lost)}"
+                )
+
+    async def restart(self) -> None:
+        """A new process with all that is stored. Stops what runs in the one that there is."""
+        stopped = self.current is not None or self.asked is not None
+        self._renewed.clear()
+        await self._kill_running()
+        if stopped and self.waiting:
+            # Whoever is next in the queue gets the new one, and need not end first.
+            await asyncio.wait_for(self._renewed.wait(), START_TIMEOUT_S)
+            return
+        async with self._turn:
+            self._refuse_deleted()
+            await self._audit()
+            lost = sorted(map(in_words, self.unsaved))
+            await self._stop_kernel()
+            if lost:
+                self.greeting = f"the kernel was restarted; not saved, and gone: {shortening.listed(lost)}"
+            await self._awake()
+
+    async def _kill_running(self) -> None:
+        """End the kernel if it is at something."""
+        if self.current is not None:
+            await self.interrupt(self.current, force=True)
+        elif self.asked is not None and self._kernel is not None:
+            await self._kernel.process.kill()
+
+    async def wake(self) -> None:
+        """Have a kernel, so that the next to ask need not wait for one."""
+        async with self._turn:
+            self._refuse_deleted()
+            await self._awake()
+
+    async def ask(self, request: JupyterRequest) -> dict[str, Any] | None:
+        """Pass on what a Jupyter client asks, in turn with the executions. Raises KernelDied and what a start raises.
+
+        Returns the reply, if its kind has one.
+        """
+        async with self._turn:
+            self._refuse_deleted()
+            kernel = await self._awake()
+            self.asked = request
+            try:
+                with self._interrupter.soon(kernel, request.kind):
+                    return await kernel.ask(request)
+            finally:
+                self.asked = None
+                self.idle_since = asyncio.get_running_loop().time()
+                self._services.capacity.rest()
+
+    def interrupt_asked(self, request: JupyterRequest) -> None:
+        """Stop what a client has asked, if that is what the kernel is at."""
+        if self.asked is request and self._kernel is not None:
+            self._kernel.interrupt()
+
+    def answer(self, value: str) -> None:
+        """What a person typed, for code that waits for it."""
+        if self._kernel is not None:
+            self._kernel.answer(value)
+
+    async def delete(self) -> None:
+        """End everything at once, a running execution too, and remove the workspace."""
+        if self.current is not None:
+            self.current.stopped_by = "interrupted"
+        if self._kernel is not None and (self.current or self.asked):
+            await self._kernel.process.kill()
+        async with self._turn:
+            await self._stop_kernel()
+            if self.state is State.ASLEEP:
+                self._advance(Event.DELETE)
+            await asyncio.to_thread(removal.remove, self.launch.workspace)
+
+    async def close(self) -> None:
+        """End the kernel: the keeper stops."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._ending is not None:
+            await self._ending
+        if self.asked is None:
+            await self._audit()
+        await self._drop_kernel()

@@ -1,0 +1,54 @@
+"""What changes the rows of executions, beside their commits. Runs in the writer thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kernelrepl.store import seals
+from kernelrepl.store.database import Database, update
+
+_NOTHING_YET = (0, None, 0.0, None, None, None, None, None)
+"""The outcome of an execution that has none, behind its status."""
+_SET_SEAL = "UPDATE executions SET status = ?, outcome_seal = ? WHERE id = ?"
+
+
+def start(db: Database, values: Sequence[Any]) -> int:
+    """Insert one that is about to run, with the values of `seals.EXECUTION`; returns its row."""
+    session, *_, now = values
+    with db.atomic():
+        row = db.execute(
+            f"INSERT INTO executions ({seals.columns(seals.EXECUTION)}, seal, status) VALUES (?, ?, ?, ?, ?, ?, '')",
+            [*values, seals.seal(values)],
+        )
+        _set_status(db, int(row.lastrowid or 0), "started")
+        state = seals.state_of(db, session)
+        state |= {"total_executions": state["total_executions"] + 1, "last_used_at": now, "state": "active"}
+        seals.put_state(db, session, state)
+        return int(row.lastrowid or 0)
+
+
+def finish(db: Database, execution: int, outcome: Sequence[Any]) -> None:
+    """outcome: status, outputs, what was restored, and the time; what is there already of the others stays."""
+
+    def write() -> None:
+        update(
+            db,
+            "UPDATE executions SET status = ?, outputs = COALESCE(outputs, ?),"
+            " restored = COALESCE(restored, ?), finished_at = COALESCE(finished_at, ?) WHERE id = ?",
+            [*outcome, execution],
+        )
+
+    with db.atomic():
+        seals.seal_outcome(db, execution, write)
+
+
+def note_crashes(db: Database) -> None:
+    """What an earlier keeper has started has not ended."""
+    for row, seal in db.execute("SELECT id, outcome_seal FROM executions WHERE status = 'started'").fetchall():
+        if seal == seals.seal((row, "started", *_NOTHING_YET)):
+            _set_status(db, row, "crashed")
+
+
+def _set_status(db: Database, row: int, status: str) -> None:
+    db.execute(_SET_SEAL, [status, seals.seal((row, status, *_NOTHING_YET)), row])

@@ -1,0 +1,1 @@
+"""The files of sessions, touched while hostile code may write beside."""
