@@ -25,24 +25,26 @@ for n in range(8000):
     except DeadlinePassed:
         passed += 1
     assert is_clean(), n
-assert passed > 100, passed
+assert passed
 """
 _NESTED = """
-inner = outer = 0
-for n in range(600):
+inner = 0
+for n in range(200):
     try:
-        with interrupts.deadline(0.0003):
-            for _ in range(20):
-                try:
-                    with interrupts.deadline(1e-5 + n % 500 * 1e-6):
-                        for _ in range(20_000):
-                            pass
-                except DeadlinePassed:
-                    inner += 1
+        with interrupts.deadline(0.0005 + n % 7 * 0.0003):
+            try:
+                with interrupts.deadline(1e-5 + n * 1e-5):
+                    while True:
+                        pass
+            except DeadlinePassed:
+                inner += 1
+            assert inner <= n + 1
+            while True:
+                pass
     except DeadlinePassed:
-        outer += 1
+        pass
     assert is_clean(), n
-assert inner and outer, (inner, outer)
+assert inner
 """
 _INTERRUPTED = """
 ended = threading.Event()
@@ -76,9 +78,10 @@ for n in range(2000):
                 pass
     except DeadlinePassed:
         pass
+while not alarms:
+    pass
 _, interval = signal.setitimer(signal.ITIMER_REAL, 0)
 assert abs(interval - 0.002) < 1e-5, interval
-assert len(alarms) > 10
 """
 
 

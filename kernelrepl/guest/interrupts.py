@@ -23,7 +23,7 @@ _signal: Any = sys.modules["_signal"]
 """Without the frames and enumerations of `signal`, in which a signal could arrive."""
 _NONE = Originals(())
 _REPEAT_S = 1.0
-_SOON_S = 0.001
+_SOON_S = 0.0001
 _STEP = asyncio.Handle._run.__code__
 
 
@@ -176,8 +176,7 @@ class Deadline:
     def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
         if self._has_ended:
             return
-        is_own_end = frame is not None and frame.f_code in _ENDS and frame.f_locals["self"] is self
-        is_due = self._is_on and not is_own_end and time.monotonic() >= self._due
+        is_due = self._is_on and not _is_at_an_end(frame) and time.monotonic() >= self._due
         _signal.setitimer(signal.ITIMER_REAL, _REPEAT_S if is_due else _SOON_S, _REPEAT_S)
         if is_due:
             raise DeadlinePassed
