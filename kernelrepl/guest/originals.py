@@ -10,8 +10,10 @@ from __future__ import annotations
 import builtins
 import operator
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
+
+from kernelrepl.guest import dict_versions
 
 REPLACED_BY_PEOPLE = (
     "time", "datetime", "random", "os", "json", "pickle", "uuid", "socket", "hashlib", "hmac", "tempfile", "platform",
@@ -53,13 +55,11 @@ class Originals:
         self, together: Any = zip, missing: type[BaseException] = BaseException, absent: object = _ABSENT
     ) -> None:
         """User code has stopped."""
-        for space, find, names, values in self._kept:
-            try:
-                if find(space) == values:
-                    continue
-            except missing:  # a name is gone, or what stands there cannot be compared
-                pass
-            for name, value in together(names, values):
+        for kept in self._kept:
+            if kept.stands(missing):
+                continue
+            space = kept.space
+            for name, value in together(kept.names, kept.values):
                 now = space.get(name, absent)
                 if now is not value:
                     self._aside.append((space, name, now))
@@ -94,9 +94,9 @@ class Originals:
 
     def stands(self, space: Space, name: str) -> bool:
         """Whether this name of a module is what it was at the start, for code as well."""
-        for of, _, names, values in self._kept:
-            if of is space and name in names:
-                return self.replaced(space, name) is values[names.index(name)]
+        for kept in self._kept:
+            if kept.space is space and name in kept.names:
+                return self.replaced(space, name) is kept.values[kept.names.index(name)]
         return False
 
     def __bool__(self) -> bool:
@@ -104,7 +104,32 @@ class Originals:
         return bool(self._aside)
 
 
-def _kept(name: str) -> tuple[Space, Callable[[Space], tuple[Any, ...]], tuple[str, ...], tuple[Any, ...]] | None:
+class _Kept:
+    """The functions and classes of one module, as they were at the start."""
+
+    def __init__(self, space: Space, found: Space) -> None:
+        self.space = space
+        self.names, self.values = tuple(found), tuple(found.values())
+        self._find = operator.itemgetter(*found)
+        self._version = dict_versions.of(space)
+        self._stood_at = -1
+        """The version at which all of them stood in their places."""
+
+    def stands(self, missing: type[BaseException]) -> bool:
+        """Whether all of them stand in their places. Uses no builtin by its name."""
+        now = None if self._version is None else self._version.value
+        if now == self._stood_at:
+            return True
+        try:
+            stands = self._find(self.space) == self.values
+        except missing:  # a name is gone, or what stands there cannot be compared
+            return False
+        if stands and now is not None:
+            self._stood_at = now
+        return stands
+
+
+def _kept(name: str) -> _Kept | None:
     space = getattr(sys.modules.get(name), "__dict__", None)
     if space is None:
         return None
@@ -113,4 +138,4 @@ def _kept(name: str) -> tuple[Space, Callable[[Space], tuple[Any, ...]], tuple[s
         for key, value in space.items()
         if callable(value) and key not in _FOR_CODE and (key == "__import__" or not key.startswith("_"))
     }
-    return (space, operator.itemgetter(*found), tuple(found), tuple(found.values())) if len(found) > 1 else None
+    return _Kept(space, found) if len(found) > 1 else None

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from kernelrepl.guest import dict_versions
 from kernelrepl.guest.ipython.output import GuestStream
 from kernelrepl.guest.neutral import name_of
 from kernelrepl.guest.originals import Originals
@@ -35,6 +36,9 @@ class Repair:
         self._originals = originals
         self._names = {name: hidden[name] for name in _NAMES if name in hidden}
         self._builtins = {name: value for name, value in vars(builtins).items() if name not in _IPYTHONS}
+        self._version = dict_versions.of(vars(builtins))
+        self._stood_at = -1
+        """The version of the builtins at which none was missing or broken."""
         self._told: dict[str, object] = {}
 
     def mend(self) -> None:
@@ -75,11 +79,16 @@ class Repair:
         self, space: dict[str, Any], absent: object = _ABSENT, is_callable: Any = callable
     ) -> Iterator[str]:
         # Uses no builtin by its name. A function that replaces another is left: that is a way to work.
+        version = None if self._version is None else self._version.value
+        if version == self._stood_at:
+            return
         for name, value in self._builtins.items():
             now = space.get(name, absent)
             if now is not value and (now is absent or (is_callable(value) and not is_callable(now))):
                 space[name] = value
                 yield name
+        if version is not None:
+            self._stood_at = version  # what has just been put back is looked at once more
 
     def _mend_streams(self) -> Iterator[str]:
         for stream in self._streams:
