@@ -27,7 +27,7 @@ from kernelrepl.kernel import client as jupyter
 from kernelrepl.kernel.channel import HostChannel, text_of
 from kernelrepl.kernel.client import JupyterClient
 from kernelrepl.kernel.commits import parse_commit
-from kernelrepl.kernel.flood import Amount, FloodLimits, Verdict
+from kernelrepl.kernel.flood import Amount, Budget, FloodLimits, Verdict
 from kernelrepl.mcp.results import of_execution
 from kernelrepl.model import Commit, Execution, Limits, Output
 from kernelrepl.outputs import passing, transcript
@@ -194,6 +194,34 @@ async def test_far_too_many_frames_are_an_error_of_the_channel() -> None:
     beside.cancel()
     host.close()
     assert turns >= 1000 // channel._FRAMES_A_TURN
+
+
+@pytest.mark.anyio
+async def test_a_kernel_that_has_taken_much_lets_others_go_first() -> None:
+    """Everybody else has several turns between two of it, which are shorter; it still gets on."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    budget = Budget(burst_s=1e6)
+    host = await HostChannel.open(ours, FloodLimits(kill=Amount(1e6, 1e9)), budget)
+    turns = []
+
+    async def other() -> None:
+        while True:
+            turns[-1] += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    with theirs:
+        for seconds in (0.0, 1e3):
+            budget.spend(seconds)
+            turns.append(0)
+            theirs.sendall(SMALL_FRAME * 1000)
+            for _ in range(1000):
+                await host.recv()
+    beside.cancel()
+    host.close()
+    light, heavy = turns
+    assert heavy >= 1000 // channel._FRAMES_A_TURN * 20 > light
 
 
 # Commits

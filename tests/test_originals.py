@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 
 import pytest
 
-from kernelrepl.guest.originals import MODULES
+from kernelrepl.guest import dict_versions
+from kernelrepl.guest.originals import MODULES, Originals
 from kernelrepl.kernel.process import Launcher
 from tests.conftest import Sessions
 
@@ -125,3 +128,57 @@ async def test_event_loops_that_were_nested_stay_nested(sessions: Sessions) -> N
     )
     assert await sessions.value("asyncio.run(asyncio.sleep(0))") == "'mine'"
     assert await sessions.value("await asyncio.sleep(0, 'slept')") == "'slept'"
+
+
+@pytest.mark.parametrize("counted", [dict_versions.COUNTED, False], ids=["as here", "without versions"])
+def test_what_is_replaced_is_set_aside_and_put_back(counted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where Python does not count the changes of a dict, and however often it is looked at in between."""
+    monkeypatch.setattr(dict_versions, "COUNTED", counted)
+    module = types.ModuleType("module_of_the_test")
+    module.__dict__.update(one=lambda: 1, two=lambda: 2, three=lambda: 3, number=4)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    space, first = vars(module), dict(vars(module))
+    originals = Originals([module.__name__])
+
+    def other() -> None: ...
+
+    def look() -> None:
+        """Three times: what is the same is not looked at again."""
+        for _ in range(3):
+            originals.set_aside()
+        assert {**space, **first} == space
+
+    look()
+    space["one"] = other
+    look()
+    originals.put_back()
+    assert space["one"] is other
+    for change in (
+        lambda: space.__delitem__("two"),
+        lambda: space.update(one=other, three=None, more=1),
+        lambda: setattr(module, "two", other),
+        lambda: (space.pop("one"), space.update(new=1), space.setdefault("one", other)),
+    ):
+        look()
+        originals.drop()
+        change()
+        look()
+    broken, needed = originals.drop()
+    assert (broken, needed, bool(originals)) == ([], ["module_of_the_test.one"], False)
+
+
+@pytest.mark.skipif(not dict_versions.COUNTED, reason="this Python counts no changes of a dict")
+def test_a_dict_that_nobody_changes_has_one_version() -> None:
+    """Reading, calling and copying what is in it is no change; one that is made anew differs from its past."""
+    space = {"one": len, "two": 2}
+    version = dict_versions.of(space)
+    assert version is not None
+    before = version.value
+    assert (space["one"]([]), space.get("none"), list(space.items()), space.copy()["two"]) == (
+        0, None, [("one", len), ("two", 2)], 2,
+    )  # fmt: skip
+    assert version.value == before
+    space["two"] = 3
+    assert version.value != before
+    space["two"] = 2
+    assert version.value != before

@@ -293,6 +293,35 @@ async def test_what_is_deleted_or_closed_is_gone(store: Store) -> None:
     assert (info.variable_count, info.size_bytes) == (1, 3)
 
 
+@pytest.mark.parametrize("count", [1, 8, 9, 500, 501, 1203])
+async def test_a_commit_of_many_rows_replaces_and_removes_as_one_of_few_does(store: Store, count: int) -> None:
+    """However many are written in one statement; whatever is in a name, no row of another session is touched."""
+    ours, other = await new_session(store), await new_session(store, "other")
+    names = [f"n{number},\0 '{chr(0xE0 + number)}" for number in range(count)]
+    for turn in range(3):
+        parts = [part(k, k + 1, bytes([turn]) * (k % 90 + turn + 1)) for k in range(count)]
+        values = {name: (k + 1, f"kind {turn}", k % 90 + turn + 1) for k, name in enumerate(names)}
+        gone = {f"u{name}": ("socket", "", f"reason {turn}") for name in names}
+        whole = commit(*parts, names=values, unsaved=gone, summaries=dict.fromkeys(names, "words"))
+        for session in (ours, other) if turn == 0 else (ours,):
+            await store.publish(session, None, whole, UNLIMITED, None)
+    for session, turn in ((ours, 2), (other, 0)):
+        manifest = await store.manifest(session)
+        assert manifest.names == {name: (k + 1, f"kind {turn}", k % 90 + turn + 1) for k, name in enumerate(names)}
+        assert {entry.key: entry.size_bytes for entry in manifest.components} == {
+            k + 1: k % 90 + turn + 1 for k in range(count)
+        }
+        unsaved = {entry.name: entry.reason for entry in await store.variables(session) if not entry.saved}
+        assert unsaved == {f"u{name}": f"reason {turn}" for name in names}
+    sizes = {info.session_id: (info.variable_count, info.size_bytes) for info in await store.list_sessions()}
+    assert sizes["s"] == (2 * count, sum(k % 90 + 3 for k in range(count)))
+    removed = commit(deleted=(*names, *[f"u{name}" for name in names]), closed=tuple(range(1, count + 1)))
+    await store.publish(ours, None, removed, UNLIMITED, None)
+    left = await store.manifest(ours)
+    assert (left.names, left.components, left.damaged) == ({}, (), ())
+    assert len((await store.manifest(other)).names) == count
+
+
 @pytest.mark.parametrize(
     ("limits", "components", "message"),
     [

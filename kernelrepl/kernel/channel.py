@@ -10,8 +10,10 @@ from typing import Any
 
 from kernelrepl import bounded_json
 from kernelrepl.guest import wire
+from kernelrepl.kernel import turns
 from kernelrepl.kernel.flood import CHANNEL_LIMITS, Budget, FloodLimits, Meter, Verdict
 from kernelrepl.model import Commit
+from kernelrepl.outputs import beside
 
 _READ_AHEAD_BYTES = 256 << 10
 """Twice as much is kept of a kernel that is not heard for a while, and there are many."""
@@ -65,9 +67,11 @@ class HostChannel:
         """
         self.budget.held.let_go("frame")
         self._frames += 1
-        if self._frames >= _FRAMES_A_TURN or self._bytes >= _BYTES_A_TURN:
+        heavy = self.budget.is_heavy
+        shorter = turns.SHORTER if heavy else 1
+        if self._frames >= _FRAMES_A_TURN // shorter or self._bytes >= _BYTES_A_TURN // shorter:
             self._frames = self._bytes = 0
-            await asyncio.sleep(0)  # reading what is there already gives no turn to others
+            await turns.give_way(heavy=heavy)  # reading what is there already gives no turn to others
         now = asyncio.get_running_loop().time()
         try:
             with self.budget.held.waiting("frame", "draft"):
@@ -82,7 +86,7 @@ class HostChannel:
             await self.budget.held.hold("frame", header_bytes + payload_bytes)
             body = await self._read(header_bytes)
             self.heavy = header_bytes > _HEAVY_BYTES
-            header, items = await asyncio.to_thread(_bounded_header, body) if self.heavy else _bounded_header(body)
+            header, items = await beside.apart(_bounded_header, body) if self.heavy else _bounded_header(body)
             self._bytes += header_bytes
             self.budget.spend(_FRAME_S + header_bytes * _BYTE_S + items * _ITEM_S)
             return header, await self._read(payload_bytes) if payload_bytes else b""

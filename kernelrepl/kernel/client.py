@@ -19,7 +19,7 @@ from typing import Any
 from jupyter_client.session import DELIM, Session
 
 from kernelrepl import bounded_json
-from kernelrepl.kernel import zmtp
+from kernelrepl.kernel import turns, zmtp
 from kernelrepl.kernel.flood import REPLY_LIMITS, Budget, FloodLimits, Meter, Verdict
 from kernelrepl.model import JupyterRequest
 from kernelrepl.outputs import beside
@@ -213,7 +213,9 @@ class JupyterClient:
             connection.done()
             if turn >= _TURN_FRAMES or size >= _TURN_BYTES:
                 turn = size = 0
-                await asyncio.sleep(self._budget.delay(clock()))
+                if delay := self._budget.delay(clock()):
+                    await asyncio.sleep(delay)
+                await turns.give_way(heavy=self._budget.is_heavy)
             count, length = await self._next(connection, meter, take)
             turn, size = turn + count, size + length
 

@@ -46,6 +46,10 @@ CHANNEL_LIMITS = FloodLimits(
 """For frames and the bytes of their headers. A restore sends two for each component, a commit names everything."""
 
 
+_EVERYDAY_S = 0.02
+"""What some dozen everyday cells take, one right after the other."""
+
+
 class Budget:
     """How much of the keeper's time one kernel may take: a little at once, and a share of it in the long run.
 
@@ -58,6 +62,11 @@ class Budget:
         self._share = share
         self._debt_s = 0.0
         self._last: float | None = None
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether the kernel has lately taken more than everyday cells do, and is to let others go first."""
+        return self._debt_s > _EVERYDAY_S
 
     def spend(self, seconds: float) -> None:
         """Note that a kernel has taken so much, by an estimate that follows what it sent, not the clock."""

@@ -275,7 +275,7 @@ class Kernel:
         """Do what is to be done with a frame, beside the event loop if that takes long."""
         assert self._channel is not None
         if self._channel.heavy:
-            return await asyncio.to_thread(work, *arguments)
+            return await beside.apart(work, *arguments)
         return work(*arguments)
 
     async def _stage(self, header: dict[str, Any], payload: bytes) -> None:

@@ -20,6 +20,9 @@ SEATS = 3
 PATIENCE_S = 20.0
 """How long the keeper waits for one that has a seat to go on, in all, while others wait for the seat."""
 _LOOK_S = 0.5
+_EVERYDAY_BYTES = 64 << 10
+"""What is not worth counting: all kernels together have less of it under way than one share."""
+_NOTHING = contextlib.nullcontext()
 
 
 class Stock:
@@ -88,6 +91,8 @@ class Holding:
 
     async def hold(self, what: str, size: int) -> None:
         """Note that so much is, or is about to be, held for this purpose; waits if that is more than a share."""
+        if size <= _EVERYDAY_BYTES and what not in self._bytes:
+            return
         self._bytes[what] = size
         while self.total > self._stock.share and not self._stock.seated(self):
             async with self._entering:
@@ -98,16 +103,15 @@ class Holding:
 
     def let_go(self, what: str) -> None:
         """Note that nothing is held for this purpose any more."""
-        self._bytes.pop(what, None)
-        if self.total <= self._stock.share:
+        if self._bytes.pop(what, None) is not None and self.total <= self._stock.share:
             self._stock.leave(self)
 
-    @contextlib.contextmanager
-    def waiting(self, *purposes: str) -> Iterator[None]:
+    def waiting(self, *purposes: str) -> contextlib.AbstractContextManager[None]:
         """Count the time as idle in which one waits for the rest of what is held for one of these purposes."""
-        if self._bytes.keys().isdisjoint(purposes):
-            yield
-            return
+        return _NOTHING if self._bytes.keys().isdisjoint(purposes) else self._counted(purposes)
+
+    @contextlib.contextmanager
+    def _counted(self, purposes: tuple[str, ...]) -> Iterator[None]:
         clock = asyncio.get_running_loop().time
         self._since[purposes] = clock()
         try:

@@ -17,11 +17,22 @@ LARGE = 256 << 10
 P = ParamSpec("P")
 T = TypeVar("T")
 _lane = ThreadPoolExecutor(1, "beside")
+_frames = ThreadPoolExecutor(1, "frames")
+"""A lane of its own, in which nothing takes longer than a fraction of a second."""
 
 
 async def large(size: int, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     """Do what takes as long as this size says: at once, or in turn with all else that is large."""
     if size <= LARGE:
         return work(*arguments, **named)
+    return await _in(_lane, lambda: work(*arguments, **named))
+
+
+async def apart(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Do what takes some milliseconds and is bounded, in turn with all else of that kind."""
+    return await _in(_frames, lambda: work(*arguments, **named))
+
+
+async def _in(lane: ThreadPoolExecutor, work: Callable[[], T]) -> T:
     context = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(_lane, lambda: context.run(work, *arguments, **named))
+    return await asyncio.get_running_loop().run_in_executor(lane, lambda: context.run(work))

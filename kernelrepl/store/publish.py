@@ -84,24 +84,29 @@ def write_commit(
     ended = _close(db, "components", "key", "size_bytes", session, commit_id, commit.closed)
     keys = [part.roots[0] for part in commit.components]
     replaced = _close(db, "components", "key", "size_bytes", session, commit_id, keys)
-    closed = sum(size for size, _ in ended)
-    freed = closed + sum(size for size, _ in replaced)
-    seals_of_live: list[Any] = [
-        _insert_component(db, session, commit_id, part, commit, its_chunks)
+    closed = sum(int(size) for size, _ in ended)
+    freed = closed + sum(int(size) for size, _ in replaced)
+    components = [
+        _component_row(session, commit_id, part, commit, its_chunks)
         for part, its_chunks in zip(commit.components, chunks, strict=True)
     ]
+    _insert(db, _INSERT_COMPONENT, components)
+    seals_of_live: list[Any] = [row[len(seals.COMPONENT)] for row in components]
     gone = _close(db, "names", "name", "name", session, commit_id, [*commit.names, *commit.unsaved, *commit.deleted])
     seals_of_live += (found for _, found in (*ended, *replaced, *gone))
 
-    def insert_name(name: str, *rest: Any) -> None:
+    names: list[list[Any]] = []
+
+    def add_name(name: str, *rest: Any) -> None:
         values = [session, name, commit_id, commit.summaries.get(name, ""), *rest, execution, now]
-        seals_of_live.append(seals.seal(values))
-        db.execute(_INSERT_NAME, [*values, seals_of_live[-1]])
+        names.append([*values, seals.seal(values)])
 
     for name, (root, kind, size) in commit.names.items():
-        insert_name(name, root, kind, size, None, None)
+        add_name(name, root, kind, size, None, None)
     for name, (kind, path, reason) in commit.unsaved.items():
-        insert_name(name, None, kind, 0, path, reason)
+        add_name(name, None, kind, 0, path, reason)
+    _insert(db, _INSERT_NAME, names)
+    seals_of_live += (row[-1] for row in names)
     added = sum(sum(part.segments) for part in commit.components)
     state = seals.state_of(db, session)
     total = int(state["size_bytes"]) - freed + added
@@ -172,25 +177,51 @@ def _weight(db: Database, session: int) -> Weight:
     return names + parts, texts + lists
 
 
-_INSERT_NAME = f"INSERT INTO names ({seals.columns(seals.NAME)}, seal) VALUES ({', '.join('?' * len(seals.NAME))}, ?)"
-_INSERT_COMPONENT = (
-    f"INSERT INTO components ({seals.columns(seals.COMPONENT)}, seal, data, data_seal)"
-    f" VALUES ({', '.join('?' * len(seals.COMPONENT))}, ?, ?, ?)"
-)
+_INSERT_NAME = f"INSERT INTO names ({seals.columns(seals.NAME)}, seal) VALUES"
+_INSERT_COMPONENT = f"INSERT INTO components ({seals.columns(seals.COMPONENT)}, seal, data, data_seal) VALUES"
+_ROWS_AT_ONCE = 500
+"""In one statement: after each the thread waits for the event loop, which may be busy, to give way. A statement may
+have 32,766 values."""
+
+
+def _insert(db: Database, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Insert rows, which all have as many values."""
+    for at in range(0, len(rows), _ROWS_AT_ONCE):
+        batch = rows[at : at + _ROWS_AT_ONCE]
+        row = f"({', '.join('?' * len(batch[0]))})"
+        db.execute(f"{statement} {', '.join([row] * len(batch))}", list(itertools.chain.from_iterable(batch)))
 
 
 def _close(
     db: Database, table: str, column: str, wanted: str, session: int, commit_id: int, values: Sequence[Any]
 ) -> list[tuple[Any, Any]]:
     """End the present versions of these; returns what is wanted of each that there was, and its seal."""
-    statement = (
-        f"UPDATE {table} SET to_commit = ? WHERE session = ? AND {column} = ? AND to_commit IS NULL"
-        f" RETURNING {wanted}, seal"
-    )
     found: list[tuple[Any, Any]] = []
-    for value in values:
-        found += db.execute(statement, [commit_id, session, value]).fetchall()
+    for at in range(0, len(values), _ROWS_AT_ONCE):
+        batch = values[at : at + _ROWS_AT_ONCE]
+        where = f"session = ? AND {column} IN ({', '.join('?' * len(batch))}) AND to_commit IS NULL"
+        update = f"UPDATE {table} SET to_commit = ? WHERE {where}"
+        if len(batch) <= _FEW:
+            found += db.execute(f"{update} RETURNING {wanted}, seal", [commit_id, session, *batch]).fetchall()
+            continue
+        # All in one row: each that is fetched would be waited for like a statement.
+        text = db.execute(
+            f"SELECT GROUP_CONCAT(HEX({wanted}) || ' ' || HEX(COALESCE(seal, ''))) FROM {table} WHERE {where}",
+            [session, *batch],
+        ).fetchone()[0]
+        if text is not None:
+            found += (_unpacked(row) for row in text.split(","))
+            db.execute(update, [commit_id, session, *batch])
     return found
+
+
+_FEW = 8
+
+
+def _unpacked(row: str) -> tuple[Any, bytes]:
+    """A text or a number, and the seal that stands behind it."""
+    wanted, seal = map(bytes.fromhex, row.split(" "))
+    return wanted.decode(errors="replace"), seal
 
 
 def _refuse_sizes(commit: Commit, limits: Limits) -> None:
@@ -268,19 +299,17 @@ def _known_chunks(db: Database, session: int, key: int) -> tuple[bytes, wire.Cut
     return row[0], cuts if cuts.count * DIGEST_BYTES == len(row[0]) else wire.Cuts(())
 
 
-def _insert_component(
-    db: Database, session: int, commit_id: int, part: NewComponent, commit: Commit, digests: bytes | None
-) -> bytes:
-    """Returns the seal of its row."""
+def _component_row(
+    session: int, commit_id: int, part: NewComponent, commit: Commit, digests: bytes | None
+) -> list[Any]:
+    """The values of its row, with its seal behind those that it is over."""
     values = [
         session, part.roots[0], commit_id, json.dumps(part.roots), json.dumps(part.references),
         json.dumps(part.segments), sum(part.segments), int(part.has_code), commit.magic, commit.python,
         int(part.inert), commit.packages, digests,
     ]  # fmt: skip
-    found = seals.seal(values)
     data = (part.data, seals.seal_of_data(part.data)) if digests is None else (None, None)
-    db.execute(_INSERT_COMPONENT, [*values, found, *data])
-    return found
+    return [*values, seals.seal(values), *data]
 
 
 _FINISH = (
