@@ -1,4 +1,4 @@
-"""This module has the result of the Python API: a dict with the fields of the tool, which shows itself in a notebook."""
+"""This module has the result of the Python API: a dict with the fields of a tool, which shows itself in a notebook."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Result(dict[str, Any]):
 
 
 def harmless(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of a MIME bundle that cannot act: text, pictures, HTML without scripts, styles, remote parts."""
+    """Return what cannot act of a MIME bundle: text, pictures, and HTML without scripts, styles and remote parts."""
     import nh3
 
     found = {mime: data[mime] for mime in _SHOWN if isinstance(data.get(mime), str)}
