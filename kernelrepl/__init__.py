@@ -4,7 +4,7 @@
 
     await python_repl(code="x = 42", session_id="analysis")
 
-Importing this package loads nothing else, because every kernel does it; a function is loaded when it is used.
+Importing this package loads nothing else, because every kernel imports it. A function is loaded when it is first used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Settings: environment (KERNELREPL_…), then config.toml, then defaults. Reads, never writes."""
+"""This module reads the settings: from the environment (KERNELREPL_…), else config.toml, else defaults."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PREFIX = discovery.PREFIX
 
 
 def _limit(value: Any) -> Any:
-    """0 and "unlimited" lift a limit."""
+    """Return None, which is no limit, for 0 and "unlimited"."""
     lifted = (
         value.strip().lower() in ("0", "unlimited") if isinstance(value, str) else value is not False and value == 0
     )
@@ -36,14 +36,14 @@ def _limit(value: Any) -> Any:
 
 
 def _history(value: Any) -> Any:
-    """Here 0 is a number of bytes as any other: only the word lifts this limit."""
+    """Return None, which is no limit, for "unlimited" only: a history of 0 bytes has a meaning."""
     if isinstance(value, bool):
         raise ValueError("a number of bytes or 'unlimited', not a truth value")
     return None if isinstance(value, str) and value.strip().lower() == "unlimited" else value
 
 
 def _paths(value: Any) -> Any:
-    """In the environment one text, as PATH is; in the file a list."""
+    """Split the text of a variable as PATH is split; the file has a list."""
     return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
 
@@ -65,7 +65,7 @@ Directory = Annotated[Path, AfterValidator(lambda path: discovery.absolute(path,
 
 
 def _program(value: str) -> str:
-    """Which program it is, so that it is the same one wherever it is started. One that is not there is told later."""
+    """Return the path of a program, so that each start uses the same one. A missing program is reported later."""
     path = os.path.expanduser(value)  # noqa: PTH111 - `Path` would make other texts of some
     if "/" in path:
         if not path.startswith("/"):
@@ -79,7 +79,7 @@ Program = Annotated[str, AfterValidator(_program)]
 
 
 class _Environment(EnvSettingsSource):
-    """Hosts that fill in a template leave a place empty that nobody chose."""
+    """This source ignores empty paths: hosts that fill in a template leave them where nobody chose one."""
 
     def __call__(self) -> dict[str, Any]:
         found = {name: value for name, value in super().__call__().items() if value != "" or name not in _PLACES}
@@ -95,14 +95,14 @@ _PLACES = ("data_dir", "runtime_dir", "python")
 
 
 class Settings(BaseSettings):
-    """Each field is a setting; its description is what `kernelrepl doctor` and the README say."""
+    """Each field is a setting with its default and its meaning; docs/settings.md says the same to users."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
 
     data_dir: Directory = Field(
         default_factory=lambda: discovery.default_data_dir(), description="where the database and the workspaces are"
     )
-    runtime_dir: Directory | None = Field(default=None, description="where sockets are; short, private, need not last")
+    runtime_dir: Directory | None = Field(default=None, description="where the sockets are; its path must be short")
     python: Program = Field(default=sys.executable, min_length=1, description="the interpreter that runs kernels")
     max_variable_bytes: ByteLimit = Field(
         default=10_000_000, description="the largest variable that is saved, in bytes"
@@ -204,7 +204,7 @@ SESSION_SETTINGS = discovery.SESSION_SETTINGS
 
 
 def load(overrides: Mapping[str, Any] | None = None) -> Settings:
-    """The settings in force. Raises InvalidSettings, which names the setting and its value."""
+    """Return the settings in force. Raises InvalidSettings, which names the setting and its value."""
     file = discovery.config_file()
     if file.is_dir() or (file.is_symlink() and not file.exists()):
         raise InvalidSettings(f"{file} is no file; remove it or set {PREFIX}CONFIG to another one")
@@ -217,7 +217,7 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
 
 
 def for_client(settings: Settings, environment: Mapping[str, str]) -> Settings:
-    """The settings for sessions that one client creates: its own environment wins over the keeper's."""
+    """Return the settings for sessions that one client creates: its own environment wins over the keeper's."""
     own = {
         name: environment[PREFIX + name.upper()] for name in SESSION_SETTINGS if PREFIX + name.upper() in environment
     }
@@ -227,7 +227,7 @@ def for_client(settings: Settings, environment: Mapping[str, str]) -> Settings:
 
 
 def origins(environ: Mapping[str, str]) -> dict[str, str]:
-    """For each setting where its value comes from."""
+    """Return for each setting the origin of its value: the variable, the path of the file, or "default"."""
     file = discovery.config_file()
     in_file = set(TomlConfigSettingsSource(Settings, file)()) if file.exists() else set()
     found = {}

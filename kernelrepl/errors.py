@@ -1,6 +1,6 @@
-"""Every failure of the machinery, one class per remedy. User code failing is a result, not an error.
+"""This module has an error class for each remedy of a failure. User code that fails is a result, not one of these.
 
-Each error is one sentence that says what is wrong and what to do, and carries its data as attributes.
+The text of each error says what is wrong and what to do. Its attributes carry the data in the text.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 WIRE_KEY = "kernelrepl/error"
-"""Where the result of a tool carries an error in machine-readable form."""
+"""The key in `_meta` of a tool's result under which it carries an error as JSON."""
 
 
 class KernelReplError(Exception):
-    """Base of all errors of this package."""
+    """This class is the base of all errors of this package."""
 
 
 class InvalidSessionId(KernelReplError):
-    """The session_id is not one."""
+    """The session_id has a form that is not allowed. Attribute: session_id."""
 
     def __init__(self, session_id: str, why: str) -> None:
         shown = session_id if len(session_id) <= 40 else session_id[:40] + "…"
@@ -28,7 +28,7 @@ class InvalidSessionId(KernelReplError):
 
 
 class UnknownSession(KernelReplError):
-    """No session has this id."""
+    """No session has this id. Attributes: session_id, and close, a tuple of ids that may be meant."""
 
     def __init__(self, session_id: str, close: Iterable[str] = ()) -> None:
         self.session_id = session_id
@@ -41,7 +41,7 @@ class UnknownSession(KernelReplError):
 
 
 class NoSessionYet(UnknownSession):
-    """Files are to go into a session that is not there."""
+    """Files cannot be copied into a session that does not exist. Attributes: as UnknownSession."""
 
     def __init__(self, session_id: str, close: Iterable[str] = ()) -> None:
         self.session_id = session_id
@@ -55,7 +55,7 @@ class NoSessionYet(UnknownSession):
 
 
 class WorkspaceFileRefused(KernelReplError):
-    """Something in a workspace is not what can be copied, or a file cannot be put there."""
+    """A file in a workspace cannot be copied, or a file cannot be put there. Attributes: path, why."""
 
     def __init__(self, path: str, why: str, remedy: str) -> None:
         super().__init__(f"'{path}' {why}; {remedy}")
@@ -64,7 +64,7 @@ class WorkspaceFileRefused(KernelReplError):
 
 
 class CopyFailed(KernelReplError):
-    """The file outside of the workspace cannot be read or written."""
+    """A file outside of the workspace cannot be read or written. Attributes: path, why."""
 
     def __init__(self, path: str, why: str, remedy: str) -> None:
         super().__init__(f"'{path}' {why}; {remedy}")
@@ -73,11 +73,11 @@ class CopyFailed(KernelReplError):
 
 
 class InvalidArgument(KernelReplError):
-    """An argument of a call is out of its range."""
+    """An argument of a call has a value that is not allowed."""
 
 
 class UnknownTool(KernelReplError):
-    """No tool has this name."""
+    """No tool has this name. Attributes: name, tools, and close, a tuple of tools that may be meant."""
 
     def __init__(self, name: str, tools: Iterable[str], close: Iterable[str] = ()) -> None:
         self.name = name
@@ -91,7 +91,7 @@ class UnknownTool(KernelReplError):
 
 
 class NothingRunning(KernelReplError):
-    """A wait or interrupt found nothing to act on."""
+    """A wait or an interrupt found a session in which nothing has run yet. Attribute: session_id."""
 
     def __init__(self, session_id: str) -> None:
         super().__init__(f"nothing has run in session {session_id!r} yet; run code with python_repl first")
@@ -99,7 +99,7 @@ class NothingRunning(KernelReplError):
 
 
 class KernelStartFailed(KernelReplError):
-    """The kernel process did not come up."""
+    """A kernel could not be started. Attribute: log, the last text that it printed."""
 
     def __init__(self, why: str, log: str = "") -> None:
         tail = f"\nLast words of the kernel:\n{log[-2000:]}" if log else ""
@@ -112,7 +112,7 @@ class KernelStartFailed(KernelReplError):
 
 
 class InterpreterLacks(KernelStartFailed):
-    """The interpreter that a session is to run in has not what kernels need."""
+    """The interpreter of a session lacks what kernels need. Attributes: python, log."""
 
     def __init__(self, python: str, version: str, lacks: Sequence[str]) -> None:
         if list(lacks) == ["python"]:
@@ -126,7 +126,7 @@ class InterpreterLacks(KernelStartFailed):
 
 
 class InterpreterExposed(KernelStartFailed):
-    """A session may write where an interpreter of kernels takes its code from."""
+    """A session may write where an interpreter of kernels takes its code from. Attributes: python, path, place, log."""
 
     def __init__(self, python: str, path: str, place: str) -> None:
         KernelReplError.__init__(
@@ -142,7 +142,7 @@ class InterpreterExposed(KernelStartFailed):
 
 
 class AccessRefused(KernelReplError):
-    """A path cannot be granted to sessions."""
+    """A path cannot be granted to sessions. Attribute: path."""
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(f"{path!r} in allow_read or allow_write {why}")
@@ -150,20 +150,20 @@ class AccessRefused(KernelReplError):
 
 
 class SandboxUnavailable(KernelReplError):
-    """Nothing here can confine a kernel, so none is started."""
+    """This system cannot confine a kernel, so no kernel was started. Attribute: why."""
 
     def __init__(self, why: str) -> None:
         super().__init__(
             f"no kernel was started, because it could not be confined: {why}. What helps: on Ubuntu 24.04 and later"
-            " `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`; in Docker or Podman the seccomp profile"
-            " of the README; elsewhere Linux 5.13 or later with user namespaces. `kernelrepl doctor` shows what is"
-            ' missing; sandbox = "off" in config.toml runs code with your own rights instead'
+            " `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`; in Docker or Podman the options in"
+            " examples/docker/README.md; elsewhere Linux 5.13 or later with user namespaces. `kernelrepl doctor` shows"
+            ' what is missing; sandbox = "off" in config.toml runs code with your own rights instead'
         )
         self.why = why
 
 
 class SandboxTooWeak(KernelReplError):
-    """A session was made in a stronger sandbox than there is now."""
+    """A session was made in a stronger sandbox than there is now. Attributes: session_id, made_in."""
 
     def __init__(self, session_id: str, made_in: str, now: str) -> None:
         super().__init__(
@@ -176,7 +176,7 @@ class SandboxTooWeak(KernelReplError):
 
 
 class SessionDeleted(KernelReplError):
-    """The session was deleted while the call waited."""
+    """The session was deleted while the call waited. Attribute: session_id."""
 
     def __init__(self, session_id: str) -> None:
         super().__init__(f"session {session_id!r} was deleted while this call was waiting; nothing of the call ran")
@@ -188,7 +188,7 @@ class StorageFailed(KernelReplError):
 
 
 class DatabaseTooNew(StorageFailed):
-    """A newer kernelrepl wrote this database."""
+    """A newer kernelrepl wrote this database. Attribute: path."""
 
     def __init__(self, path: str) -> None:
         super().__init__(f"{path} was written by a newer kernelrepl; upgrade with `pip install -U kernelrepl`")
@@ -196,7 +196,7 @@ class DatabaseTooNew(StorageFailed):
 
 
 class DirectoryFailed(StorageFailed):
-    """The directory of a session cannot be made."""
+    """A directory for a session cannot be made."""
 
     def __init__(self, path: object, why: str | None) -> None:
         super().__init__(
@@ -205,7 +205,7 @@ class DirectoryFailed(StorageFailed):
 
 
 class SessionDamaged(StorageFailed):
-    """What is fixed for a session is not what was stored."""
+    """The database has changed what is fixed for a session. Attribute: session_id."""
 
     def __init__(self, session_id: str) -> None:
         super().__init__(
@@ -216,7 +216,7 @@ class SessionDamaged(StorageFailed):
 
 
 class KeeperRunning(KernelReplError):
-    """Another keeper owns the data directory."""
+    """Another keeper owns the data directory. Attributes: data_dir, and pid, an int or None."""
 
     def __init__(self, data_dir: str, pid: int | None = None) -> None:
         remedy = "`kernelrepl stop` ends it" if pid is None else f"`kernelrepl stop` or `kill {pid}` ends it"
@@ -230,14 +230,14 @@ class KeeperUnavailable(KernelReplError):
 
 
 class NoKeeper(KeeperUnavailable):
-    """None runs, and none was to be started."""
+    """No keeper runs, and the call was not to start one."""
 
     def __init__(self) -> None:
         super().__init__("no keeper is running; the next call starts one")
 
 
 class KeeperSilent(KeeperUnavailable):
-    """There is a keeper and it does not answer."""
+    """A keeper runs but does not answer. Attribute: pid."""
 
     def __init__(self, pid: int, waited_s: float) -> None:
         super().__init__(
@@ -252,16 +252,16 @@ class InvalidSettings(KernelReplError):
 
 
 class ToolFailed(KernelReplError):
-    """A tool refused, in words that are not one of the errors above; the text is the reason and the remedy."""
+    """A tool failed with an error that is none of the others. The text says why, and what to do."""
 
 
 def to_wire(error: KernelReplError) -> dict[str, Any]:
-    """An error as JSON. Its attributes are JSON values."""
+    """Return an error as a dict for JSON: its type, message and data. Its attributes must be JSON values."""
     return {"type": type(error).__name__, "message": str(error), "data": dict(vars(error))}
 
 
 def from_wire(found: Any) -> KernelReplError | None:
-    """The error that another process described with `to_wire`; None if it is of no class known here."""
+    """Return the error that another process described with `to_wire`, or None if its class is not known here."""
     if not isinstance(found, dict):
         return None
     kind = globals().get(str(found.get("type")))

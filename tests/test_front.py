@@ -528,6 +528,32 @@ def test_a_line_that_is_no_message_gets_an_error_and_the_connection_lives(enviro
         assert wire.close() == 0
 
 
+def test_a_file_may_be_its_input(environ: dict[str, str], tmp_path: Path) -> None:
+    """Whether it is empty or has a request: each is answered, and the end of the file is the end."""
+    request = {"jsonrpc": "2.0", "id": 7, "method": "no/such"}
+    (tmp_path / "requests").write_text(json.dumps(request) + "\n")
+    for name, answers in (("/dev/null", []), (tmp_path / "requests", [7])):
+        with open(name) as file:  # noqa: PTH123
+            done = subprocess.run(
+                [COMMAND], env=environ, stdin=file, capture_output=True, text=True, timeout=DEADLINE_S
+            )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == answers
+
+
+def test_a_person_at_a_terminal_is_told_what_it_is(environ: dict[str, str]) -> None:
+    """Nothing would be seen of it otherwise, and nothing that one types would do anything."""
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [COMMAND], env=environ, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, text=True
+    ) as run:
+        os.close(theirs)
+        assert run.stderr is not None
+        assert "`kernelrepl --help`" in run.stderr.readline()
+        os.close(ours)  # the terminal is gone
+        assert (run.wait(DEADLINE_S), run.stderr.read()) == (0, "")
+
+
 def test_blank_lines_are_skipped(environ: dict[str, str], mode: str) -> None:
     """They are between messages, not messages."""
     with by_hand(environ, mode) as wire:

@@ -508,6 +508,20 @@ async def test_only_the_latest_outputs_are_kept(store: Store, monkeypatch: pytes
     assert rows == [("code 0", "ok", None), ("code 1", "ok", None), ("code 2", "ok", "[2]"), ("code 3", "ok", "[3]")]
 
 
+async def test_executions_of_other_sessions_cost_a_session_no_outputs(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are numbered through, so that a busy neighbour would use up what is kept of a quiet session."""
+    monkeypatch.setattr("kernelrepl.store.history.KEPT_OUTPUTS", 2)
+    quiet, busy = await new_session(store, "quiet"), await new_session(store, "busy")
+    for number, session in enumerate([quiet, *[busy] * 5, quiet]):
+        execution = await store.start_execution(session, f"r{number}", "test", "1")
+        await store.publish(session, execution, commit(outcome=outcome(number), outputs=f"[{number}]"), UNLIMITED, None)
+    await store.collect()
+    kept = await query(store, "SELECT session, outputs FROM executions WHERE outputs IS NOT NULL ORDER BY id")
+    assert kept == [(quiet, "[0]"), (busy, "[4]"), (busy, "[5]"), (quiet, "[6]")]
+
+
 async def test_a_deleted_session_leaves_no_byte(store: Store, data_dir: Path, opened: Callable[..., Store]) -> None:
     """Not in a row, not in a freed page, not in the write-ahead log; the other session has lost nothing."""
     other, session = await new_session(store, "other"), await new_session(store, MARKER.decode())

@@ -1,4 +1,4 @@
-"""The command line. Starts each of the servers; with the demo the only module that prints for people."""
+"""This package is the command line. It starts each of the servers; only it prints for people."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ _PACKAGES = (
 )
 
 
-@click.group(help=f"kernelrepl {__version__}: Python sessions that survive. Without a command: an MCP server on stdio.")
+@click.group(
+    help=f"kernelrepl {__version__}: Python sessions that survive. Without a command, it is an MCP server on stdio."
+)
 @click.version_option(__version__)
 def cli() -> None:
     """Empty: the group only holds the commands."""
@@ -51,7 +53,9 @@ for _command in (workspace, put, get, grant, export, import_, kernel, attach, co
 
 @cli.command("exec")
 @click.argument("code", required=False)
-@click.option("-s", "--session", "session_id", default=None, help="Keep state under this name.")
+@click.option(
+    "-s", "--session", "session_id", default=None, help="Keep the state under this name; without it, nothing is kept."
+)
 @click.option("--timeout", type=float, default=None, help="Interrupt the code after this many seconds.")
 @click.option(
     "--save-figures", type=click.Path(file_okay=False, path_type=Path), default=None, help="Write figures here."
@@ -116,7 +120,7 @@ def delete(session_id: str) -> None:
 
 @cli.command()
 def stop() -> None:
-    """Stop the keeper. Sessions stay."""
+    """Stop the keeper; the sessions stay."""
     found = discovery.read_keeper(discovery.data_dir(os.environ))
     try:
         print_text(run(tool("keeper_stop", operator=True, start=False)))
@@ -128,9 +132,9 @@ def stop() -> None:
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="Print all of it, with the metrics.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, with the metrics.")
 def status(as_json: bool) -> None:
-    """Show what the keeper does, and what it has counted since it started."""
+    """Show what the keeper does and has counted."""
     try:
         found = run(tool("keeper_status", operator=True, start=False)).structured_content
     except NoKeeper:
@@ -173,9 +177,9 @@ def _told(metric: dict[str, Any]) -> Iterator[str]:
 
 
 @cli.command()
-@click.option("--check", "thorough", is_flag=True, help="Read all of the database and compare it with what was stored.")
+@click.option("--check", "thorough", is_flag=True, help="Read the whole database and check every byte.")
 def doctor(thorough: bool) -> None:
-    """Show paths, versions, the keeper, the settings with their origin, and the state of the sandbox."""
+    """Show paths, versions, settings and sandbox. Each setting has its origin, each act of the sandbox its outcome."""
     settings = config.load()
     data = settings.data_dir.expanduser().absolute()
     say(f"kernelrepl {__version__}, Python {platform.python_version()} ({sys.executable}), {platform.platform()}")
@@ -279,11 +283,11 @@ def _version(name: str) -> str:
     "--figures",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("kernelrepl-demo"),
-    help="Where the figures go.",
+    help="Directory for the figures.",
     show_default=True,
 )
 def demo(figures: Path) -> None:
-    """Analyse a real data set in one session while its kernel and its keeper are killed."""
+    """Show a session that survives two kills. It analyses a real data set while kernel and keeper are killed."""
     from kernelrepl.cli import demonstration
 
     sys.exit(demonstration.run(figures))
@@ -292,7 +296,7 @@ def demo(figures: Path) -> None:
 @cli.command("config")
 @click.argument("host", type=click.Choice(list(mcp_hosts.HOSTS)))
 def configure(host: str) -> None:
-    """Print what to put into the configuration of an MCP host."""
+    """Print the entry for the configuration of an MCP host."""
     script = Path(sys.executable).with_name("kernelrepl")
     command = [str(script)] if script.exists() else [sys.executable, "-P", "-m", "kernelrepl"]
     settings = {name: value for name, value in sorted(os.environ.items()) if name.startswith(config.PREFIX)}

@@ -34,7 +34,7 @@ def kernel(file: Path, session_id: str | None) -> None:
 def attach(session_id: str, options: tuple[str, ...]) -> None:
     """Open a Jupyter console in a session. `exit` leaves it; the session goes on.
 
-    What stands behind -- are options of jupyter console.
+    Options after -- are passed to jupyter console.
     """
     from kernelrepl.jupyter.attachment import Attachment
 
@@ -61,7 +61,7 @@ def attach(session_id: str, options: tuple[str, ...]) -> None:
 @click.command("connection-file")
 @click.argument("session_id")
 def connection_file(session_id: str) -> None:
-    """Print the path of a connection file of a session, for `jupyter console --existing=FILE` and the like."""
+    """Print the path of a connection file. It is for `jupyter console --existing=FILE` and other Jupyter clients."""
     say(_text(run(tool("keeper_connection_file", operator=True, session_id=check_session_id(session_id)))))
 
 
@@ -72,7 +72,7 @@ def _text(result: object) -> str:
 
 @click.command()
 @click.argument("session_id")
-@click.option("--revoke", is_flag=True, help="Do so no longer.")
+@click.option("--revoke", is_flag=True, help="Stop trusting its outputs.")
 def trust(session_id: str, revoke: bool) -> None:
-    """Let the outputs of a session act in notebooks: scripts and widgets run there with your rights."""
+    """Let outputs of a session act in notebooks. Scripts and widgets in them run there with your rights."""
     print_text(run(tool("keeper_trust", operator=True, session_id=session_id, trusted=not revoke)))

@@ -1,4 +1,4 @@
-"""What the commands share: a call to the keeper, and what it answers."""
+"""This module has what the commands share: calls to the keeper, options, and output."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def written() -> list[str]:
 def paged(command: Callable[..., None]) -> Callable[..., None]:
     """Options of a command that prints a list."""
     for option in (
-        click.option("--cursor", default=None, help="Begin where the page before said that there is more."),
-        click.option("--limit", type=int, default=None, help="The most entries, at most 1000."),
-        click.option("--contains", default=None, help="Only those whose name has this in it."),
+        click.option("--cursor", default=None, help="Show the page at this cursor, which the page before prints."),
+        click.option("--limit", type=int, default=None, help="Show this many entries, at most 1000."),
+        click.option("--contains", default=None, help="Show only names that contain this text, ignoring case."),
     ):
         command = option(command)
     return command

@@ -35,14 +35,14 @@ _MAX_BYTES = click.option(
     show_default=True,
     help="The largest file that is copied.",
 )
-_FORCE = click.option("--force", is_flag=True, help="Replace files that are there.")
+_FORCE = click.option("--force", is_flag=True, help="Replace existing files.")
 
 
 @click.command()
 @click.argument("session_id")
 @click.option("--list", "with_files", is_flag=True, help="List the files, with their sizes in bytes.")
 def workspace(session_id: str, with_files: bool) -> None:
-    """Print where the files of a session are."""
+    """Print the working directory of a session."""
     root = _workspace(session_id)
     say(root)
     if not with_files:
@@ -60,11 +60,13 @@ def workspace(session_id: str, with_files: bool) -> None:
 @click.command()
 @click.argument("session_id")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--to", "directory", default=".", help="A directory of the workspace; it is made if it is not there.")
+@click.option(
+    "--to", "directory", default=".", help="Directory in the session for the copies; it is made if it does not exist."
+)
 @_FORCE
 @_MAX_BYTES
 def put(session_id: str, files: tuple[str, ...], directory: str, force: bool, max_bytes: int) -> None:
-    """Copy FILEs into the workspace of a session."""
+    """Copy FILEs into a session. They go into its working directory."""
     names = _names(files)
     root = _workspace(session_id, NoSessionYet)
     places = written()
@@ -78,11 +80,13 @@ def put(session_id: str, files: tuple[str, ...], directory: str, force: bool, ma
 @click.command()
 @click.argument("session_id")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@click.option("--to", "directory", default=".", help="Where they go; - is standard output.  [default: here]")
+@click.option(
+    "--to", "directory", default=".", help="Directory for the copies; - prints them.  [default: the current one]"
+)
 @_FORCE
 @_MAX_BYTES
 def get(session_id: str, paths: tuple[str, ...], directory: str, force: bool, max_bytes: int) -> None:
-    """Copy files out of the workspace of a session; PATHs are as seen from there."""
+    """Copy files out of a session. Each PATH is relative to its working directory."""
     names = _names(paths) if directory != "-" else []
     root = _workspace(session_id)
     if directory == "-":
@@ -145,10 +149,10 @@ def _outside(path: str) -> Iterator[None]:
 @click.command()
 @click.argument("session_id")
 @click.option("--read", multiple=True, metavar="PATH", help="A file or folder that its code may read from now on.")
-@click.option("--write", multiple=True, metavar="PATH", help="One that it may also write to.")
-@click.option("--revoke", multiple=True, metavar="PATH", help="One that it may reach no longer.")
+@click.option("--write", multiple=True, metavar="PATH", help="A file or folder that it may also write to.")
+@click.option("--revoke", multiple=True, metavar="PATH", help="A granted path that it may no longer reach.")
 def grant(session_id: str, read: tuple[str, ...], write: tuple[str, ...], revoke: tuple[str, ...]) -> None:
-    """Let a session reach files outside its workspace. Without options: print what it may reach."""
+    """Let a session reach files of yours. Without options, print what it may reach."""
     check_session_id(session_id)
     paths = [[str(Path(path).expanduser().absolute()) for path in given] for given in (read, write, revoke)]
     print_text(

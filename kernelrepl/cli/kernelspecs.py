@@ -23,14 +23,14 @@ _SETTINGS = ("KERNELREPL_DATA_DIR", "KERNELREPL_RUNTIME_DIR", "KERNELREPL_CONFIG
 
 @click.group()
 def kernelspec() -> None:
-    """Give sessions entries of their own in the launchers of notebook hosts."""
+    """Add sessions to the launcher of JupyterLab. It also works for other programs that read kernelspecs."""
 
 
 @kernelspec.command()
 @click.argument("session_id")
-@click.option("--no-provisioner", is_flag=True, help="For a Jupyter that runs where kernelrepl is not installed.")
+@click.option("--no-provisioner", is_flag=True, help="Use this if Jupyter runs in an environment without kernelrepl.")
 def add(session_id: str, no_provisioner: bool) -> None:
-    """Add an entry that opens a session."""
+    """Add a session to the launcher."""
     run(tool("python_list_variables", session_id=check_session_id(session_id), limit=1))  # it has to be there
     say(f"{_add(session_id, no_provisioner)}: opens session {session_id!r}")
 
@@ -38,7 +38,7 @@ def add(session_id: str, no_provisioner: bool) -> None:
 @kernelspec.command()
 @click.argument("session_id")
 def remove(session_id: str) -> None:
-    """Remove the entry of a session. The session stays."""
+    """Remove a session from the launcher; the session stays."""
     directory = _installed().get(check_session_id(session_id))
     if directory is None:
         raise InvalidArgument(f"session {session_id!r} has no entry; `kernelrepl kernelspec sync` shows which have")
@@ -48,7 +48,7 @@ def remove(session_id: str) -> None:
 
 @kernelspec.command()
 def sync() -> None:
-    """Remove the entries of sessions that are gone, and show those that are left."""
+    """List the entries, and remove those of deleted sessions."""
     there = {entry["session_id"] for entry in _sessions()}
     for session_id, directory in sorted(_installed().items()):
         if session_id in there:

@@ -18,10 +18,12 @@ from kernelrepl.workspaces import own_files
 
 @click.command("export")
 @click.argument("session_id")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the notebook to this file."
+)
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 def export(session_id: str, output: Path | None, force: bool) -> None:
-    """Print a session as a notebook: all code that ran in it, with its outputs."""
+    """Print a session as a notebook. It has all code that ran in the session, with its outputs."""
     check_session_id(session_id)
     if output is not None and output.exists() and not force:
         raise InvalidArgument(f"'{output}' is there already; give another name, or --force to replace it")
@@ -52,10 +54,10 @@ async def _document(session_id: str) -> dict[str, Any]:
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("-s", "--session", "session_id", required=True, help="The session to run it in.")
-@click.option("--keep-going", is_flag=True, help="Go on after a cell that fails.")
+@click.option("-s", "--session", "session_id", required=True, help="Session in which the notebook runs.")
+@click.option("--keep-going", is_flag=True, help="Continue after a cell that fails.")
 def import_(file: Path, session_id: str, keep_going: bool) -> None:
-    """Run the code cells of a notebook in a session, in their order. Exits with 2 if one failed."""
+    """Run the code cells of a notebook. They run in a session, in their order. Exits with 2 if one failed."""
     check_session_id(session_id)
     cells = _code(file)
     failed = run(_run_all(cells, session_id, keep_going))

@@ -1,1 +1,1 @@
-"""The Python API: the tools as async functions, through the keeper."""
+"""This package is the Python API: the tools as async functions, which call the keeper."""

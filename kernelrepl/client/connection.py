@@ -1,7 +1,7 @@
 """Talk to the keeper from Python: an MCP client over its unix socket, starting the keeper when needed.
 
-When the keeper goes away, the next one is found or started and asked again for what was in flight; it
-answers from its rows, so nothing runs twice.
+When the keeper goes away, the client finds or starts the next one and repeats the requests that were in flight. The
+next keeper answers them from its rows, so nothing runs twice.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _GONE = -32000
 
 
 class _Wire:
-    """The requests of one client on their way to one keeper, and to the next when that one ends."""
+    """This class carries the requests of one client to a keeper, and to the next one when that keeper ends."""
 
     def __init__(self, which: str, *, start: bool, outputs: bool) -> None:
         self._which = which
@@ -76,7 +76,7 @@ class _Wire:
         return found[0]
 
     async def receive(self) -> AsyncGenerator[SessionMessage, None]:
-        """Messages from the keeper, until there is none any more and none can be started."""
+        """Yield messages from the keeper, until no keeper is left and none can be started."""
         while True:
             with contextlib.suppress(ConnectionError):
                 while line := await self._reader.readline():
@@ -112,7 +112,7 @@ class _Wire:
         self._needed.clear()
 
     async def send(self, message: SessionMessage) -> None:
-        """Pass a message on; a request is remembered until it is answered or cancelled."""
+        """Send a message to the keeper, and remember a request until it is answered or cancelled."""
         content = message.message
         line = content.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
         if isinstance(content, JSONRPCRequest):
@@ -143,7 +143,7 @@ def _close_unwanted(found: asyncio.Future[socket.socket]) -> None:
 
 @asynccontextmanager
 async def _transport(which: str, start: bool, outputs: bool) -> AsyncIterator[Any]:
-    """The streams of a connection, as the SDK's client wants them."""
+    """Yield the two streams of a connection, as the SDK's client needs them."""
     wire = _Wire(which, start=start, outputs=outputs)
     await wire.connect()
     to_client, from_keeper = anyio.create_memory_object_stream[SessionMessage | Exception](0)
@@ -172,9 +172,11 @@ async def _transport(which: str, start: bool, outputs: bool) -> AsyncIterator[An
 
 @asynccontextmanager
 async def connect(*, operator: bool = False, start: bool = True, outputs: bool = False) -> AsyncIterator[Client]:
-    """An MCP client of the keeper. Raises KeeperUnavailable.
+    """Yield an MCP client that is connected to the keeper.
 
-    outputs: results bring their outputs along as a notebook would store them, in `_meta`.
+    operator: whether to use the socket with the tools of the operator. start: whether to start a keeper if none runs.
+    outputs: whether results carry their outputs in `_meta`, as a notebook stores them. Raises NoKeeper if none runs and
+    none is to be started, else KeeperUnavailable.
     """
     which = discovery.OPERATOR if operator else discovery.AGENT
     async with _transport(which, start, outputs) as streams:
@@ -188,7 +190,10 @@ async def connect(*, operator: bool = False, start: bool = True, outputs: bool =
 
 
 async def call(client: Client, tool: str, **arguments: Any) -> CallToolResult:
-    """Call a tool. Raises what the tool raised, a ToolFailed with its words, or KeeperUnavailable."""
+    """Call a tool and return its result.
+
+    Raises the KernelReplError that the tool raised, a ToolFailed with its text, or KeeperUnavailable.
+    """
     try:
         result = await client.call_tool(tool, arguments)
     except MCPError as error:
@@ -201,7 +206,10 @@ async def call(client: Client, tool: str, **arguments: Any) -> CallToolResult:
 
 
 def write_figures(result: Any, directory: Path, stem: str, places: Sequence[str] = ()) -> list[Path]:
-    """Write the images of a result as files; returns their paths. places: where sessions write. Raises OSError."""
+    """Write the images of a result as `directory/stem-NUMBER.EXTENSION`, and return the paths.
+
+    places: the directories that sessions may write to, where no link is followed. Raises OSError.
+    """
     os.close(own_files.open_directory(directory, places, make=True))
     paths = []
     for number, block in enumerate((b for b in result.content if b.type == "image"), 1):

@@ -1,4 +1,4 @@
-"""What the Python API returns: a mapping with the fields of the tool, which shows itself in a notebook."""
+"""This module has the result of the Python API: a dict with the fields of a tool, which shows itself in a notebook."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from kernelrepl.outputs.links import leads_out
 from kernelrepl.outputs.terminal_text import coloured
 
 _SHOWN = ("text/html", "image/png", "image/jpeg", "text/plain")
-"""What is shown of an output. Anything that could run with the rights of the person's notebook is left out."""
+"""The types of content that are shown. Other types could run with the rights of the person's notebook."""
 
 
 class Result(dict[str, Any]):
-    """The structured result of a tool, by the names of its fields.
+    """A result is the structured answer of a tool: a dict of its fields, with these attributes beside.
 
-    text: the result as a person reads it in a terminal. images: the figures, in order, each as the bytes of a
-    PNG or JPEG file. outputs: everything that the code showed, as a notebook stores it (nbformat 4). remarks: what is
-    to be said beside, line by line: what came back, what could not be saved, why it ended.
+    text: the reply as a person reads it in a terminal. images: the figures, in order, each as the bytes of a PNG or
+    JPEG file. outputs: everything that the code showed, as a list of dicts of nbformat 4. remarks: lines that say what
+    was restored, what could not be saved, and why the code ended.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Result(dict[str, Any]):
 
 
 def harmless(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a MIME bundle what cannot act: text, pictures, and HTML without scripts, styles and remote parts."""
+    """Return what cannot act of a MIME bundle: text, pictures, and HTML without scripts, styles and remote parts."""
     import nh3
 
     found = {mime: data[mime] for mime in _SHOWN if isinstance(data.get(mime), str)}
@@ -86,7 +86,7 @@ def _attribute(element: str, name: str, value: str) -> str | None:
 
 
 def images(content: Iterable[Any]) -> list[bytes]:
-    """The image blocks of a tool's result, decoded."""
+    """Return the image blocks of a tool's result, decoded to bytes."""
     return [base64.b64decode(block.data) for block in content if block.type == "image"]
 
 

@@ -1,7 +1,7 @@
 """The tools as async Python functions, for scripts and notebooks.
 
-They go through the same keeper as every MCP host of yours, which is started when needed. Each event loop
-has one connection; it ends with the loop.
+They call the same keeper as every MCP host of yours, and start it if none runs. Each event loop has one connection,
+which ends with the loop. Every function raises KeeperUnavailable if no keeper can be reached or started.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from kernelrepl.client.result import Result, images
 from kernelrepl.errors import KeeperUnavailable
 
 LONGEST_WAIT_S = 7 * 24 * 3600.0
+"""How long a call without `wait` waits at most."""
 
 
 async def python_repl(
@@ -29,15 +30,18 @@ async def python_repl(
 ) -> Result:
     """Run Python code in a session and return its outcome.
 
-    code: Python as IPython takes it, with magics and top-level await. session_id: where the state is kept;
-    without one the code runs in a fresh kernel that is thrown away. wait: seconds until the call returns with
-    status "running" (None: it returns when the code has ended); `python_wait` collects the rest. timeout: seconds
-    after which the code is interrupted. reset: forget the variables of the session first.
+    code: Python as IPython takes it, with magics and top-level await. session_id: the name under which the state is
+    kept; without one, the code runs in a fresh kernel that is thrown away. wait: seconds after which the call returns
+    with status "running" and `python_wait` collects the outcome; None: the call returns when the code has ended.
+    timeout: seconds after which the code is interrupted; None: never. reset: whether to remove the variables of the
+    session first.
 
     The result has the fields of the tool of this name: `status` ("ok", "error", "timeout", "interrupted", "running"
-    or "crashed"), `stdout`, `stderr`, `result`, `error`, `saved`, `not_saved`, `restored`, `committed` and more. Code
-    that fails is a result with status "error". Cancelling the call interrupts the code. Raises a KernelReplError:
-    InvalidSessionId, InvalidArgument, KernelStartFailed, StorageFailed, SessionDeleted or KeeperUnavailable.
+    or "crashed"), `stdout`, `stderr` and `result` (texts), `error` (`name`, `message`, `traceback`, or None), `saved`
+    (lists of names: `created`, `changed`, `deleted`), `not_saved` and `restored`, `committed` (whether the state is
+    stored), `duration_s` and more. Code that fails is a result with status "error". Cancelling the call interrupts the
+    code. Raises a KernelReplError: InvalidSessionId, InvalidArgument, KernelStartFailed, SandboxUnavailable,
+    SandboxTooWeak, StorageFailed, SessionDeleted or KeeperUnavailable.
     """
     arguments: dict[str, Any] = {"code": code, "timeout": timeout, "reset": reset}
     if session_id is not None:
@@ -48,17 +52,19 @@ async def python_repl(
 async def python_wait(session_id: str, wait: float | None = None) -> Result:
     """Wait for the code that runs in a session and return its outcome, as `python_repl` would.
 
-    wait: at most so many seconds; None: until it has ended. Raises UnknownSession, NothingRunning and what
-    `python_repl` raises.
+    wait: seconds after which the call returns with status "running"; None: the call returns when the code has ended.
+    If nothing runs, the outcome of the last execution is returned. Raises UnknownSession, NothingRunning if nothing has
+    ever run, and the errors of `python_repl`.
     """
     return await _call("python_wait", session_id=session_id, wait=LONGEST_WAIT_S if wait is None else wait)
 
 
 async def python_interrupt(session_id: str, *, force: bool = False) -> Result:
-    """Interrupt the code that runs in a session, like Ctrl-C; with `force` end its kernel.
+    """Interrupt the code that runs in a session, like Ctrl-C, and return its outcome as `python_repl` would.
 
-    Where nothing runs any more, `note` says so, and the outcome comes with it if no call has had it.
-    Raises UnknownSession and NothingRunning.
+    force: whether to end the kernel, even an idle one; the next call restores what is saved. If nothing runs, `note`
+    says so, and the result is the last outcome if no call has returned it yet. Raises UnknownSession, and
+    NothingRunning if nothing has ever run.
     """
     return await _call("python_interrupt", session_id=session_id, force=force)
 
@@ -66,36 +72,45 @@ async def python_interrupt(session_id: str, *, force: bool = False) -> Result:
 async def python_list_variables(
     session_id: str, *, contains: str | None = None, limit: int = 300, cursor: str | None = None
 ) -> Result:
-    """The variables of a session by name: `session_id`, `variable_count` and `variables`.
+    """Return the variables of a session, sorted by name, without waking the session.
 
-    Each of these has `name`, `type`, `size_bytes`, `saved`, `updated_at`, `summary` and `reason`. Wakes nothing.
-    contains, limit and cursor are those of `python_list_sessions`. Raises UnknownSession and InvalidArgument.
+    The result has `session_id`, `variable_count` (on all pages), `variables` and `next_cursor`. Each variable is a dict
+    of `name`, `type`, `size_bytes`, `saved`, `updated_at` (UTC, ISO 8601), `summary` and `reason` (why it is not saved,
+    or None). contains, limit and cursor work as in `python_list_sessions`. Raises UnknownSession and InvalidArgument.
     """
     return await _call("python_list_variables", session_id=session_id, contains=contains, limit=limit, cursor=cursor)
 
 
 async def python_list_sessions(*, contains: str | None = None, limit: int = 100, cursor: str | None = None) -> Result:
-    """The sessions, the latest used first: `session_count` and `sessions`.
+    """Return the sessions, the latest used first.
 
-    Each of these has `session_id`, `created_at`, `variable_count`, `total_executions` and more. contains: only those
-    whose name has this in it; upper and lower case are the same. limit: entries of one page, 1 to 1000. cursor: the
-    `next_cursor` of the page before, which is None on the last one. Raises InvalidArgument.
+    contains: return only sessions whose id contains this text, ignoring case. limit: entries of one page, 1 to 1000.
+    cursor: the `next_cursor` of the page before; it is None on the last page. The result has `session_count` (on all
+    pages), `sessions`, `next_cursor` and `note`. Each session is a dict of `session_id`, `created_at` and
+    `last_used_at` (UTC, ISO 8601), `variable_count`, `total_executions`, `size_bytes`, `state`, `kernel`, `sandbox` and
+    `damaged`. Raises InvalidArgument.
     """
     return await _call("python_list_sessions", contains=contains, limit=limit, cursor=cursor)
 
 
 async def python_clear_session(session_id: str) -> Result:
-    """Remove all variables of a session; its files and its history stay. Raises UnknownSession."""
+    """Remove all variables of a session, and return `session_id` and `message`. Files and history stay.
+
+    Waits until code that runs in the session has ended. Raises UnknownSession.
+    """
     return await _call("python_clear_session", session_id=session_id)
 
 
 async def python_delete_session(session_id: str) -> Result:
-    """Delete a session for good: variables, history and files. Raises UnknownSession."""
+    """Delete a session with its variables, history and files, and return `session_id` and `message`.
+
+    Code that runs in the session is stopped. Raises UnknownSession.
+    """
     return await _call("python_delete_session", session_id=session_id)
 
 
 class _Connection:
-    """A client of the keeper that lives as long as its event loop, in a task of its own."""
+    """This class holds a client of the keeper as long as its event loop lives, in a task of its own."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._client: asyncio.Future[Client] = loop.create_future()
@@ -118,7 +133,7 @@ class _Connection:
         return not self._task.done() and not self._end.is_set()
 
     async def client(self) -> Client:
-        """Raises KeeperUnavailable."""
+        """Return the client when it is connected. Raises KeeperUnavailable."""
         return await asyncio.shield(self._client)
 
     def end(self) -> asyncio.Task[None]:
@@ -131,7 +146,7 @@ _connections: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Connection] 
 
 
 async def close() -> None:
-    """Close the connection of this event loop. `asyncio.run` does it by itself; the next call opens another."""
+    """Close the connection of this event loop. `asyncio.run` does this by itself; the next call opens another one."""
     connection = _connections.pop(asyncio.get_running_loop(), None)
     if connection is not None:
         await asyncio.wait({connection.end()})
@@ -159,7 +174,7 @@ async def _call(tool: str, **arguments: Any) -> Result:
 
 
 def _only(error: BaseException) -> BaseException:
-    """Task groups wrap what their body raises."""
+    """Return the error inside groups of one: task groups wrap what their body raises."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

@@ -58,7 +58,7 @@ class StdioProxy:
             self._connect(replay=False)
         except (KernelReplError, OSError) as error:
             print(f"kernelrepl: {error}", file=sys.stderr)  # noqa: T201 - stderr is the log of a stdio server
-        selector = selectors.DefaultSelector()
+        selector = selectors.PollSelector()  # it takes a file or /dev/null for stdin as well, which epoll refuses
         selector.register(self._stdin, selectors.EVENT_READ, "client")
         registered: socket.socket | None = None
         open_input = True
@@ -285,6 +285,11 @@ def main() -> int:
     # Python looks for signals between two bytecodes, so one that comes just before a wait would be noticed only
     # when the wait is over. There is nothing to clean up: the system may end us where we stand.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if os.isatty(0):
+        print(  # noqa: T201 - stderr is the log of a stdio server
+            "kernelrepl: this is an MCP server, which waits for messages of a host; `kernelrepl --help` shows commands",
+            file=sys.stderr,
+        )
     try:
         return StdioProxy().run()
     except KernelReplError as error:

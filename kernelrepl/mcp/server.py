@@ -1,6 +1,6 @@
-"""The MCP server: the tools that agents see, and the framing over the keeper's sockets.
+"""This module is the MCP server: the tools that agents see, and their connections to the keeper.
 
-One server object serves all connections; which one a call came from is a context variable.
+One server object serves all connections of one kind. A context variable says which connection a call came from.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ PROGRESS_S = 5.0
 SESSIONS_PAGE = 100
 VARIABLES_PAGE = 300
 _NO_MODELS = ("cli", "python")
-"""The names of connections behind which programs of ours show a result to a person."""
+"""The names of connections whose programs show a result to a person, not to a model."""
 NOTEBOOK_BYTES = 8 << 20
 NOTEBOOK_URI = "kernelrepl://sessions/{session_id}/notebook"
 
@@ -73,9 +73,7 @@ granted or put into the session."""
 SessionId = Annotated[
     str, Field(description="the session, for example 'analysis'; letters, digits and . _ - : @ +, at most 100")
 ]
-Contains = Annotated[
-    str | None, Field(description="only those whose name has this in it, upper and lower case being the same")
-]
+Contains = Annotated[str | None, Field(description="list only names that contain this text, ignoring case")]
 Cursor = Annotated[str | None, Field(description="the next_cursor of the page before; leave it out for the first")]
 Wait = Annotated[
     float, Field(description="seconds to wait for the result before the call returns with status 'running'")
@@ -83,7 +81,7 @@ Wait = Annotated[
 
 
 class ClientHandler:
-    """Serves the connections of one keeper."""
+    """This object serves all connections of one keeper."""
 
     def __init__(self) -> None:
         self._servers: dict[bool, MCPServer[Any]] = {}
@@ -103,7 +101,7 @@ class ClientHandler:
 
 
 def build_server(keeper: Keeper, *, operator: bool = False) -> MCPServer[Any]:
-    """The MCP server of a keeper: the agent's tools, and for an operator some more."""
+    """Return the MCP server of a keeper. operator: whether it also has the tools of the person who runs the keeper."""
     instructions = INSTRUCTIONS + ("" if keeper.manager.confinement.tier is None else CONFINED)
     server = Server(keeper.emit, version=__version__, instructions=instructions, log_level="WARNING")
     tools = Tools(keeper)
@@ -147,27 +145,27 @@ def build_server(keeper: Keeper, *, operator: bool = False) -> MCPServer[Any]:
 
 
 def _client_of(ctx: Context[Any, Any], connection: Connection) -> str | None:
-    """The name of the program that a proxy serves, as it says itself."""
+    """Return the name that the program behind a proxy gives itself, or None for other connections."""
     params = ctx.session.client_params
     return params.client_info.name[:100] if connection.name == "front" and params is not None else None
 
 
 def _plain_id(request: str) -> str:
-    """A JSON-RPC id in a form that fits into a URI."""
+    """Return a JSON-RPC id in a form that fits into a URI."""
     return request if request.isdigit() else hashlib.sha256(request.encode()).hexdigest()[:16]
 
 
 def _reply(execution: Execution) -> CallToolResult:
-    """An execution as the connection of this call wants it."""
+    """Return the reply for an execution in the form that the connection of this call needs."""
     connection = _connection.get()
     whole = connection.name in _NO_MODELS
     return of_execution(execution, connection.settings.max_output_chars, outputs=connection.outputs, whole=whole)
 
 
 def _deliver(session: Session, job: Job, remark: str | None = None) -> CallToolResult:
-    """A job as far as it has come; with it the outcome of earlier code that no call has got.
+    """Return the reply for a job as far as it has come, with outcomes of earlier code that no call has received.
 
-    remark: what else is to be said of a job that has ended.
+    remark: a note for the reply, if the job has ended.
     """
     if not job.result.done():
         session.uncollected.add(job, earlier)
@@ -178,7 +176,7 @@ def _deliver(session: Session, job: Job, remark: str | None = None) -> CallToolR
 
 
 class Tools:
-    """The tools. Their docstrings are what a model reads."""
+    """This class has the tools. A model reads their docstrings."""
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
@@ -202,7 +200,7 @@ class Tools:
         State persists under session_id across calls, crashes and restarts: when the reply arrives, everything the code
         changed is stored. The last expression is echoed; figures come back as images. If the code takes longer than
         `wait` seconds the reply has status "running" and the output so far: collect the outcome with python_wait.
-        Without session_id it is ended then, and nothing is kept.
+        Without session_id it ends then, and nothing is kept.
         """
         connection = _connection.get()
         try:
@@ -255,7 +253,7 @@ class Tools:
         return _deliver(session, job)
 
     async def _wait(self, ctx: Context[Any, Any], job: Job, wait: float | None) -> None:
-        """Until the execution is over or `wait` has passed; says from time to time that it goes on."""
+        """Wait until the execution is over or `wait` has passed, and report from time to time that it goes on."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         pause = FIRST_PROGRESS_S
@@ -299,8 +297,8 @@ class Tools:
     ) -> Annotated[CallToolResult, ReplResult]:
         """Interrupt the code that runs in a session, like Ctrl-C, and return its outcome.
 
-        What it had changed until then is kept. With force the kernel is ended and the session goes back to where it was
-        before this code.
+        Its changes until then are kept. With force the kernel is ended and the session returns to its state before
+        this code.
         """
         try:
             found = await self._keeper.manager.latest(session_id)
@@ -330,7 +328,7 @@ class Tools:
     ) -> Annotated[CallToolResult, VariablesResult]:
         """List the variables of a session by name, with type and size, and whether each one is saved.
 
-        Answered from storage: works while the session is busy or asleep, and wakes nothing.
+        It works while the session is busy or asleep, and wakes nothing.
         """
         try:
             variables = await self._keeper.manager.list_variables(session_id, request(limit, cursor, contains))
@@ -377,7 +375,7 @@ class Tools:
         return answer(ChangedResult(session_id=session_id, message=message), message)
 
     async def notebook(self, session_id: str) -> str:
-        """A session as a notebook: what ran, and what came out. Of a very long one the last part."""
+        """Return a session as a notebook in JSON: its code with outputs; the last part only, if it is very long."""
         cells: deque[str] = deque()
         size = left_out = cursor = 0
         try:

@@ -105,9 +105,12 @@ def _drops(db: Database, session: int, oldest: int) -> bool:
 
 
 def _old_outputs(db: Database) -> list[int]:
+    # Counted, not told from the numbers: those go through all sessions.
     rows = db.execute(
-        "SELECT id FROM executions WHERE outputs IS NOT NULL AND id <= (SELECT MAX(other.id) - ?"
-        " FROM executions other WHERE other.session = executions.session)",
+        "WITH ends AS MATERIALIZED (SELECT id AS session, (SELECT of_it.id FROM executions of_it"
+        " WHERE of_it.session = sessions.id ORDER BY of_it.id DESC LIMIT 1 OFFSET ?) AS last FROM sessions)"
+        " SELECT executions.id FROM ends JOIN executions"
+        " ON executions.session = ends.session AND executions.id <= ends.last WHERE outputs IS NOT NULL",
         [KEPT_OUTPUTS],
     )
     return [row for (row,) in rows]
