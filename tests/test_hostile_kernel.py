@@ -221,7 +221,7 @@ async def test_a_kernel_that_has_taken_much_lets_others_go_first() -> None:
     beside.cancel()
     host.close()
     light, heavy = turns
-    assert heavy >= 1000 // channel._FRAMES_A_TURN * 20 > light
+    assert heavy > 10 * light > 0
 
 
 # Commits
