@@ -20,8 +20,8 @@ SEATS = 3
 PATIENCE_S = 20.0
 """How long the keeper waits for one that has a seat to go on, in all, while others wait for the seat."""
 _LOOK_S = 0.5
-_EVERYDAY_BYTES = 64 << 10
-"""What is not worth counting: all kernels together have less of it under way than one share."""
+_EVERYDAY = 64
+"""So small a part of a share is not worth counting: what all kernels have of it under way is less than one share."""
 _NOTHING = contextlib.nullcontext()
 
 
@@ -91,7 +91,7 @@ class Holding:
 
     async def hold(self, what: str, size: int) -> None:
         """Note that so much is, or is about to be, held for this purpose; waits if that is more than a share."""
-        if size <= _EVERYDAY_BYTES and what not in self._bytes:
+        if size <= self._stock.share // _EVERYDAY and what not in self._bytes:
             return
         self._bytes[what] = size
         while self.total > self._stock.share and not self._stock.seated(self):
