@@ -18,8 +18,8 @@ from kernelrepl.errors import DatabaseTooNew, StorageFailed
 from kernelrepl.guest.wire import CHUNK_BYTES, ROW_BYTES
 from kernelrepl.model import Commit, Limits, NewComponent, NotRestored, NotSaved, Page, PageRequest, Restored, Saved
 from kernelrepl.store import Store
-from kernelrepl.store.worker import PAGE_BYTES
-from tests.conftest import Sessions, stored_bytes
+from kernelrepl.store.worker import PAGE_BYTES, Worker
+from tests.conftest import RUN_TIMEOUT_S, Sessions, stored_bytes
 
 pytestmark = pytest.mark.anyio
 
@@ -177,6 +177,40 @@ async def test_the_writer_is_durable_and_the_reader_only_reads(store: Store) -> 
     assert await query(store, "PRAGMA integrity_check") == [("ok",)]
     with pytest.raises(StorageFailed, match="make it writable"):
         await store._reader.run(lambda db: db.execute("DELETE FROM sessions"))
+
+
+async def test_small_jobs_pass_large_ones_of_other_sessions_only(path: Path) -> None:
+    """Each session finds its own in their order; what concerns more than one session is passed by nobody."""
+    worker = Worker(path, "writer", read_only=False)
+    worker.open()
+    done: list[str] = []
+    go_on = threading.Event()
+    try:
+        worker.submit(lambda db: go_on.wait(RUN_TIMEOUT_S))
+        futures = [
+            worker.submit(lambda db, name=name: done.append(name), session, is_large=name.startswith("large"))
+            for name, session in [
+                ("large 1", 1), ("large 2", 2), ("small 3", 3), ("small 1", 1), ("small 2", 2), ("of all", None),
+                ("large 3", 3), ("small 4", 4), ("large 4", 4),
+            ]
+        ]  # fmt: skip
+        go_on.set()
+        for future in futures:
+            future.result(RUN_TIMEOUT_S)
+        assert done == [
+            "small 3", "large 1", "small 1", "large 2", "small 2", "of all", "small 4", "large 3", "large 4",
+        ]  # fmt: skip
+        done.clear()
+        go_on.clear()
+        worker.submit(lambda db: go_on.wait(RUN_TIMEOUT_S))
+        large = worker.submit(lambda db: done.append("large"), 1, is_large=True)
+        many = [worker.submit(lambda db: done.append("small"), 2) for _ in range(1000)]
+        go_on.set()
+        large.result(RUN_TIMEOUT_S)
+        many[-1].result(RUN_TIMEOUT_S)
+        assert 0 < done.index("large") < 500  # it waits for many, not for all
+    finally:
+        worker.close()
 
 
 async def test_a_database_keeps_the_size_of_its_pages(

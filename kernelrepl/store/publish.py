@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import asdict
 from typing import Any
 
@@ -130,6 +130,17 @@ def written_bytes(commit: Commit) -> int:
     data = sum(len(part.data) for part in commit.components if part.data is not None)
     digests = sum(DIGEST_BYTES * wire.Cuts(part.segments).count for part in commit.components)
     return data + digests + ROW_COST_BYTES * (len(commit.names) + len(commit.unsaved) + len(commit.components))
+
+
+_MANY_ROWS, _MANY_RUNS, _MANY_BYTES = 300, 10_000, 1 << 20
+"""Each takes some ten milliseconds."""
+
+
+def is_large(commit: Commit) -> bool:
+    """Whether to write a commit takes longer than the commits of other sessions should wait."""
+    parts: tuple[Sized, ...] = (commit.names, commit.unsaved, commit.deleted, commit.components, commit.closed)
+    runs = sum(len(part.runs or ()) for part in commit.components)
+    return sum(len(part) for part in parts) > _MANY_ROWS or runs > _MANY_RUNS or written_bytes(commit) > _MANY_BYTES
 
 
 def _refuse_contradictions(commit: Commit) -> None:

@@ -44,6 +44,7 @@ from kernelrepl.store.publish import (
     chunked,
     dump_restored,
     finish_row,
+    is_large,
     put_chunks,
     write_commit,
     written_bytes,
@@ -244,7 +245,7 @@ class Store:
             with _synced_later(db):
                 return executions.start(db, (session, unique, origin, code, now))
 
-        return await self._writer.run(job)
+        return await self._writer.run(job, session)
 
     async def finish_execution(self, execution: int, status: str, outputs: str, restored: Restored | None) -> None:
         """Close the row of an execution that has no commit of its own, or correct its status."""
@@ -319,7 +320,7 @@ class Store:
                     finish_row(db, execution, commit_id, commit, restored, now)
             return before, closed
 
-        before, closed = await self._writer.run(job)
+        before, closed = await self._writer.run(job, session, is_large=is_large(commit))
         self._collector.touched(session)
         written = written_bytes(commit)
         await self._collector.wrote(written + closed)

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,8 +21,50 @@ from kernelrepl.store.database import Database
 
 T = TypeVar("T")
 _BUSY_TIMEOUT_S = 5.0
+_MOST_PASSED = 100
+"""How often a large job is passed by small ones."""
 PAGE_BYTES = 4096
 """Of new databases, by measurement. One that is there keeps its own: SQLite cannot change it beside a log."""
+
+
+@dataclass
+class _Job:
+    do: Callable[[Database], object]
+    future: Future[object]
+    session: int | None
+    """The session whose job it is, if it may change places with jobs of others."""
+    is_large: bool
+    passed: int = 0
+
+
+class _Queue:
+    """Jobs in the order in which they came, but that small ones of a session pass large ones of other sessions."""
+
+    def __init__(self) -> None:
+        self._jobs: list[_Job | None] = []
+        self._lock = threading.Lock()
+        self._coming: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def put(self, job: _Job | None) -> None:
+        """Add a job, or None for the end."""
+        with self._lock:
+            at = len(self._jobs)
+            if job is not None and job.session is not None and not job.is_large:
+                while at and (other := self._jobs[at - 1]) is not None and _lets_pass(other, job):
+                    other.passed += 1
+                    at -= 1
+            self._jobs.insert(at, job)
+        self._coming.put(None)
+
+    def get(self) -> _Job | None:
+        """Wait for the next job."""
+        self._coming.get()
+        with self._lock:
+            return self._jobs.pop(0)
+
+
+def _lets_pass(large: _Job, job: _Job) -> bool:
+    return large.is_large and large.session != job.session and large.passed < _MOST_PASSED
 
 
 class Worker:
@@ -30,7 +73,7 @@ class Worker:
     def __init__(self, path: Path, name: str, *, read_only: bool) -> None:
         self.path = path
         self._read_only = read_only
-        self._jobs: queue.SimpleQueue[tuple[Callable[[Database], object], Future[object]] | None] = queue.SimpleQueue()
+        self._jobs = _Queue()
         self._opened: Future[None] = Future()
         self._file: tuple[int, int] | None = None
         self._log = path.with_name(path.name + "-wal")
@@ -45,8 +88,12 @@ class Worker:
         self._jobs.put(None)
         self._thread.join()
 
-    async def run(self, job: Callable[[Database], T]) -> T:
-        """Do `job(db)` in the thread. Errors of SQLite become StorageFailed, as does a database that was deleted."""
+    async def run(self, job: Callable[[Database], T], session: int | None = None, *, is_large: bool = False) -> T:
+        """Do `job(db)` in the thread. Errors of SQLite become StorageFailed, as does a database that was deleted.
+
+        session: the row of the session that alone is concerned; then a small job does not wait for large ones of other
+        sessions that have not begun.
+        """
 
         def secured(db: Database) -> T:
             self._refuse_if_moved()
@@ -54,11 +101,11 @@ class Worker:
             self._secure(db)
             return result
 
-        return await asyncio.wrap_future(self.submit(secured))
+        return await asyncio.wrap_future(self.submit(secured, session, is_large=is_large))
 
-    def submit(self, job: Callable[[Database], T]) -> Future[T]:
+    def submit(self, job: Callable[[Database], T], session: int | None = None, *, is_large: bool = False) -> Future[T]:
         future: Future[T] = Future()
-        self._jobs.put((job, future))  # type: ignore[arg-type]
+        self._jobs.put(_Job(job, future, session, is_large))  # type: ignore[arg-type]
         return future
 
     def _main(self) -> None:
@@ -71,7 +118,7 @@ class Worker:
         self._opened.set_result(None)
         try:
             while (item := self._jobs.get()) is not None:
-                self._do(db, *item)
+                self._do(db, item.do, item.future)
                 del item  # the next one may be long in coming, and a commit has many bytes
         finally:
             db.close()
