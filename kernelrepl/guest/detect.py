@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kernelrepl.guest import loaded
-from kernelrepl.guest.checkpoint.state import Look, State
+from kernelrepl.guest.checkpoint.state import CommittedState, RootScan
 from kernelrepl.guest.neutral import ATOMS, attributes_of, flags_of, is_a, module_of, space_of
 from kernelrepl.guest.words import names_everything, words_of
 
@@ -66,7 +66,7 @@ class Reach:
     """Everything that code may have changed, from the names in it."""
 
     def __init__(
-        self, state: State, holders: Mapping[int, int], namespace: dict[str, Any], part_of: Mapping[int, int]
+        self, state: CommittedState, holders: Mapping[int, int], namespace: dict[str, Any], part_of: Mapping[int, int]
     ) -> None:
         self._state = state
         self._holders = holders
@@ -133,10 +133,10 @@ class Reach:
             if part is not None:
                 for other in (*part.roots, *part.references):
                     self.add_root(other)
-            look = self._state.looks.get(root)
-            if look is None:
+            scan = self._state.scans.get(root)
+            if scan is None:
                 continue
-            self._follow(look)
+            self._follow(scan)
         if self.everything:
             return None
         self._add_failing()
@@ -144,25 +144,27 @@ class Reach:
 
     def _add_failing(self) -> None:
         """What could not be saved may be able to, now that something in it has changed."""
-        looks = self._state.looks
-        failing = [(root, look) for root, look in looks.items() if look.error is not None and root not in self._roots]
+        scans = self._state.scans
+        failing = [(root, scan) for root, scan in scans.items() if scan.error is not None and root not in self._roots]
         if not failing:
             return
         changed: set[int] = set()
         for root in self._roots:
-            look = looks.get(root)
-            if look is not None:
-                changed.update(look.touched, look.reaches)
-        self._roots.update(root for root, look in failing if look.vague or not changed.isdisjoint(look.reaches))
+            scan = scans.get(root)
+            if scan is not None:
+                changed.update(scan.touched, scan.reaches)
+        self._roots.update(
+            root for root, scan in failing if scan.may_change_anything or not changed.isdisjoint(scan.reaches)
+        )
 
-    def _follow(self, look: Look) -> None:
-        if look.vague:
+    def _follow(self, scan: RootScan) -> None:
+        if scan.may_change_anything:
             self.everything = True
             return
-        for other in look.references:
+        for other in scan.references:
             self.add_root(other)
-        self.add_ids(look.reaches)
-        self.add_words(look.words)
+        self.add_ids(scan.reaches)
+        self.add_words(scan.words)
 
 
 def held_by_modules() -> Iterator[Any]:

@@ -101,14 +101,14 @@ class Gateway:
             await self._detach(before, keep=True)
         server = await self._server(session_id, origin)
         left = asyncio.Event()
-        server.coming += 1  # the last of those who are there may go meanwhile
+        server.attaching += 1  # the last of those who are there may go meanwhile
         try:
             sockets = await self._listen(address, server, left.set)
         except BaseException:
-            server.coming -= 1
+            server.attaching -= 1
             await self._dismiss(server, throwaway)
             raise
-        server.coming -= 1
+        server.attaching -= 1
         server.iopub.all_sockets.add(sockets)
         self._attached[address] = Attached(server, sockets, owner, throwaway, left)
         self._known[address] = None
@@ -252,7 +252,7 @@ class Gateway:
     async def _dismiss(self, server: KernelServer, throwaway: bool) -> None:
         """End the server of a session that nobody is attached to."""
         session_id = server.session_id
-        if server.iopub.all_sockets or server.coming:
+        if server.iopub.all_sockets or server.attaching:
             return
         if self._servers.get(session_id) is server:
             self._manager.observe(session_id, None)

@@ -60,7 +60,7 @@ class KernelServer:
     def __init__(self, session_id: str, manager: Manager, store: Store, origin: Origin, *, trusted: bool) -> None:
         self.session_id = session_id
         self.iopub = IOPub(session_id, trusted=trusted)
-        self.coming = 0
+        self.attaching = 0
         """How many clients are about to be attached."""
         self._manager = manager
         self._store = store

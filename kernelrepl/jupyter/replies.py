@@ -128,7 +128,7 @@ async def tell(
         case "unsaved":
             lost = [entry for entry in await manager.list_variables(session_id) if not entry.saved]
             lines = [terminal_text.field(f"{entry.name} ({entry.type}): {entry.reason}") for entry in lost]
-            if (await manager.session(session_id, origin)).behind:
+            if (await manager.session(session_id, origin)).store_is_behind:
                 lines.append("the last changes could not be stored (is the disk full?); the next cell tries it again")
             return "\n".join(lines) or "all variables are stored"
         case "clear":

@@ -30,7 +30,7 @@ class Occupant(Protocol):
     def unsaved(self) -> set[str]: ...
 
     @property
-    def behind(self) -> bool: ...
+    def store_is_behind(self) -> bool: ...
 
     @property
     def session_id(self) -> str | None: ...
@@ -119,7 +119,7 @@ class KernelCapacity:
 
     def _at_rest(self) -> list[Resting]:
         return [
-            Resting(session, session.idle_since, bool(session.unsaved or session.behind))
+            Resting(session, session.idle_since, bool(session.unsaved or session.store_is_behind))
             for session in self._inside
             if not session.busy and session.pid is not None
         ]

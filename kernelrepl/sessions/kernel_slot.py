@@ -72,9 +72,9 @@ class KernelSlot(ABC):
         return self._save_state.unsaved
 
     @property
-    def behind(self) -> bool:
+    def store_is_behind(self) -> bool:
         """Whether the kernel has changes that the store has not: the last commit failed."""
-        return self._save_state.behind
+        return self._save_state.store_is_behind
 
     @property
     def pid(self) -> int | None:
@@ -124,7 +124,9 @@ class KernelSlot(ABC):
             await self._drop_kernel()
         await self._services.capacity.enter(self)
         self._advance(Event.START)
-        launch = replace(self.launch, most_file_bytes=None if self._monitor.full is None else FULL_FILE_BYTES)
+        launch = replace(
+            self.launch, most_file_bytes=None if self._monitor.over_file_limit is None else FULL_FILE_BYTES
+        )
         began = asyncio.get_running_loop().time()
         try:
             kernel, restored = await self._starter.start(launch, self._handlers())

@@ -332,7 +332,7 @@ class Manager:
         if session is None:
             return spec.access, False
         session.launch = self.confinement.launch(session.launch.workspace, spec)
-        if session.busy or session.unsaved or session.behind:
+        if session.busy or session.unsaved or session.store_is_behind:
             return spec.access, session.pid is not None
         await session.hibernate()
         self.confinement.regranted(info.workspace, spec, lives=False)

@@ -57,7 +57,7 @@ class ResourceMonitor:
         self._ran = True  # since the files were counted
         self._begun = asyncio.Event()
         self._holdings: Holdings | None = None
-        self.full: str | None = None
+        self.over_file_limit: str | None = None
         """What to say while there are too many files. A kernel that starts meanwhile can remove files, hardly write."""
 
     @property
@@ -76,7 +76,7 @@ class ResourceMonitor:
         fresh: nobody's code has run in it or in its directory. Then nothing is looked at while a first cell begins.
         """
         clock = asyncio.get_running_loop().time
-        started_full = self.full is not None
+        started_full = self.over_file_limit is not None
         counted, took = -IDLE_FILES_S, 0.0
         idle, before = IDLE_S, 0
         plan = process.launch.plan or {}
@@ -113,13 +113,13 @@ class ResourceMonitor:
             began = clock()
             if began >= counted + max(FILES_S if self._ran else IDLE_FILES_S, _SHARE * took):
                 self._ran = now_busy
-                self.full = await self._too_many_files(holdings)
+                self.over_file_limit = await self._too_many_files(holdings)
                 counted = clock()
                 took = counted - began
-                if self.full is not None and not started_full and now_busy:
-                    self._stop(self.full, False)
-            if (self.full is not None) != started_full and not busy():
-                self._stop(self.full or ROOM_AGAIN, True)
+                if self.over_file_limit is not None and not started_full and now_busy:
+                    self._stop(self.over_file_limit, False)
+            if (self.over_file_limit is not None) != started_full and not busy():
+                self._stop(self.over_file_limit or ROOM_AGAIN, True)
                 return
             if now_busy:
                 idle = IDLE_S
@@ -131,8 +131,8 @@ class ResourceMonitor:
 
     async def look_again(self) -> None:
         """Count anew where there were too many files: code that has just ended may have removed them."""
-        if self.full is not None and self._holdings is not None:
-            self.full = await self._too_many_files(self._holdings)
+        if self.over_file_limit is not None and self._holdings is not None:
+            self.over_file_limit = await self._too_many_files(self._holdings)
 
     async def _rest(self, seconds: float) -> None:
         """Until it is time to look, or something has run for as long as it may without being looked at."""

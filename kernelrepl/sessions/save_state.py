@@ -21,7 +21,7 @@ class SaveState:
     def __init__(self, recorder: Recorder, emit: Emit, session_id: str | None) -> None:
         self.unsaved: set[str] = set()
         """The names whose values only the kernel has."""
-        self.behind = False
+        self.store_is_behind = False
         """The last commit failed: the kernel has changes that the store has not."""
         self._recorder = recorder
         self._emit = emit
@@ -34,7 +34,7 @@ class SaveState:
             job.shown, outputs = await beside.large(len(commit.outputs), _kept, commit)
             commit = job.commit = replace(commit, outputs=outputs)
             job.restored, self._lost = results.without(job.restored, self._lost), ()
-        self.behind = True
+        self.store_is_behind = True
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
@@ -47,7 +47,7 @@ class SaveState:
             raise
         if job is not None:
             stored(job)
-        self.behind = commit.failure is not None
+        self.store_is_behind = commit.failure is not None
         self._emit("committed", session=self._session_id, seconds=clock() - began, bytes=size, missed=commit.missed)
         self.unsaved.difference_update(commit.names, commit.deleted)
         self.unsaved.update(commit.unsaved)
@@ -61,7 +61,7 @@ class SaveState:
     def forget(self) -> None:
         """The kernel is gone."""
         self.unsaved.clear()
-        self.behind, self._lost = False, ()
+        self.store_is_behind, self._lost = False, ()
 
 
 def _kept(commit: Commit) -> tuple[Output, str]:

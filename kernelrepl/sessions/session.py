@@ -76,7 +76,12 @@ class Session(KernelSlot):
     @property
     def dispensable(self) -> bool:
         """Whether all of it is in the store: another one can take its place."""
-        at_rest = self._kernel is None and not self.busy and self._starter.calm and self._monitor.full is None
+        at_rest = (
+            self._kernel is None
+            and not self.busy
+            and not self._starter.has_suspect
+            and self._monitor.over_file_limit is None
+        )
         return self.state is State.DELETED or (at_rest and not self.uncollected and self.greeting is None)
 
     def running(self, job: Job) -> Execution:
@@ -151,12 +156,12 @@ class Session(KernelSlot):
             greeting, self.greeting = self.greeting, None
             # Now, and not again when its kernel has come to its end: others may have been used in the meantime.
             self.idle_since = asyncio.get_running_loop().time()
-            job.result.set_result(results.noted(execution, greeting, self._monitor.full))
+            job.result.set_result(results.noted(execution, greeting, self._monitor.over_file_limit))
 
     async def _leave_limits(self) -> None:
         """End a kernel that may write no large files, now that there is room: before anything else runs in it."""
         limited = self._kernel is not None and self._kernel.process.launch.most_file_bytes is not None
-        if limited and self._monitor.full is None:
+        if limited and self._monitor.over_file_limit is None:
             await self._audit()
             await self._stop_kernel()
             self.greeting = f"{ROOM_AGAIN}: the kernel was ended between two calls"
@@ -164,7 +169,7 @@ class Session(KernelSlot):
 
     def _answer_early(self, job: Job) -> None:
         """All is known and stored: that the kernel has yet to come to its end need keep nobody waiting."""
-        if job.commit is not None and job.commit.outcome is not None and self._monitor.full is None:
+        if job.commit is not None and job.commit.outcome is not None and self._monitor.over_file_limit is None:
             self._answer(job, self._result(job))
 
     async def _run_in(self, kernel: Kernel, job: Job) -> None:

@@ -70,9 +70,9 @@ class Starter:
         self._budget = kernel.budget
 
     @property
-    def calm(self) -> bool:
-        """Whether no component is suspected of what killed the last kernel."""
-        return self._suspect is None
+    def has_suspect(self) -> bool:
+        """Whether a component is suspected of having killed the last kernel."""
+        return self._suspect is not None
 
     async def note_death(self, error: KernelDied) -> None:
         """Skip what killed the kernel when it was loaded: once may be anybody's kill -9, twice is the component."""

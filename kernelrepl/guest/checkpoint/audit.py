@@ -26,7 +26,7 @@ class Audited(Protocol):
 
     snapshot: Snapshot
     in_cell: bool
-    behind: bool
+    store_is_behind: bool
     """The last commit failed: there are changes that the store has not."""
 
     def stirs(self) -> bool: ...
@@ -56,7 +56,7 @@ class Audits:
             self._left.clear()
         elif not harmless:
             self._left = set(self._saving.snapshot.part_of) - suspects
-        self._begin(excused=stirs, due=stirs or bool(self._left) or self._saving.behind, delay=QUIET_S)
+        self._begin(excused=stirs, due=stirs or bool(self._left) or self._saving.store_is_behind, delay=QUIET_S)
 
     def disturb(self) -> None:
         """Something other than a cell ran code: look at all of it."""

@@ -19,7 +19,7 @@ import xxhash
 
 from kernelrepl.guest import explain, wire
 from kernelrepl.guest.checkpoint.components import closure, group
-from kernelrepl.guest.checkpoint.state import Component, Delta, Look, Name, State, Unsaved
+from kernelrepl.guest.checkpoint.state import CommittedState, Component, Delta, Name, RootScan, Unsaved
 from kernelrepl.guest.checkpoint.summary import summarize
 from kernelrepl.guest.checkpoint.survey import Survey, fingerprint, megabytes, too_large
 from kernelrepl.guest.neutral import is_atom
@@ -48,7 +48,7 @@ class Capture(Survey):
         snap = self.snapshot
         for root in sorted(self.suspects or ()):
             value = snap.state.objects.get(root)
-            if root in snap.state.looks and root in snap.state.objects:
+            if root in snap.state.scans and root in snap.state.objects:
                 self.visit(root, value)
 
     def whole(self) -> Delta:
@@ -87,7 +87,7 @@ class Capture(Survey):
         The others are looked at again by the next commit.
         """
         left_out = {}
-        long = [name for name in list(self.snapshot.around.namespace) if type(name) is str]
+        long = [name for name in list(self.snapshot.context.namespace) if type(name) is str]
         long = [name for name in long if len(name) > wire.MAX_NAME_CHARS]
         if long:
             reason = f"a name may have at most {wire.MAX_NAME_CHARS} characters; these {len(long)} names have more"
@@ -108,11 +108,11 @@ class Capture(Survey):
 
     def _visit_all(self, found: dict[str, Any], roots: dict[str, int]) -> None:
         snap = self.snapshot
-        looks = snap.state.looks
+        scans = snap.state.scans
         for root, value in snap.pinned.items():
             self.visit(root, value)
         for name, root in roots.items():
-            if root not in looks:
+            if root not in scans:
                 self.visit(root, found[name])
         if self.suspects is None:
             for name, root in roots.items():
@@ -126,7 +126,7 @@ class Capture(Survey):
         for name, root in list(names.items()):
             if name in before and root not in self.fresh and root not in self.refs:
                 continue
-            if sum(self.look(part).size_bytes for part in closure([root], self.refs)) > limit:
+            if sum(self.scan_of(part).size_bytes for part in closure([root], self.refs)) > limit:
                 del names[name]
                 unsaved[name] = Unsaved(explain.type_name(found[name]), name, too_large(limit), root)
 
@@ -141,7 +141,7 @@ class Capture(Survey):
             live, regrouped, broken = self._grouped({*names.values(), *pinned})
             if broken:
                 for root, error in broken.items():
-                    self.fresh[root] = replace(self.look(root), error=error, stream=None)
+                    self.fresh[root] = replace(self.scan_of(root), error=error, stream=None)
                 for name, root in list(names.items()):
                     hit = closure([root], self.refs) & set(broken)
                     if hit:
@@ -166,14 +166,15 @@ class Capture(Survey):
         for name, root in names.items():
             bound.setdefault(root, []).append(name)
         sizes = {}
-        looks, part_of = self.snapshot.state.looks, self.snapshot.part_of
+        scans, part_of = self.snapshot.state.scans, self.snapshot.part_of
         for root, aliases in bound.items():
             reached = closure([root], self.refs)
             inside = any(
-                part != root and (part not in part_of or looks[part].print != self.look(part).print) for part in reached
+                part != root and (part not in part_of or scans[part].print != self.scan_of(part).print)
+                for part in reached
             )
             if all(not name.startswith("*") and (inside or self.has_changed(name, root)) for name in aliases):
-                sizes[root] = sum(self.look(part).size_bytes for part in reached) / len(aliases)
+                sizes[root] = sum(self.scan_of(part).size_bytes for part in reached) / len(aliases)
         return bound[max(sizes, key=lambda root: sizes[root])] if sizes else None
 
     # Components
@@ -184,7 +185,7 @@ class Capture(Survey):
         alive = closure(wanted, self.refs)
         loose = self._loosened(alive)
         kept = {key: part for key, part in state.live.items() if part.roots[0] not in loose}
-        touched = {root: self.look(root).touched for root in sorted(loose & alive)}
+        touched = {root: self.scan_of(root).touched for root in sorted(loose & alive)}
         broken: dict[int, BaseException] = {}
         for members in group(touched, {root: self.refs.get(root, ()) for root in touched}):
             before = state.live.get(part_of.get(members[0], 0))
@@ -218,31 +219,31 @@ class Capture(Survey):
                 continue
             work.extend(self.refs.get(root, ()))
             if part is None or root in changed:
-                holders = map(snap.holders.get, self.look(root).touched)
+                holders = map(snap.holders.get, self.scan_of(root).touched)
                 work.extend({holder for holder in holders if holder is not None and holder in alive})
         return loose
 
     def component_of(self, members: tuple[int, ...]) -> Component:
         owners: dict[int, set[int]] = {}
         for root in members:
-            for array, owner in self.look(root).views:
+            for array, owner in self.scan_of(root).views:
                 owners.setdefault(owner, set()).add(array)
         shared = frozenset(owner for owner, arrays in owners.items() if len(arrays) > 1)
         references = {ref for root in members for ref in self.refs.get(root, ())} - set(members)
         refs = tuple(sorted(references))
         if len(members) == 1 and not shared:
             # Alone it is pickled as it was looked at; if that is some time ago, then again, when it is sent.
-            look = self.look(members[0])
-            digest = xxhash.xxh3_128(repr(members).encode() + look.print).digest()
-            return Component(members, refs, digest, look.size_bytes, look.has_code, look.stream)
+            scan = self.scan_of(members[0])
+            digest = xxhash.xxh3_128(repr(members).encode() + scan.print).digest()
+            return Component(members, refs, digest, scan.size_bytes, scan.has_code, scan.stream)
         stream = self._dump_group(members, shared)
         return Component(members, refs, fingerprint(members, stream), stream.size_bytes, stream.has_code, stream)
 
     def stored(self, members: tuple[int, ...]) -> Component:
         """A component that is in the store and has been looked at; one that fell apart counts as not stored."""
-        touched = {root: self.look(root).touched for root in members}
+        touched = {root: self.scan_of(root).touched for root in members}
         if group(touched, {root: self.refs.get(root, ()) for root in touched}) == [members] and not any(
-            self.look(root).error for root in members
+            self.scan_of(root).error for root in members
         ):
             return replace(self.component_of(members), stream=None)
         return Component(members, (), b"", 0, False)
@@ -253,9 +254,9 @@ class Capture(Survey):
         own = frozenset(id(value) for value in values)
         limit = snap.limits.variable_bytes
         room = None if limit is None else limit * len(members)  # views bring all of the memory that they share
-        plain = all(self.look(root).plain for root in members)
+        plain = all(self.scan_of(root).plain for root in members)
         with snap.interrupts.deadline(snap.limits.deadline_s * len(members)):
-            stream, memo = dump(values, snap.around, snap.identify, own, shared, room, plain)
+            stream, memo = dump(values, snap.context, snap.identify, own, shared, room, plain)
         self.kept.append(memo)
         return stream
 
@@ -265,8 +266,8 @@ class Capture(Survey):
         before = self.snapshot.state.names.get(name)
         if before is None:
             return True
-        known = self.snapshot.state.looks.get(before.root)
-        return known is None or known.print != self.look(root).print
+        known = self.snapshot.state.scans.get(before.root)
+        return known is None or known.print != self.scan_of(root).print
 
     def _delta(
         self,
@@ -325,20 +326,20 @@ class Capture(Survey):
         delta.after = self._state(now, unsaved, live)
         return delta
 
-    def _state(self, names: dict[str, Name], unsaved: dict[str, Unsaved], live: dict[int, Component]) -> State:
+    def _state(self, names: dict[str, Name], unsaved: dict[str, Unsaved], live: dict[int, Component]) -> CommittedState:
         held = {root for part in live.values() for root in part.roots}
         held |= {entry.root for entry in unsaved.values() if entry.root}
         if unsaved:
             held = closure(held, self.refs)
-        looks: dict[int, Look] = {}
+        scans: dict[int, RootScan] = {}
         for root in held:
-            looks[root] = self.look(root)
-        return State(
+            scans[root] = self.scan_of(root)
+        return CommittedState(
             names=names,
             unsaved=unsaved,
             live={key: part if part.stream is None else replace(part, stream=None) for key, part in live.items()},
             objects={root: self.value(root) for root in held},
-            looks=looks,
+            scans=scans,
         )
 
     def summary(self, value: Any) -> str:
@@ -387,10 +388,10 @@ class Capture(Survey):
     def shown_size(self, value: Any, root: int) -> int:
         if is_atom(value):
             return sys.getsizeof(value)
-        known = self.snapshot.around.arrays.size_bytes(value)
+        known = self.snapshot.context.arrays.size_bytes(value)
         if known is not None:
             return known
-        size = self.look(root).size_bytes
+        size = self.scan_of(root).size_bytes
         if type(value) in (list, tuple, dict, set, frozenset):
             return max(sys.getsizeof(value), size)
         return size

@@ -42,9 +42,9 @@ def quick(capture: Capture) -> Delta | None:
         root = snap.identify(value)
         left.discard(root)
         capture.visit(root, value)
-        look = capture.look(root)
+        scan = capture.scan_of(root)
         most = snap.limits.variable_bytes
-        if look.error is not None or (most is not None and look.size_bytes > most):
+        if scan.error is not None or (most is not None and scan.size_bytes > most):
             return None
         _bind(capture, delta, name, root)
     for name, value in capture.own.items():
@@ -57,7 +57,7 @@ def quick(capture: Capture) -> Delta | None:
             _bind(capture, delta, name, known_root)
     limit = snap.limits.session_bytes
     if left:
-        here = set(map(id, list(snap.around.namespace.values())))
+        here = set(map(id, list(snap.context.namespace.values())))
         delta.closed = sorted(root for root in left if id(state.objects[root]) not in here)
     delta.deleted = sorted(name for name in gone if name in state.names)
     if limit is not None:
@@ -71,9 +71,9 @@ def _bind(capture: Capture, delta: Delta, name: str, root: int) -> None:
     """A name is bound to a plain value now."""
     snap = capture.snapshot
     if root not in snap.part_of or capture.is_changed(root):
-        if root not in delta.looks:
+        if root not in delta.scans:
             delta.components.append(capture.with_stream(capture.component_of((root,))))
-        delta.looks[root] = capture.look(root)
+        delta.scans[root] = capture.scan_of(root)
     value = capture.value(root)
     known = snap.state.names.get(name)
     changed = capture.has_changed(name, root)

@@ -16,12 +16,12 @@ from kernelrepl.guest import imports, sources, wire
 from kernelrepl.guest.beside import Beside
 from kernelrepl.guest.checkpoint.audit import Audits
 from kernelrepl.guest.checkpoint.snapshot import Snapshot
-from kernelrepl.guest.checkpoint.state import PLACED, Delta, Limits, Unsaved
+from kernelrepl.guest.checkpoint.state import PLACED, CaptureLimits, Delta, Unsaved
 from kernelrepl.guest.checkpoint.surroundings import Environment
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.neutral import name_of
 from kernelrepl.guest.pickling.chunks import Known, new_views
-from kernelrepl.guest.pickling.pickler import Surroundings
+from kernelrepl.guest.pickling.pickler import PicklingContext
 from kernelrepl.guest.restore.restore import MAGIC
 from kernelrepl.guest.restore.restoring import Restoring
 from kernelrepl.guest.settings.hooks import Hooks
@@ -50,10 +50,10 @@ class Durability:
         self.durable = bool(start["durable"])
         self.environment = Environment(start["workspace"], Options(shell), confined=start["confined"])
         self.snapshot = Snapshot(
-            Surroundings(shell.user_ns, main_module, shell),
+            PicklingContext(shell.user_ns, main_module, shell),
             shell.user_ns_hidden,
             interrupts,
-            Limits(**start["limits"]),
+            CaptureLimits(**start["limits"]),
         )
         self.in_cell = False
         self._mentioned: set[str] = set()
@@ -62,14 +62,14 @@ class Durability:
         self._hooks = Hooks(shell, self.snapshot.is_own, interrupts.originals)
         self._kept_in_modules: dict[str, Any] = {}
         """What the last cell that could change it had changed in modules of the session's own files."""
-        self.behind = False
+        self.store_is_behind = False
         self._commits = 0
         self.spent_s = 0.0
         """How long all commits of executions have taken, from the end of the code until the store had them."""
         self._kept: list[dict[str, Any]] = []
         """Frames that came while another was waited for."""
         self.restoring = Restoring(self)
-        self.snapshot.around.others_run = self.stirs = self.beside.runs
+        self.snapshot.context.others_run = self.stirs = self.beside.runs
         self.audits = Audits(self, lambda: self.channel.send({"type": "audited"}))
 
     def begin_cell(self, request: str) -> None:
@@ -90,7 +90,7 @@ class Durability:
             self.environment.options.notice(code, words, self.shell.user_ns)
         self.restoring.need(words)
         self._stored.update(stored_attributes(code))
-        self.snapshot.around.imported.update(name for name in _names(code) if "." in name)
+        self.snapshot.context.imported.update(name for name in _names(code) if "." in name)
 
     def _since_last(self) -> frozenset[str] | None:
         """The names through which state may have changed; None if it may have changed by other ways."""
@@ -102,7 +102,7 @@ class Durability:
         except BaseException:  # noqa: BLE001 - what cannot be asked may call anything
             hooked = True
         beside = self.beside.has_run()
-        return None if beside or self.behind or hooked else mentioned
+        return None if beside or self.store_is_behind or hooked else mentioned
 
     def serve_keeper(self) -> None:
         """The keeper has sent something while nobody waits for it."""
@@ -122,7 +122,7 @@ class Durability:
                 # No code of anybody has run here yet, and now it is known for whom it will.
                 self.shell.last_execution_result = None
                 sources.forget(self.shell.compile)
-                self.durable, self.snapshot.limits = header["durable"], Limits(**header["limits"])
+                self.durable, self.snapshot.limits = header["durable"], CaptureLimits(**header["limits"])
                 self.channel.send({"type": "adopted"})
         self.restoring.rest()
 
@@ -169,12 +169,14 @@ class Durability:
 
     def commit_audit(self, roots: set[int], *, missed: bool) -> None:
         """Store what an audit has found. `missed`: nothing but a cell can have changed it."""
-        behind = self.behind  # what the last commit could not store, comes with this one
-        delta, failure = self._capture(None if behind else self.snapshot.tied(roots), audit=not behind)
+        store_is_behind = self.store_is_behind  # what the last commit could not store, comes with this one
+        delta, failure = self._capture(
+            None if store_is_behind else self.snapshot.tied(roots), audit=not store_is_behind
+        )
         if delta.empty and failure is None:
-            self.behind = False
+            self.store_is_behind = False
             return
-        found = [*delta.created, *delta.changed, *delta.deleted] if missed and not behind else []
+        found = [*delta.created, *delta.changed, *delta.deleted] if missed and not store_is_behind else []
         self._commit("audit", "", None, [], delta, failure, missed=len(found))
 
     def _capture(self, suspects: set[int] | None, **kind: bool) -> tuple[Delta, str | None]:
@@ -213,7 +215,7 @@ class Durability:
             for name, entry in itertools.islice(delta.unsaved.items(), _TOLD)
             if name != "_"
         ]
-        self.behind = answer["reason"] is not None or failure is not None
+        self.store_is_behind = answer["reason"] is not None or failure is not None
         if answer["reason"] is not None:
             self.snapshot.chunks = Known()  # whatever the store has not, comes with the next commit
             return {"committed": False, "saved": Delta().saved, "not_saved": not_saved}

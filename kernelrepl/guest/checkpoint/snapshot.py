@@ -17,14 +17,14 @@ from typing import Any
 from kernelrepl.guest import wire
 from kernelrepl.guest.checkpoint.capture import Capture
 from kernelrepl.guest.checkpoint.quick import quick
-from kernelrepl.guest.checkpoint.state import Component, Delta, Limits, Name, State, Unsaved
+from kernelrepl.guest.checkpoint.state import CaptureLimits, CommittedState, Component, Delta, Name, Unsaved
 from kernelrepl.guest.checkpoint.survey import Survey
 from kernelrepl.guest.depth import bounded
 from kernelrepl.guest.detect import Reach, held_by_modules
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.neutral import ATOMS, is_a, is_atom, module_of
 from kernelrepl.guest.pickling.chunks import Known
-from kernelrepl.guest.pickling.pickler import Surroundings
+from kernelrepl.guest.pickling.pickler import PicklingContext
 from kernelrepl.guest.words import HARMLESS, READERS, words_of_text
 
 _MACHINERY = frozenset(
@@ -42,16 +42,16 @@ class Snapshot:
 
     def __init__(
         self,
-        around: Surroundings,
+        context: PicklingContext,
         hidden: dict[str, Any],
         interrupts: Interrupts,
-        limits: Limits,
+        limits: CaptureLimits,
     ) -> None:
-        self.around = around
+        self.context = context
         self.hidden = hidden
         self.interrupts = interrupts
         self.limits = limits
-        self.state = State()
+        self.state = CommittedState()
         self.holders: dict[int, int] = {}
         """Ids of the objects that may tie roots together, and for each a root that has it."""
         self.part_of: dict[int, int] = {}
@@ -106,7 +106,7 @@ class Snapshot:
     def user_names(self, among: Iterable[Any] | None = None) -> dict[str, Any]:
         """The names that belong to the user, `_` included, and their values."""
         found = {}
-        hidden, known, namespace = self.hidden, self._by_name, self.around.namespace
+        hidden, known, namespace = self.hidden, self._by_name, self.context.namespace
         for name in list(namespace) if among is None else among:
             value = namespace.get(name)
             if type(name) is not str:
@@ -126,7 +126,7 @@ class Snapshot:
 
     def suspects(self, words: frozenset[str]) -> set[int] | None:
         """The roots that code which named these words may have changed; None for all."""
-        reach = Reach(self.state, self.holders, self.around.namespace, self.part_of)
+        reach = Reach(self.state, self.holders, self.context.namespace, self.part_of)
         reach.add_words(words)
         for name, value in self.placed.items():
             if name.rpartition(".")[2] in words and id(value) in self._ids:
@@ -139,7 +139,7 @@ class Snapshot:
     def words_within(self, words: frozenset[str]) -> frozenset[str] | None:
         """All words of code that code with these words could call; None if it could run code of any words."""
         try:
-            reach = Reach(self.state, self.holders, self.around.namespace, self.part_of)
+            reach = Reach(self.state, self.holders, self.context.namespace, self.part_of)
             reach.add_words(words)
             reach.add_held(held_by_modules())
             known: frozenset[str] = frozenset()
@@ -148,7 +148,7 @@ class Snapshot:
                     return known
                 known = reach.words()
                 for word in known:
-                    text = self.around.namespace.get(word)
+                    text = self.context.namespace.get(word)
                     if type(text) is str:
                         reach.add_words(words_of_text(text))  # code, or a query, it may be
             return None
@@ -158,16 +158,16 @@ class Snapshot:
     def is_own(self, value: Any) -> bool:
         """Whether it is of the session: a function or class of it, an instance of one, or a value it has saved."""
         if is_a(value, types.FunctionType):
-            return self.around.is_own_function(value)
+            return self.context.is_own_function(value)
         kind = value if is_a(value, type) else type(value)
-        if module_of(kind) == "__main__" and self.around.is_own_class(kind):
+        if module_of(kind) == "__main__" and self.context.is_own_class(kind):
             return True
         root = self._ids.get(id(value), self.holders.get(id(value)))
         return root is not None and not is_a(value, (*ATOMS, types.ModuleType))
 
     def changes(self) -> tuple[dict[str, Any], list[str]]:
         """The user's names that are bound to other values than at the last commit, and those that are gone."""
-        namespace, bound = self.around.namespace, self.bound
+        namespace, bound = self.context.namespace, self.bound
         candidates = [name for name, value in list(namespace.items()) if bound.get(name, _NOTHING) is not value]
         new = self.user_names(candidates)
         self.has_long = any(type(name) is str and len(name) > wire.MAX_NAME_CHARS for name in candidates)
@@ -182,25 +182,25 @@ class Snapshot:
             if value is not None:
                 self.bound[name] = _NOTHING
             root = self._ids.get(id(value))
-            if root is None or is_atom(value) or root in self.pinned or self.around.is_entity(value):
+            if root is None or is_atom(value) or root in self.pinned or self.context.is_entity(value):
                 continue
-            if not any(other is value for other in list(self.around.namespace.values())):
+            if not any(other is value for other in list(self.context.namespace.values())):
                 del self._ids[id(value)]
                 self.state.objects.pop(root, None)
 
     def is_harmless(self, words: frozenset[str]) -> bool:
         """Whether code with these words can have changed nothing but what its names are bound to."""
-        namespace = self.around.namespace
+        namespace = self.context.namespace
         return all(is_atom(namespace[word]) if word in namespace else word in HARMLESS for word in words)
 
     def differs(self, root: int) -> bool:
         """Whether a root is not as it was when it was looked at last."""
         value = self.state.objects.get(root)
-        if is_atom(value) or root in self.unstable or root not in self.state.looks:
+        if is_atom(value) or root in self.unstable or root not in self.state.scans:
             return False
         with self._apart():
             survey = Survey(self, {}, {root})
-            survey.exact = True
+            survey.rescan = True
             survey.visit(root, value)
             return survey.is_changed(root)
 
@@ -245,7 +245,7 @@ class Snapshot:
         remembered until `accept` gets the delta back.
         """
         self.release()
-        self.around = self.around.renewed()
+        self.context = self.context.renewed()
         with self._apart():
             capture = Capture(self, own, suspects)
             capture.audit, capture.harmless, capture.loaded = audit, harmless, loaded
@@ -268,15 +268,15 @@ class Snapshot:
         before, after = self.state, delta.after
         self.bound, self.kept = delta.bound, dict(self.placed)
         for root in delta.regrouped:
-            for key in before.looks[root].touched if root in before.looks else ():
+            for key in before.scans[root].touched if root in before.scans else ():
                 self.holders.pop(key, None)
         self.part_of = {root: part.key for part in after.live.values() for root in part.roots}
         for root in delta.regrouped & self.part_of.keys():
-            self.holders.update(dict.fromkeys(after.looks[root].touched, root))
-        for look in after.looks.values():
-            look.stream = None
-            if look.error is not None:
-                look.error.__traceback__ = look.error.__context__ = look.error.__cause__ = None
+            self.holders.update(dict.fromkeys(after.scans[root].touched, root))
+        for scan in after.scans.values():
+            scan.stream = None
+            if scan.error is not None:
+                scan.error.__traceback__ = scan.error.__context__ = scan.error.__cause__ = None
         self.state = after
         self._ids = {id(value): root for root, value in after.objects.items()}
         self.unstable.intersection_update(self.part_of)
@@ -293,10 +293,10 @@ class Snapshot:
         for part in delta.components:
             [root] = part.roots
             state.live[root] = replace(part, stream=None)
-            state.looks[root] = replace(delta.looks[root], stream=None)
+            state.scans[root] = replace(delta.scans[root], stream=None)
             self.part_of[root] = root
         for root in delta.closed:
-            del state.live[root], state.looks[root], self.part_of[root]
+            del state.live[root], state.scans[root], self.part_of[root]
             self._ids.pop(id(state.objects.pop(root)), None)
 
     def admit(self, roots: tuple[int, ...], names: dict[str, Name]) -> None:
@@ -306,11 +306,11 @@ class Snapshot:
             capture = Capture(self, {}, set(roots))
             for root in roots:
                 capture.visit(root, state.objects[root])
-            state.looks.update((root, replace(look, stream=None)) for root, look in capture.fresh.items())
+            state.scans.update((root, replace(scan, stream=None)) for root, scan in capture.fresh.items())
             state.live[roots[0]] = capture.stored(roots)
         for root in roots:
             self.part_of[root] = roots[0]
-            self.holders.update(dict.fromkeys(state.looks[root].touched, root))
+            self.holders.update(dict.fromkeys(state.scans[root].touched, root))
         state.names.update(names)
         self.bound.update((name, state.objects[known.root]) for name, known in names.items())
         self.unloaded.difference_update(names)
@@ -332,7 +332,7 @@ class Snapshot:
         for name, stored_name in names.items():
             here = state.names.get(name)
             if here is not None and here.root != stored_name.root:
-                state.looks[stored_name.root] = state.looks[here.root]
+                state.scans[stored_name.root] = state.scans[here.root]
         state.names = names
         state.unsaved = {}
         self.accept(delta)

@@ -13,7 +13,7 @@ PLACED = "*at "
 
 
 @dataclass(frozen=True)
-class Limits:
+class CaptureLimits:
     """Bytes; None lifts a limit. The keeper checks them again."""
 
     variable_bytes: int | None
@@ -39,7 +39,7 @@ class Unsaved:
 
 
 @dataclass(slots=True)
-class Look:
+class RootScan:
     """What pickling one root alone has shown. Ids are of objects that the root keeps alive."""
 
     print: bytes = b""
@@ -53,11 +53,11 @@ class Look:
     """What code in it names."""
     reaches: tuple[int, ...] = ()
     """Ids of objects that it can change though they are not saved with it."""
-    vague: bool = False
+    may_change_anything: bool = False
     """Whether using it may change anything at all."""
     has_code: bool = False
     plain: bool = True
-    """Whether there is no landmark in it."""
+    """Whether there is no singleton in it."""
     segments: tuple[Segment, ...] = ()
     """Of a long container that was pickled in segments."""
     freed: bool = False
@@ -68,7 +68,7 @@ class Look:
     stream: Stream | None = None
     """During the pass that made it."""
 
-    def same_as(self, other: Look | None) -> bool:
+    def same_as(self, other: RootScan | None) -> bool:
         """Whether the value is the same, and tied to the same objects."""
         return (
             other is not None
@@ -113,10 +113,10 @@ class Delta:
     """Roots that have new looks, or are in other components than before."""
     bound: dict[str, Any] = field(default_factory=dict)
     """What each name is bound to; of a quick delta, each that is bound anew."""
-    after: State | None = None
+    after: CommittedState | None = None
     quick: bool = False
     """Whether only plain values are in it. Then there is no `after`; what changes is in `names` and in `looks`."""
-    looks: dict[int, Look] = field(default_factory=dict)
+    scans: dict[int, RootScan] = field(default_factory=dict)
 
     @property
     def saved(self) -> dict[str, list[str]]:
@@ -132,14 +132,14 @@ class Delta:
 
 
 @dataclass
-class State:
+class CommittedState:
     """What is known to be in the store, and what is known of each root."""
 
     names: dict[str, Name] = field(default_factory=dict)
     unsaved: dict[str, Unsaved] = field(default_factory=dict)
     live: dict[int, Component] = field(default_factory=dict)
     objects: dict[int, Any] = field(default_factory=dict)
-    looks: dict[int, Look] = field(default_factory=dict)
+    scans: dict[int, RootScan] = field(default_factory=dict)
 
     def roots(self, name: str) -> int | None:
         """The root that a name is bound to, saved or not."""

@@ -17,13 +17,13 @@ import xxhash
 from kernelrepl.guest import explain
 from kernelrepl.guest.checkpoint.components import closure
 from kernelrepl.guest.checkpoint.proving import MAX_BYTES, CannotLoad, Trial, may_lack, possible, tried_all
-from kernelrepl.guest.checkpoint.state import PLACED, Limits, Look, State, Unsaved
+from kernelrepl.guest.checkpoint.state import PLACED, CaptureLimits, CommittedState, RootScan, Unsaved
 from kernelrepl.guest.depth import is_too_deep
 from kernelrepl.guest.detect import reach
 from kernelrepl.guest.interrupts import DeadlinePassed, Interrupts
 from kernelrepl.guest.neutral import is_a, is_atom
 from kernelrepl.guest.pickling.ones import refuse_copy
-from kernelrepl.guest.pickling.pickler import Surroundings, dump
+from kernelrepl.guest.pickling.pickler import PicklingContext, dump
 from kernelrepl.guest.pickling.segments import Segment, Segmented, dump_segments, is_long
 from kernelrepl.guest.pickling.stream import Stream, TooLarge
 from kernelrepl.guest.restore.restore import Loader
@@ -36,10 +36,10 @@ _EXPLAIN_LIMIT_BYTES = 64 << 20
 class Captured(Protocol):
     """What a pass needs of the snapshot that it is made for."""
 
-    around: Surroundings
+    context: PicklingContext
     interrupts: Interrupts
-    limits: Limits
-    state: State
+    limits: CaptureLimits
+    state: CommittedState
     holders: dict[int, int]
     part_of: dict[int, int]
     unloaded: set[str]
@@ -74,22 +74,22 @@ class Survey:
         self.own = own
         """The session's own values, by names that no variable can have."""
         self.suspects = suspects
-        self.fresh: dict[int, Look] = {}
+        self.fresh: dict[int, RootScan] = {}
         """Looks of this pass."""
         self.values: dict[int, Any] = {}
         """The values of these."""
         self.kept: list[Any] = []
-        self.certain: set[int] = set()
+        self.touches_known: set[int] = set()
         """Long containers of which it is known for certain what they touch."""
         self.loaded = False
         """Whether all that is here has just been loaded."""
-        self.exact = False
+        self.rescan = False
         """Whether nothing is taken over of the last look at a long container."""
 
-    def look(self, root: int) -> Look:
+    def scan_of(self, root: int) -> RootScan:
         """The latest look at a root."""
         fresh = self.fresh.get(root)
-        return self.snapshot.state.looks[root] if fresh is None else fresh
+        return self.snapshot.state.scans[root] if fresh is None else fresh
 
     def value(self, root: int) -> Any:
         return self.values[root] if root in self.values else self.snapshot.state.objects[root]
@@ -97,7 +97,7 @@ class Survey:
     def is_changed(self, root: int) -> bool:
         """Whether a root is new or other than at the last look."""
         fresh = self.fresh.get(root)
-        return fresh is not None and not fresh.same_as(self.snapshot.state.looks.get(root))
+        return fresh is not None and not fresh.same_as(self.snapshot.state.scans.get(root))
 
     def visit(self, root: int, value: Any) -> None:
         """Look at a root that is new or suspect, and at the entities that it refers to."""
@@ -106,7 +106,7 @@ class Survey:
             root, value = work.pop()
             if root in self.fresh:
                 continue
-            known = root in self.snapshot.state.looks
+            known = root in self.snapshot.state.scans
             if known and self.suspects is not None and root not in self.suspects:
                 continue
             self.values[root] = value
@@ -121,10 +121,10 @@ class Survey:
         """A value of built-in types, with nothing that others may share."""
         limit = self.snapshot.limits.variable_bytes
         if type(value) in (str, bytes) and limit is not None and len(value) > limit:
-            self.fresh[root] = Look(error=TooLarge(limit))
+            self.fresh[root] = RootScan(error=TooLarge(limit))
             return
         stream = Stream(pickle.dumps([value], protocol=5), [], [], [], [], False, inert=True)
-        self.fresh[root] = Look(fingerprint((), stream), stream.size_bytes, stream=stream)
+        self.fresh[root] = RootScan(fingerprint((), stream), stream.size_bytes, stream=stream)
 
     def _dump_root(self, root: int, value: Any) -> list[Any]:
         """Look at a root; returns the entities that it refers to."""
@@ -134,7 +134,7 @@ class Survey:
         entities = stream.references
         touched = dict.fromkeys(in_segments or (id(thing) for thing in stream.shareable))
         touched.update(dict.fromkeys(id(owner) for _, owner in stream.array_roots))
-        self.fresh[root] = Look(
+        self.fresh[root] = RootScan(
             fingerprint((), stream),
             stream.size_bytes,
             in_segments if in_segments and not stream.array_roots else tuple(touched),
@@ -164,8 +164,10 @@ class Survey:
                     continue
                 if is_a(error, DeadlinePassed):
                     snap.slow[id(value)] = value
-                words, ids, vague = reach(value, snap.around.namespace)
-                self.fresh[root] = Look(words=words, reaches=ids, vague=vague, error=error)
+                words, ids, may_change_anything = reach(value, snap.context.namespace)
+                self.fresh[root] = RootScan(
+                    words=words, reaches=ids, may_change_anything=may_change_anything, error=error
+                )
                 return None, (), ()
             snap.slow.pop(id(value), None)
             return found
@@ -174,27 +176,27 @@ class Survey:
     def _dump(self, root: int, value: Any) -> tuple[Stream, tuple[Segment, ...], tuple[int, ...]]:
         snap = self.snapshot
         limit = snap.limits.variable_bytes
-        known = snap.state.looks.get(root)
+        known = snap.state.scans.get(root)
         # One that was pickled whole shares objects within itself, or with others.
-        whole = not is_long(value) or snap.around.tables.find(value) is not None
-        if not whole and (known is None or known.segments or self.exact):
-            before = () if known is None or self.exact else known.segments
+        whole = not is_long(value) or snap.context.tables.find(value) is not None
+        if not whole and (known is None or known.segments or self.rescan):
+            before = () if known is None or self.rescan else known.segments
             found = self._segmented(value, before, limit)
             if found is None and before:
                 found = self._segmented(value, (), limit)
             if found is not None:
                 self.kept.append(found.kept)
-                if found.certain:
-                    self.certain.add(root)
+                if found.touches_known:
+                    self.touches_known.add(root)
                 return found.stream, found.segments, found.touched
-        stream, memo = dump([value], snap.around, snap.identify, frozenset({id(value)}), limit_bytes=limit)
+        stream, memo = dump([value], snap.context, snap.identify, frozenset({id(value)}), limit_bytes=limit)
         self.kept.append(memo)
         return stream, (), ()
 
     def _segmented(self, value: Any, before: tuple[Segment, ...], limit: int | None) -> Segmented | None:
         snap = self.snapshot
         try:
-            return dump_segments(value, snap.around, snap.identify, before, snap.holders.get, limit)
+            return dump_segments(value, snap.context, snap.identify, before, snap.holders.get, limit)
         except Exception as error:
             if is_too_deep(error):
                 return None
@@ -205,7 +207,7 @@ class Survey:
         snap = self.snapshot
         if not any(name not in snap.bound or snap.bound[name] is not value for name, value in found.items()):
             return
-        for root in snap.around.proven.forget_missing():
+        for root in snap.context.proven.forget_missing():
             if root in snap.state.objects and root not in self.fresh:
                 if self.suspects is not None:
                     self.suspects.add(root)
@@ -213,37 +215,37 @@ class Survey:
 
     def prove(self) -> None:
         """Find out of what is new whether it could be loaded again; what could not be has an error from here on."""
-        proven = self.snapshot.around.proven
+        proven = self.snapshot.context.proven
         if self.loaded:
             # What says nothing of its attributes is tried when it is saved the next time.
             proven.trust(
                 kind
-                for look in self.fresh.values()
-                for kind, one in (look.stream.doubtful.items() if look.stream is not None else ())
-                if look.stream is not None and kind in look.stream.telling and not may_lack(one)
+                for scan in self.fresh.values()
+                for kind, one in (scan.stream.doubtful.items() if scan.stream is not None else ())
+                if scan.stream is not None and kind in scan.stream.telling and not may_lack(one)
             )
             return
         doubtful: dict[int, Stream] = {}
-        for root, look in self.fresh.items():
-            if look.error is not None or look.stream is None:
+        for root, scan in self.fresh.items():
+            if scan.error is not None or scan.stream is None:
                 continue
-            failure = proven.failure(root, look.print)
+            failure = proven.failure(root, scan.print)
             if failure is not None:
-                self.fresh[root] = replace(look, error=failure, stream=None)
-            elif look.stream.doubtful and look.stream.size_bytes <= MAX_BYTES:
-                before = self.snapshot.state.looks.get(root)
-                as_before = before is not None and before.error is None and before.print == look.print
-                if not (as_before and proven.knows(look.stream.doubtful)):
-                    doubtful[root] = look.stream
+                self.fresh[root] = replace(scan, error=failure, stream=None)
+            elif scan.stream.doubtful and scan.stream.size_bytes <= MAX_BYTES:
+                before = self.snapshot.state.scans.get(root)
+                as_before = before is not None and before.error is None and before.print == scan.print
+                if not (as_before and proven.knows(scan.stream.doubtful)):
+                    doubtful[root] = scan.stream
         if not doubtful or not possible():
             return
-        loader = Loader(self.snapshot.around.namespace, self.snapshot.around.main_module, self.snapshot.around.shell)
+        loader = Loader(self.snapshot.context.namespace, self.snapshot.context.main_module, self.snapshot.context.shell)
         loader.objects = {**self.snapshot.state.objects, **self.values}
         for trial, tried in tried_all(doubtful, loader):
             self._learn(trial, tried)
 
     def _learn(self, trial: Trial, tried: Mapping[int, Stream]) -> None:
-        proven = self.snapshot.around.proven
+        proven = self.snapshot.context.proven
         proven.give_up(kind for root in trial.slow for kind in tried[root].doubtful)
         for root in trial.loaded:
             proven.trust(tried[root].telling)
@@ -253,17 +255,17 @@ class Survey:
                 del self.fresh[root]
                 self.visit(root, self.values[root])
                 continue
-            look = self.fresh[root]
-            proven.fail(root, look.print, reason)
-            self.fresh[root] = replace(look, error=CannotLoad(reason), stream=None)
+            scan = self.fresh[root]
+            proven.fail(root, scan.print, reason)
+            self.fresh[root] = replace(scan, error=CannotLoad(reason), stream=None)
 
     def _complete(self, lacks: Mapping[type, frozenset[str]], tried: Mapping[int, Stream]) -> None:
         """Pickle with their attributes what would come back without them; as before where these cannot be pickled."""
-        around = self.snapshot.around
+        context = self.snapshot.context
         for kind, names in lacks.items():
             for attributes in (names, frozenset[str]()):
-                around.proven.lack(kind, attributes)
-                around.forget(kind)
+                context.proven.lack(kind, attributes)
+                context.forget(kind)
                 again = [root for root, stream in tried.items() if kind in stream.doubtful]
                 for root in again:
                     del self.fresh[root]
@@ -276,32 +278,34 @@ class Survey:
 
         An object in them may have been replaced by one that looks the same.
         """
-        known = {root: look for root, look in self.fresh.items() if look.segments and not self.exact}
-        known = {root: look for root, look in known.items() if root in self.snapshot.state.looks.keys() - self.certain}
+        known = {root: scan for root, scan in self.fresh.items() if scan.segments and not self.rescan}
+        known = {
+            root: scan for root, scan in known.items() if root in self.snapshot.state.scans.keys() - self.touches_known
+        }
         holders = self.snapshot.holders
-        others = [look.touched for root, look in self.fresh.items() if root not in known and self.is_changed(root)]
+        others = [scan.touched for root, scan in self.fresh.items() if root not in known and self.is_changed(root)]
         if not known or all(key in holders for touched in others for key in touched):
             return
-        self.exact = True
+        self.rescan = True
         for root in known:
             del self.fresh[root]
             self.visit(root, self.values[root])
 
     def references(self) -> dict[int, tuple[int, ...]]:
         """Of each root that refers to others, to which."""
-        found = {root: look.references for root, look in self.snapshot.state.looks.items() if look.references}
-        for root, look in self.fresh.items():
-            if look.references:
-                found[root] = look.references
+        found = {root: scan.references for root, scan in self.snapshot.state.scans.items() if scan.references}
+        for root, scan in self.fresh.items():
+            if scan.references:
+                found[root] = scan.references
             else:
                 found.pop(root, None)
         return found
 
     def errors(self) -> dict[int, BaseException]:
         """Of each root that cannot be saved, why."""
-        looks = self.snapshot.state.looks
-        found = {root: look.error for root, look in looks.items() if look.error and root not in self.fresh}
-        found.update((root, look.error) for root, look in self.fresh.items() if look.error)
+        scans = self.snapshot.state.scans
+        found = {root: scan.error for root, scan in scans.items() if scan.error and root not in self.fresh}
+        found.update((root, scan.error) for root, scan in self.fresh.items() if scan.error)
         return {root: error for root, error in found.items() if error is not None}
 
     def failed(self, references: Mapping[int, tuple[int, ...]]) -> dict[int, int]:
@@ -326,9 +330,9 @@ class Survey:
             if root in failed:
                 told[name.removeprefix(PLACED)] = self.explain(name, found[name], root, failed[root])
             elif not name.startswith("*"):
-                if self.look(root).freed:
+                if self.scan_of(root).freed:
                     told[f"{name:.900}.locked"] = explain.freed(name, root)
-                told.update(explain.lost(name, self.look(root).lost, root))
+                told.update(explain.lost(name, self.scan_of(root).lost, root))
         return told
 
     def explain(self, name: str, value: Any, root: int, origin: int) -> Unsaved:
@@ -341,7 +345,7 @@ class Survey:
         kind = explain.type_name(value)
         if known is not None and known.root == root and self.suspects is not None and origin not in self.suspects:
             return known
-        error = self.look(origin).error
+        error = self.scan_of(origin).error
         assert error is not None
         passed = self.passed_limit(error)
         if passed is not None:
@@ -373,7 +377,7 @@ class Survey:
     def _fails(self, value: Any) -> BaseException | None:
         snap = self.snapshot
         try:
-            dump([value], snap.around, snap.identify, frozenset({id(value)}), limit_bytes=_EXPLAIN_LIMIT_BYTES)
+            dump([value], snap.context, snap.identify, frozenset({id(value)}), limit_bytes=_EXPLAIN_LIMIT_BYTES)
         except DeadlinePassed:
             raise
         except BaseException as error:  # noqa: BLE001 - user reducers may raise anything

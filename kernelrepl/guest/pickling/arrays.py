@@ -99,7 +99,7 @@ class ArraySupport:
                 return recipes.view, (owner, offset, obj.dtype, obj.shape, obj.strides, writeable)
         order = "F" if obj.flags.f_contiguous and not obj.flags.c_contiguous else "C"
         if obj.dtype.kind == "O":
-            parts = pickler.around.texts.parts(obj, order)
+            parts = pickler.context.texts.parts(obj, order)
             if parts is not None:
                 aside = [pickler.set_aside(part) if len(part) >= OUT_OF_BAND_BYTES else part for part in parts]
                 return recipes.texts, (aside, obj.dtype, obj.shape, order, writeable)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from kernelrepl.guest import class_recipes, recipes
 
 if TYPE_CHECKING:
-    from kernelrepl.guest.pickling.pickler import ComponentPickler, Surroundings
+    from kernelrepl.guest.pickling.pickler import ComponentPickler, PicklingContext
 
 _NOT_STATE = frozenset(
     {"__module__", "__qualname__", "__slotnames__", "__annotate_func__", "__annotations_cache__"}
@@ -101,14 +101,14 @@ def reduce_member(pickler: ComponentPickler, obj: Any) -> Any:
         if cls._member_map_.get(obj._name_) is obj:
             return class_recipes.enum_by_name, (cls, obj._name_)
         return class_recipes.enum_by_value, (cls, obj._value_)
-    native = next(base for base in cls.__mro__ if "__new__" in vars(base) and _is_native(pickler.around, base))
+    native = next(base for base in cls.__mro__ if "__new__" in vars(base) and _is_native(pickler.context, base))
     given = getattr(native, "__getnewargs__", None)
     arguments = given(obj) if given is not None else ()
     return class_recipes.enum_member, (cls, native, arguments), dict(vars(obj)), None, None, recipes.object_state
 
 
-def _is_native(around: Surroundings, cls: type) -> bool:
-    return not around.is_own_class(cls) and cls.__module__ != enum.__name__
+def _is_native(context: PicklingContext, cls: type) -> bool:
+    return not context.is_own_class(cls) and cls.__module__ != enum.__name__
 
 
 def reduce_c_array(cls: Any) -> Any:

@@ -27,7 +27,7 @@ def reduce_own(obj: types.FunctionType) -> Any:
 def reduce_foreign(pickler: ComponentPickler, obj: types.FunctionType) -> Any:
     """A function that has no importable name, and globals of its own: those of a module, or any dict."""
     space = obj.__globals__
-    if _is_copy(space, pickler.around.namespace):
+    if _is_copy(space, pickler.context.namespace):
         return _reduce_in_copy(pickler, obj)
     name = space.get("__name__")
     module = sys.modules.get(name) if isinstance(name, str) and name != "__main__" else None
@@ -53,7 +53,7 @@ def _reduce_in_copy(pickler: ComponentPickler, obj: types.FunctionType) -> Any:
     if stand_in is None:
         stand_in = pickler.spaces[id(space)] = _Space()
         pickler.kept.append(stand_in)
-    words = set(pickler.around.words_of(obj.__code__))
+    words = set(pickler.context.words_of(obj.__code__))
     for annotation in obj.__annotations__.values():
         if isinstance(annotation, str):
             words.update(words_of_text(annotation))

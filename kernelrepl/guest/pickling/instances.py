@@ -17,7 +17,7 @@ from kernelrepl.guest import class_recipes
 from kernelrepl.guest.pickling.classes import attributes_of, reduce_member
 
 if TYPE_CHECKING:
-    from kernelrepl.guest.pickling.pickler import ComponentPickler, Surroundings
+    from kernelrepl.guest.pickling.pickler import ComponentPickler, PicklingContext
 
 _HEAP_TYPE = 1 << 9
 _HOOKS = frozenset({"__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__"}) | {
@@ -50,11 +50,11 @@ _AT_A_GLANCE = 16
 Reducer = Callable[["ComponentPickler", Any], Any]
 
 
-def plan(kind: type, around: Surroundings) -> Reducer | None:
+def plan(kind: type, context: PicklingContext) -> Reducer | None:
     """How to reduce the instances of a class; None leaves it to pickle."""
     if issubclass(kind, BaseException):
         return _reduce_exception if _plain_exception(kind) else None
-    if not around.is_own_class(kind):
+    if not context.is_own_class(kind):
         return None
     if issubclass(kind, enum.Enum):
         return reduce_member

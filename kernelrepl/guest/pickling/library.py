@@ -50,7 +50,7 @@ def _reduce_file(pickler: ComponentPickler, obj: Any) -> Any:
 
 def _reduce_part(pickler: ComponentPickler, obj: Any) -> Any:
     """With what it belongs to: its own way to be pickled makes a copy of each part of a figure, tied to nothing."""
-    if pickler.around.proven.doubts(type(obj)):
+    if pickler.context.proven.doubts(type(obj)):
         pickler.doubtful[type(obj)] = obj
         pickler.telling.add(type(obj))
     return copyreg.__newobj__, (type(obj),), dict(obj.__dict__)  # type: ignore[attr-defined]

@@ -23,7 +23,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from kernelrepl.guest import class_recipes, lock_recipes
-from kernelrepl.guest.pickling.landmarks import refuse
+from kernelrepl.guest.pickling.singletons import refuse
 
 if TYPE_CHECKING:
     from kernelrepl.guest.pickling.pickler import ComponentPickler
@@ -67,7 +67,7 @@ _refuse: Any = refuse("it belongs to this process and cannot be saved; make it a
 
 def _is_taken_by_others(pickler: ComponentPickler) -> bool:
     """Of something that is held: whether it may be by who is gone after a restore. Notes it, then."""
-    if not pickler.around.others_run():
+    if not pickler.context.others_run():
         return False
     pickler.freed = True
     return True

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from kernelrepl.guest import imports, table_recipes
-from kernelrepl.guest.pickling import landmarks
+from kernelrepl.guest.pickling import singletons
 
 if TYPE_CHECKING:
     from kernelrepl.guest.pickling.pickler import ComponentPickler
@@ -27,14 +27,14 @@ class NotItsName(pickle.PicklingError):
 def reduce(pickler: ComponentPickler, obj: types.ModuleType) -> Any:
     if getattr(obj, "__spec__", None) is not None and sys.modules.get(obj.__name__) is not obj:
         raise NotItsName("a module whose name is that of another by now, or of none, cannot be saved")
-    reduced = landmarks.reduce_module(pickler, obj)
-    if obj is not pickler.around.main_module and is_another_file(obj):
+    reduced = singletons.reduce_module(pickler, obj)
+    if obj is not pickler.context.main_module and is_another_file(obj):
         raise NotItsName(
             f"importing {obj.__name__} would not give the file that this module was loaded from; "
             "put its directory first on sys.path, or load it again"
         )
     kind = type(obj)
-    if kind is types.ModuleType or not pickler.around.is_own_class(kind):
+    if kind is types.ModuleType or not pickler.context.is_own_class(kind):
         return reduced
     return (*reduced, kind, None, None, table_recipes.module_class)
 

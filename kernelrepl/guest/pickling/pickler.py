@@ -22,7 +22,7 @@ from kernelrepl.guest import recipes, sources
 from kernelrepl.guest.checkpoint.proving import Proven, has_state
 from kernelrepl.guest.depth import deeper, is_too_deep
 from kernelrepl.guest.neutral import flags_of, is_a, module_of
-from kernelrepl.guest.pickling import classes, functions, instances, landmarks, library, locks, modules, tables
+from kernelrepl.guest.pickling import classes, functions, instances, library, locks, modules, singletons, tables
 from kernelrepl.guest.pickling.arrays import ArraySupport
 from kernelrepl.guest.pickling.inert import is_inert
 from kernelrepl.guest.pickling.sharing import shareable
@@ -35,7 +35,7 @@ _HEAP_TYPE = 1 << 9
 """Py_TPFLAGS_HEAPTYPE: the class was made by a class statement, not compiled into the interpreter."""
 
 
-class Surroundings:
+class PicklingContext:
     """What of the running session the pickler must know: shared by all streams of one pass."""
 
     def __init__(self, namespace: dict[str, Any], main_module: types.ModuleType, shell: Any) -> None:
@@ -46,7 +46,7 @@ class Surroundings:
         """Submodules that import statements of the session named."""
         self.arrays = ArraySupport()
         self.texts = Texts()
-        self.landmarks = landmarks.Landmarks()
+        self.singletons = singletons.Singletons()
         self.tables = tables.Tables(shell)
         self._by_reference: dict[int, tuple[Any, bool]] = {}
         self.shareable_kinds: dict[type, bool] = {}
@@ -65,12 +65,12 @@ class Surroundings:
             known = self._words[id(code)] = (code, frozenset(words_of(code)))
         return known[1]
 
-    def renewed(self) -> Surroundings:
+    def renewed(self) -> PicklingContext:
         """The same session, looked at anew."""
-        around = Surroundings(self.namespace, self.main_module, self.shell)
-        around.imported, around.texts = self.imported, self.texts
-        around._words, around.proven, around.others_run = self._words, self.proven, self.others_run
-        return around
+        context = PicklingContext(self.namespace, self.main_module, self.shell)
+        context.imported, context.texts = self.imported, self.texts
+        context._words, context.proven, context.others_run = self._words, self.proven, self.others_run
+        return context
 
     def reducer(self, kind: type) -> Reducer | None:
         """How objects of a kind are reduced; None leaves it to cloudpickle."""
@@ -136,13 +136,13 @@ class ComponentPickler(cloudpickle.Pickler):
     def __init__(
         self,
         sink: Sink,
-        around: Surroundings,
+        context: PicklingContext,
         identify: Callable[[Any], int],
         members: frozenset[int],
         shared: frozenset[int],
     ) -> None:
         self.sink = sink
-        self.around = around
+        self.context = context
         self.identify = identify
         self.members = members
         self.shared = shared
@@ -200,21 +200,21 @@ class ComponentPickler(cloudpickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         self.inert = self.inert and is_inert(obj)
-        known = self.around.landmarks.find(obj)
+        known = self.context.singletons.find(obj)
         if known is not None and type(obj) is not types.ModuleType:
-            return landmarks.reduce_one(self, obj, known)
-        reduce = self.around.reducer(type(obj))
+            return singletons.reduce_one(self, obj, known)
+        reduce = self.context.reducer(type(obj))
         return self.reduce_as_usual(obj) if reduce is None else reduce(self, obj)
 
     def reduce_as_usual(self, obj: Any) -> Any:
-        if type(obj) in self.around.doubtful:
+        if type(obj) in self.context.doubtful:
             self.doubtful[type(obj)] = obj
             self.telling.update({type(obj)} if has_state(obj) else ())
         return NotImplemented
 
     def reduce_function(self, obj: types.FunctionType) -> Any:
-        if self.around.is_own_function(obj):
-            if self.around.is_entity(obj) and (id(obj) not in self.members or self.lent is not None):
+        if self.context.is_own_function(obj):
+            if self.context.is_entity(obj) and (id(obj) not in self.members or self.lent is not None):
                 return self._refer(obj)
             self.inline_functions.add(id(obj))
             return functions.reduce_own(obj)
@@ -230,7 +230,7 @@ class ComponentPickler(cloudpickle.Pickler):
         return NotImplemented
 
     def reduce_class(self, obj: type) -> Any:
-        if not self.around.is_own_class(obj):
+        if not self.context.is_own_class(obj):
             return super().reducer_override(obj)
         if id(obj) not in self.members or self.lent is not None:
             return self._refer(obj)
@@ -239,7 +239,7 @@ class ComponentPickler(cloudpickle.Pickler):
         self.has_code = True
         if classes.is_plain(obj):
             return classes.reduce_class(obj)
-        if self.around.proven.doubts(type(obj)):
+        if self.context.proven.doubts(type(obj)):
             self.doubtful[type(obj)] = obj
             self.telling.add(type(obj))
         reduced = super().reducer_override(obj)
@@ -249,7 +249,7 @@ class ComponentPickler(cloudpickle.Pickler):
 
     def reduce_code(self, obj: types.CodeType) -> Any:
         self.has_code = True
-        self.words |= self.around.words_of(obj)
+        self.words |= self.context.words_of(obj)
         source = sources.of(obj)
         if source is None:
             return NotImplemented
@@ -273,7 +273,7 @@ class ComponentPickler(cloudpickle.Pickler):
     def nested(self, obj: Any, lent: dict[int, Any] | None = None) -> bytes:
         """Pickle `obj` in a stream of its own, so that nothing in it is an alias of anything outside."""
         room = None if self.sink.limit_bytes is None else self.sink.limit_bytes - self.sink.size
-        inner = ComponentPickler(Sink(room), self.around, self.identify, self.members, frozenset())
+        inner = ComponentPickler(Sink(room), self.context, self.identify, self.members, frozenset())
         inner.buffers = self.buffers
         inner.inside_frame, inner.lent = obj, lent
         inner.dump(obj)
@@ -287,23 +287,23 @@ class ComponentPickler(cloudpickle.Pickler):
         return b"".join(inner.sink.parts)
 
 
-class LandmarkAwarePickler(ComponentPickler):
+class SingletonAwarePickler(ComponentPickler):
     """For the rare stream that holds `globals()`, `sys.path`, or a table of a library: asks about every object."""
 
     def persistent_id(self, obj: Any) -> Any:
-        if obj is self.around.namespace:
+        if obj is self.context.namespace:
             return "namespace"
-        known = self.around.landmarks.find(obj) if type(obj) in (dict, list) else None
+        known = self.context.singletons.find(obj) if type(obj) in (dict, list) else None
         return known or tables.persistent(self, obj)
 
 
 def _reduce_shell(pickler: ComponentPickler, obj: Any) -> Any:
-    return (recipes.shell, ()) if obj is pickler.around.shell else NotImplemented
+    return (recipes.shell, ()) if obj is pickler.context.shell else NotImplemented
 
 
 Reducer = Callable[[ComponentPickler, Any], Any]
 _REDUCERS: dict[type, Reducer] = {
-    **landmarks.REDUCERS,
+    **singletons.REDUCERS,
     **instances.REDUCERS,
     **classes.REDUCERS,
     types.ModuleType: modules.reduce,
@@ -319,15 +319,15 @@ _REDUCERS: dict[type, Reducer] = {
 }
 
 
-def holds_landmark(memo: dict[int, tuple[int, Any]], around: Surroundings) -> bool:
+def holds_singleton(memo: dict[int, tuple[int, Any]], context: PicklingContext) -> bool:
     """Whether a stream holds a dict or list that must not come back as a copy."""
-    if id(around.namespace) in memo:
+    if id(context.namespace) in memo:
         return True
-    return around.landmarks.among(memo) or around.tables.among(memo)
+    return context.singletons.among(memo) or context.tables.among(memo)
 
 
 def start(
-    around: Surroundings,
+    context: PicklingContext,
     identify: Callable[[Any], int],
     members: frozenset[int],
     shared: frozenset[int] = frozenset(),
@@ -335,12 +335,12 @@ def start(
     kind: type[ComponentPickler] = ComponentPickler,
 ) -> ComponentPickler:
     """A pickler for one component; see `dump`."""
-    return kind(Sink(limit_bytes), around, identify, members, shared)
+    return kind(Sink(limit_bytes), context, identify, members, shared)
 
 
 def dump(
     values: Any,
-    around: Surroundings,
+    context: PicklingContext,
     identify: Callable[[Any], int],
     members: frozenset[int],
     shared: frozenset[int] = frozenset(),
@@ -349,7 +349,7 @@ def dump(
 ) -> tuple[Stream, Any]:
     """Pickle `values` as one component.
 
-    plain: nothing in it is a landmark, and what it shares with others need not be found out.
+    plain: nothing in it is a singleton, and what it shares with others need not be found out.
 
     Returns the stream and an opaque keeper of the temporary objects that were pickled: as long as it
     lives, no id in `shareable` can be taken by another object. Raises TooLarge, or whatever the
@@ -357,7 +357,7 @@ def dump(
     """
 
     def attempt(kind: type[ComponentPickler], deep: bool) -> tuple[ComponentPickler, Exception | None]:
-        pickler = start(around, identify, members, shared, limit_bytes, kind)
+        pickler = start(context, identify, members, shared, limit_bytes, kind)
         try:
             if deep:
                 deeper(lambda: pickler.dump(values))
@@ -372,9 +372,9 @@ def dump(
     if deep:
         pickler, failed = attempt(ComponentPickler, deep)
     memo = {} if plain and failed is None else pickler.memo.copy()
-    special = holds_landmark(memo, around)
+    special = holds_singleton(memo, context)
     if special:
-        pickler, failed = attempt(LandmarkAwarePickler, deep)
+        pickler, failed = attempt(SingletonAwarePickler, deep)
         memo = pickler.memo.copy()
     if failed is not None:
         raise failed

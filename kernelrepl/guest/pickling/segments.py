@@ -14,7 +14,7 @@ from typing import Any
 import xxhash
 
 from kernelrepl.guest import recipes
-from kernelrepl.guest.pickling.pickler import ComponentPickler, Surroundings, holds_landmark, start
+from kernelrepl.guest.pickling.pickler import ComponentPickler, PicklingContext, holds_singleton, start
 from kernelrepl.guest.pickling.sharing import shareable
 from kernelrepl.guest.pickling.stream import Stream
 
@@ -56,7 +56,7 @@ class Segmented:
     segments: tuple[Segment, ...]
     touched: tuple[int, ...]
     """Ids of all mutable objects in it."""
-    certain: bool
+    touches_known: bool
     """Whether an object that was replaced by one that looks the same would show in `touched`."""
     kept: list[Any]
     """What must live as long as that is used."""
@@ -64,7 +64,7 @@ class Segmented:
 
 def dump_segments(
     value: Any,
-    around: Surroundings,
+    context: PicklingContext,
     identify: Callable[[Any], int],
     before: tuple[Segment, ...],
     holders: Callable[[int], int | None],
@@ -76,11 +76,11 @@ def dump_segments(
     holders: a number for whatever held an object then, the same for all of its segments. Returns None if segments share
     an object, so that they cannot be pickled each alone. Raises what `dump` raises.
     """
-    pickler = start(around, identify, frozenset({id(value)}), limit_bytes=limit_bytes)
+    pickler = start(context, identify, frozenset({id(value)}), limit_bytes=limit_bytes)
     segments: list[Segment] = []
     streams: list[bytes] = []
     kept: list[Any] = []
-    certain, held, new = True, False, len(before) == 0
+    touches_known, held, new = True, False, len(before) == 0
     for index, part in enumerate(_parts(value)):
         pickler.clear_memo()
         pickler.sink.parts = []
@@ -91,11 +91,11 @@ def dump_segments(
         items = hash(ids)
         if index < len(before) and before[index].checksum == checksum and before[index].items == items:
             segments.append(before[index])
-            certain = certain and before[index].flat
+            touches_known = touches_known and before[index].flat
             continue
         new = True
         memo = pickler.memo.copy()
-        if holds_landmark(memo, around):
+        if holds_singleton(memo, context):
             return None
         memo.pop(id(part), None)
         touched = tuple(id(thing) for thing in shareable(memo, pickler))
@@ -103,13 +103,13 @@ def dump_segments(
         known = frozenset(before[index].touched) if index < len(before) else frozenset()
         held = held or any(key not in known and holders(key) is not None for key in touched)
         segments.append(Segment(checksum, touched, items, touched == ids))
-    if before and held and not certain:
+    if before and held and not touches_known:
         return None  # by another segment, or by another root: whoever asked finds out
     each = [segment.touched for segment in segments]
     if new and (sum(map(len, each)) != len(set().union(*each)) or any(id(value) in touched for touched in each)):
         return None
     all_touched = (id(value), *itertools.chain.from_iterable(segment.touched for segment in segments))
-    return Segmented(_stream(value, pickler, streams), tuple(segments), all_touched, certain, kept)
+    return Segmented(_stream(value, pickler, streams), tuple(segments), all_touched, touches_known, kept)
 
 
 def _ids(part: Any) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kernelrepl.guest.pickling.pickler import ComponentPickler, Surroundings
+    from kernelrepl.guest.pickling.pickler import ComponentPickler, PicklingContext
 
 _NEVER_ALIASED: tuple[type, ...] = (
     str, bytes, int, float, complex, type(None), tuple, frozenset, range, slice, type,
@@ -42,27 +42,27 @@ _OURS_ONLY = _count_ours()
 
 def shareable(memo: dict[int, tuple[int, Any]], pickler: ComponentPickler) -> Iterator[Any]:
     """The objects in a pickler's memo that others may share with it, so that a change shows in both."""
-    around = pickler.around
+    context = pickler.context
     kept = {id(temporary) for temporary in pickler.kept}
     for key, (_, value) in memo.items():
         kind = type(value)
-        known = around.shareable_kinds.get(kind)
+        known = context.shareable_kinds.get(kind)
         if known is None:
-            known = around.shareable_kinds[kind] = _can_be_aliased(kind, around)
+            known = context.shareable_kinds[kind] = _can_be_aliased(kind, context)
         if not known:
             continue
         if kind is types.FunctionType and key not in pickler.inline_functions:
             continue
         if sys.getrefcount(value) <= _OURS_ONLY or key in kept:
             continue  # made to be pickled, and gone with the memo
-        if value is around.main_module or value is around.shell or around.landmarks.find(value) is not None:
+        if value is context.main_module or value is context.shell or context.singletons.find(value) is not None:
             continue
         yield value
 
 
-def _can_be_aliased(kind: type, around: Surroundings) -> bool:
+def _can_be_aliased(kind: type, context: PicklingContext) -> bool:
     """Whether a change through one reference to an object of a kind can be seen through another."""
-    if not issubclass(kind, _NEVER_ALIASED + around.arrays.never_aliased):
+    if not issubclass(kind, _NEVER_ALIASED + context.arrays.never_aliased):
         return True
     # A text or a tuple cannot change, but one of a class of the session may have attributes.
-    return around.is_own_class(kind) and not issubclass(kind, enum.Enum | type) and bool(kind.__dictoffset__)
+    return context.is_own_class(kind) and not issubclass(kind, enum.Enum | type) and bool(kind.__dictoffset__)

@@ -30,7 +30,7 @@ class Stream:
     reaches: tuple[int, ...] = ()
     """Ids of objects that it holds on to and does not save."""
     plain: bool = True
-    """Whether there is no landmark in it."""
+    """Whether there is no singleton in it."""
     inert: bool = False
     """Whether it is data and nothing else, see `inert`."""
     doubtful: Mapping[type, Any] = dataclasses.field(default_factory=dict)

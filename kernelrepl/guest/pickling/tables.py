@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kernelrepl.guest import imports, loaded, table_recipes
-from kernelrepl.guest.pickling.landmarks import _NO_LIBRARIES, Place, _fixed_names
+from kernelrepl.guest.pickling.singletons import _NO_LIBRARIES, Place, _fixed_names
 
 if TYPE_CHECKING:
     from kernelrepl.guest.pickling.pickler import ComponentPickler
@@ -112,7 +112,7 @@ def _is_fixed(module: str, attribute: str) -> bool:
 
 def persistent(pickler: ComponentPickler, obj: Any) -> tuple[Any, ...] | None:
     """What a stream says instead of an object that a library keeps: where it is, and once what is in it."""
-    place = pickler.around.tables.find(obj) if type(obj) in _KINDS else None
+    place = pickler.context.tables.find(obj) if type(obj) in _KINDS else None
     if place is None:
         return None
     kept = None
@@ -144,7 +144,7 @@ def reduce(otherwise: Any, pickler: ComponentPickler, obj: Any) -> Any:
             if kind.__module__ == "decimal":
                 return table_recipes.part, (module, path), obj.__reduce__()[1], None, None, table_recipes.context_state
             return table_recipes.part, (module, path)
-    for value, steps in () if module else _parts_of(pickler.around.shell):
+    for value, steps in () if module else _parts_of(pickler.context.shell):
         if value is obj:
             return table_recipes.part_of_shell, steps
     return otherwise(pickler, obj) if otherwise is not None else pickler.reduce_as_usual(obj)

@@ -110,7 +110,7 @@ class Restoring:
         loader.load({key: part for key, part in parts.items() if key != root}, self._note_loading)
         if parts:
             saving.channel.send({"type": "loaded"})
-        snap.around.imported.update(loader.imported)
+        snap.context.imported.update(loader.imported)
         # Also those of what is lost: a new value under the number of an old one would be taken for it.
         used = [root for part in parts.values() for root in (*part.roots, *part.references)]
         used += [root for root, *_ in start["names"].values()]

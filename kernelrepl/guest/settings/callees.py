@@ -23,7 +23,7 @@ from typing import Any
 from kernelrepl.guest import imports
 from kernelrepl.guest.explain import class_name
 from kernelrepl.guest.neutral import attributes_of, bases_of, is_a, is_atom, module_of, space_of
-from kernelrepl.guest.pickling.landmarks import Landmarks, known
+from kernelrepl.guest.pickling.singletons import Singletons, known
 from kernelrepl.guest.settings.contents import Path as Place
 from kernelrepl.guest.settings.contents import found_at
 from kernelrepl.guest.settings.setters import (
@@ -159,7 +159,7 @@ def _add_home(said: Said, value: Any, code: types.CodeType) -> None:
 
 def _place_of(value: Any) -> tuple[str, str] | None:
     """Where a library keeps what it has one of: a name of the session may be bound to that."""
-    return next((place for one, place in known() if one is value), None) or Landmarks.find_one(value)
+    return next((place for one, place in known() if one is value), None) or Singletons.find_one(value)
 
 
 def _is_plain(code: types.CodeType, namespace: Space) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kernelrepl.guest.explain import class_name
-from kernelrepl.guest.pickling.landmarks import Landmarks
+from kernelrepl.guest.pickling.singletons import Singletons
 from kernelrepl.guest.settings import callees, options_python
 from kernelrepl.guest.settings.arrivals import Arrivals
 from kernelrepl.guest.settings.contents import found_at
@@ -81,7 +81,7 @@ class Options:
         self._arrivals.expect(said.imported)
         self._words, self._loads = words | said.words, loaded_by(code)
         bound = [found_at(path) for path in said.bound.values() if path[0] in sys.modules]
-        Landmarks.named([namespace.get(word) for word in words] + bound)
+        Singletons.named([namespace.get(word) for word in words] + bound)
         self.meddling.notice(said)
         if not self._shell_named and _names_shell(said):
             self._shell_named = True
@@ -102,14 +102,14 @@ class Options:
     def _arrived(self, module: types.ModuleType) -> None:
         """Something has been loaded by the statement that runs, which may go on to set something in it."""
         self._look_around()
-        Landmarks.arrived(module, self._words)
+        Singletons.arrived(module, self._words)
         self.meddling.arrived(module)
 
     def _settle(self) -> None:
         """Code that did nothing but load modules has run."""
         for name in self._loads:
             if isinstance(module := sys.modules.get(name), types.ModuleType):
-                Landmarks.arrived(module, self._words)
+                Singletons.arrived(module, self._words)
 
     def _notice(self, table: Table) -> dict[Any, Any]:
         if table.name not in self._given:

@@ -71,7 +71,7 @@ def known() -> Iterator[tuple[Any, tuple[str, str]]]:
                     yield space[attribute], (name, attribute)
 
 
-class Landmarks:
+class Singletons:
     """Which objects are one of a kind, and where to find them: module and attribute.
 
     The attribute is empty for the namespace of a module. Asked about every object that is saved, and made for every
@@ -252,7 +252,7 @@ def reduce_one(pickler: ComponentPickler, obj: Any, place: Place) -> Any:
     pickler.kept += [*state, state]
     one.is_copied = True if copy is not None else one.is_copied
     pickler.inert = False
-    if pickler.around.proven.doubts(type(obj)):
+    if pickler.context.proven.doubts(type(obj)):
         pickler.doubtful[type(obj)] = obj
         pickler.telling.add(type(obj))
     return recipes.attribute, place, state, None, None, recipes.one_state
@@ -260,8 +260,8 @@ def reduce_one(pickler: ComponentPickler, obj: Any, place: Place) -> Any:
 
 def _has_place(obj: Any) -> bool:
     if ones.is_seen_through(type(obj)):
-        return Landmarks.find_one(obj) is not None
-    return Landmarks.find_one(obj) is not None or any(value is obj for value, _ in known())
+        return Singletons.find_one(obj) is not None
+    return Singletons.find_one(obj) is not None or any(value is obj for value, _ in known())
 
 
 def _failure(pickler: ComponentPickler, obj: Any) -> Exception | None:
@@ -308,14 +308,14 @@ def _changed_parts(pickler: ComponentPickler, obj: Any, one: ones.One, names: Se
 
 
 def reduce_module(pickler: ComponentPickler, obj: types.ModuleType) -> Any:
-    if obj is pickler.around.main_module:
+    if obj is pickler.context.main_module:
         return recipes.main_module, ()
     name = obj.__name__
     top = sys.modules.get(name.partition(".")[0])
     if sys.modules.get(name) is not obj or not (getattr(obj, "__spec__", None) or getattr(top, "__spec__", None)):
         raise pickle.PicklingError("a module made by hand cannot be saved; put its code into a file and import that")
     # `import a.b` binds `a`, and importing `a` alone need not bring `b`.
-    below = sorted(each for each in pickler.around.imported if each.startswith(name + ".") and each in sys.modules)
+    below = sorted(each for each in pickler.context.imported if each.startswith(name + ".") and each in sys.modules)
     return recipes.module, (name, tuple(below))
 
 
