@@ -83,5 +83,5 @@ def test_no_process_looks_at_what_a_session_wrote_before_it_is_confined(
     found = beginnings.looks(log, [workspace.parent, granted], granted, workspace.parent, off=off)
     assert not found.bad, "\n".join(found.bad[:20])
     expected = {"keeper", "describe", "kernelrepl.guest.start"}
-    expected |= {"its own"} if off else {"confined", "kernelrepl.guest.trial"}
+    expected |= {"its own"} if off else {"confined", "kernelrepl.guest.selftest"}
     assert expected | (set() if cold else {"kernelrepl.guest.zygote"}) <= found.kinds

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kernelrepl.guest.isolation import filter as syscalls
+from kernelrepl.guest.isolation import seccomp as syscalls
 from tests.conftest import this_tier
 
 PROFILE = Path(__file__).parent.parent / "examples" / "docker" / "seccomp.json"

@@ -11,7 +11,7 @@ ARROWS = 85
 FLOORS = 10
 GUEST_CIRCLE = (
     {"checkpoint", "ipython", "pickling", "restore", "settings"}
-    | {"detect", "explain", "figures", "recipes", "table_recipes"}
+    | {"explain", "figures", "recipes", "table_recipes"}
 )  # fmt: skip
 """Rooms of the guest that come back to themselves; the host has none."""
 

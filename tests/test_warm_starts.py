@@ -136,7 +136,7 @@ async def test_a_forked_kernel_finds_what_any_other_finds(sessions: Sessions, la
 
 async def test_what_is_the_same_for_all_kernels_is_made_before_they_are_forked(sessions: Sessions) -> None:
     """The filter of system calls for each tier, and the way to what has no function in Python."""
-    code = "from kernelrepl.guest.isolation.filter import program\nfrom kernelrepl.guest.system import libc\n"
+    code = "from kernelrepl.guest.isolation.seccomp import program\nfrom kernelrepl.guest.system import libc\n"
     code += "program.cache_info().misses, libc.cache_info().misses"
     assert await sessions.value(code) == "(2, 1)"
     object.__setattr__(sessions.manager._services, "launcher", spawn)

@@ -21,7 +21,7 @@ from kernelrepl.sandbox import bootstrap
 from kernelrepl.sandbox.interpreter import Interpreter, describe, locate
 from kernelrepl.sandbox.plan import Access, Plan, Surroundings, confined, uid_of
 
-MODULE = "kernelrepl.guest.trial"
+MODULE = "kernelrepl.guest.selftest"
 ALLOWED = "write into the workspace"
 FULL_LANDLOCK = 6
 _TIMEOUT_S = 30.0

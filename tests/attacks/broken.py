@@ -12,7 +12,7 @@ from typing import Any
 
 from kernelrepl.guest import start
 from kernelrepl.guest.isolation import confine, landlock
-from kernelrepl.guest.isolation import filter as syscalls
+from kernelrepl.guest.isolation import seccomp as syscalls
 
 LACKS = "KERNELREPL_LACKS"
 """What it lacks: a name of `LACKING`, or a step of the confinement with the error it fails with."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from kernelrepl.guest.isolation.filter import numbers as _numbers
+from kernelrepl.guest.isolation.seccomp import numbers as _numbers
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 NUMBERS = _numbers(os.uname().machine)

@@ -11,7 +11,7 @@ from typing import Any
 
 from kernelrepl.guest import lifeline, start
 from kernelrepl.guest.isolation import attendants, confine, landlock
-from kernelrepl.guest.isolation import filter as syscalls
+from kernelrepl.guest.isolation import seccomp as syscalls
 from tests.attacks.configurations import MUTATION
 
 Plan = dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from kernelrepl.guest.isolation import filter as syscalls
+from kernelrepl.guest.isolation import seccomp as syscalls
 from tests.attacks.attempt import NO_KERNEL, Attempt, Outcome
 
 Red = Literal["leaks", "differs", "no kernel", "still refused"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernelrepl.guest.isolation import filter as syscalls
+from kernelrepl.guest.isolation import seccomp as syscalls
 from tests.attacks.attempt import ALL, Attempt
 
 X86 = ("x86_64",)

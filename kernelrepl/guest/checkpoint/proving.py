@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 from kernelrepl.guest.neutral import module_of
 from kernelrepl.guest.pickling.library import is_bare
 from kernelrepl.guest.pickling.stream import Stream
-from kernelrepl.guest.restore.restore import MAGIC, Loader, Stored
+from kernelrepl.guest.restore.loader import MAGIC, Loader, Stored
 
 MAX_BYTES = 64 << 20
 """What is larger is not tried: it would take its memory a second time."""

@@ -15,18 +15,18 @@ from typing import Any
 from kernelrepl.guest import imports, sources, wire
 from kernelrepl.guest.beside import Beside
 from kernelrepl.guest.checkpoint.audit import Audits
+from kernelrepl.guest.checkpoint.environment import Environment
 from kernelrepl.guest.checkpoint.snapshot import Snapshot
 from kernelrepl.guest.checkpoint.state import PLACED, CaptureLimits, Delta, Unsaved
-from kernelrepl.guest.checkpoint.surroundings import Environment
+from kernelrepl.guest.code_names import stored_attributes, words_of
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.neutral import name_of
 from kernelrepl.guest.pickling.chunks import Known, new_views
 from kernelrepl.guest.pickling.pickler import PicklingContext
-from kernelrepl.guest.restore.restore import MAGIC
+from kernelrepl.guest.restore.loader import MAGIC
 from kernelrepl.guest.restore.restoring import Restoring
 from kernelrepl.guest.settings.hooks import Hooks
 from kernelrepl.guest.settings.options import Options
-from kernelrepl.guest.words import stored_attributes, words_of
 
 INLINE_BYTES = 1 << 20
 """Components up to this size travel in the commit frame itself."""

@@ -16,16 +16,16 @@ from typing import Any
 
 from kernelrepl.guest import wire
 from kernelrepl.guest.checkpoint.capture import Capture
-from kernelrepl.guest.checkpoint.quick import quick
+from kernelrepl.guest.checkpoint.fast_path import quick
+from kernelrepl.guest.checkpoint.reach import Reach, held_by_modules
 from kernelrepl.guest.checkpoint.state import CaptureLimits, CommittedState, Component, Delta, Name, Unsaved
 from kernelrepl.guest.checkpoint.survey import Survey
+from kernelrepl.guest.code_names import HARMLESS, READERS, words_of_text
 from kernelrepl.guest.depth import bounded
-from kernelrepl.guest.detect import Reach, held_by_modules
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.neutral import ATOMS, is_a, is_atom, module_of
 from kernelrepl.guest.pickling.chunks import Known
 from kernelrepl.guest.pickling.pickler import PicklingContext
-from kernelrepl.guest.words import HARMLESS, READERS, words_of_text
 
 _MACHINERY = frozenset(
     {"__name__", "__doc__", "__package__", "__loader__", "__spec__", "__file__", "__session__"}

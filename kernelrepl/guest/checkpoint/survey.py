@@ -17,16 +17,16 @@ import xxhash
 from kernelrepl.guest import explain
 from kernelrepl.guest.checkpoint.components import closure
 from kernelrepl.guest.checkpoint.proving import MAX_BYTES, CannotLoad, Trial, may_lack, possible, tried_all
+from kernelrepl.guest.checkpoint.reach import reach
 from kernelrepl.guest.checkpoint.state import PLACED, CaptureLimits, CommittedState, RootScan, Unsaved
 from kernelrepl.guest.depth import is_too_deep
-from kernelrepl.guest.detect import reach
 from kernelrepl.guest.interrupts import DeadlinePassed, Interrupts
 from kernelrepl.guest.neutral import is_a, is_atom
 from kernelrepl.guest.pickling.ones import refuse_copy
 from kernelrepl.guest.pickling.pickler import PicklingContext, dump
 from kernelrepl.guest.pickling.segments import Segment, Segmented, dump_segments, is_long
 from kernelrepl.guest.pickling.stream import Stream, TooLarge
-from kernelrepl.guest.restore.restore import Loader
+from kernelrepl.guest.restore.loader import Loader
 
 _EXPLAIN_S = 1.0
 _SECOND_TRY_S = 1.0
@@ -75,7 +75,7 @@ class Survey:
         """The session's own values, by names that no variable can have."""
         self.suspects = suspects
         self.fresh: dict[int, RootScan] = {}
-        """Looks of this pass."""
+        """The scans of this pass."""
         self.values: dict[int, Any] = {}
         """The values of these."""
         self.kept: list[Any] = []
@@ -84,10 +84,10 @@ class Survey:
         self.loaded = False
         """Whether all that is here has just been loaded."""
         self.rescan = False
-        """Whether nothing is taken over of the last look at a long container."""
+        """Whether nothing is taken over of the last scan of a long container."""
 
     def scan_of(self, root: int) -> RootScan:
-        """The latest look at a root."""
+        """Return the latest scan of a root."""
         fresh = self.fresh.get(root)
         return self.snapshot.state.scans[root] if fresh is None else fresh
 
@@ -95,12 +95,12 @@ class Survey:
         return self.values[root] if root in self.values else self.snapshot.state.objects[root]
 
     def is_changed(self, root: int) -> bool:
-        """Whether a root is new or other than at the last look."""
+        """Return whether a root is new or other than at the last scan."""
         fresh = self.fresh.get(root)
         return fresh is not None and not fresh.same_as(self.snapshot.state.scans.get(root))
 
     def visit(self, root: int, value: Any) -> None:
-        """Look at a root that is new or suspect, and at the entities that it refers to."""
+        """Scan a root that is new or suspect, and the entities that it refers to."""
         work = [(root, value)]
         while work:
             root, value = work.pop()
@@ -127,7 +127,7 @@ class Survey:
         self.fresh[root] = RootScan(fingerprint((), stream), stream.size_bytes, stream=stream)
 
     def _dump_root(self, root: int, value: Any) -> list[Any]:
-        """Look at a root; returns the entities that it refers to."""
+        """Scan a root; returns the entities that it refers to."""
         stream, segments, in_segments = self._stream_of(root, value)
         if stream is None:
             return []
@@ -278,16 +278,14 @@ class Survey:
 
         An object in them may have been replaced by one that looks the same.
         """
-        known = {root: scan for root, scan in self.fresh.items() if scan.segments and not self.rescan}
-        known = {
-            root: scan for root, scan in known.items() if root in self.snapshot.state.scans.keys() - self.touches_known
-        }
+        before = {} if self.rescan else self.snapshot.state.scans
+        known = {root for root, scan in self.fresh.items() if scan.segments and root in before} - self.touches_known
         holders = self.snapshot.holders
         others = [scan.touched for root, scan in self.fresh.items() if root not in known and self.is_changed(root)]
         if not known or all(key in holders for touched in others for key in touched):
             return
         self.rescan = True
-        for root in known:
+        for root in sorted(known):
             del self.fresh[root]
             self.visit(root, self.values[root])
 

@@ -28,7 +28,7 @@ from jupyter_client.session import new_id
 from traitlets import Any as AnyTrait
 from traitlets.config import Config
 
-from kernelrepl.guest import greeting, imports, lifeline, wire
+from kernelrepl.guest import handshake, imports, lifeline, wire
 from kernelrepl.guest.checkpoint.saving import Durability
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.ipython.kernel import GuestKernel, NoShellThread  # first: it keeps the debugger out
@@ -221,7 +221,7 @@ def prepare() -> GuestApp:
     sys.modules.setdefault("tqdm.autonotebook", TextBars("tqdm.autonotebook"))
     app.log.setLevel(logging.ERROR)  # set before, it is put back to debug by the application's own set-up
     app.variables = {name: value for name, value in os.environ.items() if before.get(name) != value}
-    greeting.versions()
+    handshake.versions()
     app.originals = Originals()
     return app
 
@@ -254,7 +254,7 @@ def serve(channel: wire.Channel, sockets: list[int], app: GuestApp | None = None
         _be_another(app)
     interrupts = Interrupts()
     interrupts.install()
-    start = greeting.introduce(channel)
+    start = handshake.introduce(channel)
     app = app or prepare()  # meanwhile the keeper sends what is to be restored
     interrupts.originals = app.originals
     app.open(start["connection"]["key"].encode(), sockets)

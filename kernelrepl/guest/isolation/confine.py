@@ -21,7 +21,7 @@ from typing import Any
 
 from kernelrepl.guest import lifeline
 from kernelrepl.guest.isolation import attendants, landlock
-from kernelrepl.guest.isolation import filter as syscalls
+from kernelrepl.guest.isolation import seccomp as syscalls
 from kernelrepl.guest.system import libc as _libc
 
 _NEW = {

@@ -11,7 +11,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from kernelrepl.guest import recipes
-from kernelrepl.guest.words import words_of_text
+from kernelrepl.guest.code_names import words_of_text
 
 if TYPE_CHECKING:
     from kernelrepl.guest.pickling.pickler import ComponentPickler

@@ -20,6 +20,7 @@ from cloudpickle.cloudpickle import _code_reduce, _should_pickle_by_reference
 
 from kernelrepl.guest import recipes, sources
 from kernelrepl.guest.checkpoint.proving import Proven, has_state
+from kernelrepl.guest.code_names import EVERYTHING, words_of
 from kernelrepl.guest.depth import deeper, is_too_deep
 from kernelrepl.guest.neutral import flags_of, is_a, module_of
 from kernelrepl.guest.pickling import classes, functions, instances, library, locks, modules, singletons, tables
@@ -28,7 +29,6 @@ from kernelrepl.guest.pickling.inert import is_inert
 from kernelrepl.guest.pickling.sharing import shareable
 from kernelrepl.guest.pickling.stream import SetAside, Sink, Stream
 from kernelrepl.guest.pickling.texts import Texts
-from kernelrepl.guest.words import EVERYTHING, words_of
 
 PICKLE_PROTOCOL = 5
 _HEAP_TYPE = 1 << 9

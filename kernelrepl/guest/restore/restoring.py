@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from kernelrepl.guest import wire
+from kernelrepl.guest.checkpoint.environment import ENVIRONMENT, Environment
 from kernelrepl.guest.checkpoint.snapshot import Snapshot
 from kernelrepl.guest.checkpoint.state import PLACED, Name, Unsaved
-from kernelrepl.guest.checkpoint.surroundings import ENVIRONMENT, Environment
 from kernelrepl.guest.restore.incoming import Flowing, Held, Incoming, Source
-from kernelrepl.guest.restore.restore import Loader, Stored
+from kernelrepl.guest.restore.loader import Loader, Stored
 
 QUIET_S = 1.0
 """How long nothing has run before what waits is loaded without being needed."""

@@ -14,8 +14,8 @@ from typing import Any
 
 from kernelrepl.guest import loaded
 from kernelrepl.guest.checkpoint.state import CommittedState, RootScan
+from kernelrepl.guest.code_names import names_everything, words_of
 from kernelrepl.guest.neutral import ATOMS, attributes_of, flags_of, is_a, module_of, space_of
-from kernelrepl.guest.words import names_everything, words_of
 
 _MOST_OBJECTS = 2000
 _METHODS = (staticmethod, classmethod, types.MethodType)

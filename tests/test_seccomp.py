@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernelrepl.guest.isolation import filter as syscalls
+from kernelrepl.guest.isolation import seccomp as syscalls
 
 ALLOW, KILL = "allow", "kill"
 MACHINES = ("x86_64", "aarch64")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kernelrepl.guest import greeting, recipes, sources, table_recipes, wire
+from kernelrepl.guest import handshake, recipes, sources, table_recipes, wire
 from kernelrepl.guest.checkpoint.components import load_order
 from kernelrepl.guest.restore.incoming import Source
 
@@ -194,7 +194,7 @@ def _foreign(python: str) -> str:
 
 def _other_versions(part: Stored) -> str:
     """What to say of libraries that are other ones than when a component was saved."""
-    here = greeting.versions()
+    here = handshake.versions()
     others = [
         f"{name} {version}, here is {here.get(name, 'none')}"
         for name, version in part.packages.items()
