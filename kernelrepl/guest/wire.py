@@ -145,16 +145,16 @@ def parse_header(body: Buffer) -> dict[str, Any]:
 def pieces(buffers: Sequence[Buffer], limit: int = PIECE_BYTES) -> list[list[memoryview]]:
     """Cut buffers, in order, into groups of at most `limit` bytes each."""
     groups: list[list[memoryview]] = [[]]
-    room = limit
+    budget_bytes = limit
     for buffer in buffers:
         view = memoryview(buffer).cast("B")
         while view.nbytes:
-            if not room:
+            if not budget_bytes:
                 groups.append([])
-                room = limit
-            part = view[:room]
+                budget_bytes = limit
+            part = view[:budget_bytes]
             groups[-1].append(part)
-            room -= part.nbytes
+            budget_bytes -= part.nbytes
             view = view[part.nbytes :]
     return groups if groups[-1] else groups[:-1]
 

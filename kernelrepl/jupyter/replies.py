@@ -104,8 +104,8 @@ def history(inputs: Sequence[tuple[int, str]], asked: Mapping[str, Any]) -> Answ
                 ]
     if isinstance(most, int):
         found = found[-most:] if most > 0 else []
-    room = MAX_HISTORY_CHARS
-    found = [one for one in reversed(found) if (room := room - len(one[1])) >= 0][::-1]
+    budget_chars = MAX_HISTORY_CHARS
+    found = [one for one in reversed(found) if (budget_chars := budget_chars - len(one[1])) >= 0][::-1]
     entries = [(1, count, (code, None) if asked.get("output") else code) for count, code in found]
     return Answer({"status": "ok", "history": entries})
 

@@ -26,7 +26,7 @@ class Library(Protocol):
     async def missing(self, parts: Sequence[StoredComponent]) -> set[int]:
         """The rows of components that are not all there."""
 
-    def pour(self, parts: Sequence[StoredComponent], write: Write, room: int) -> AsyncIterator[Portion]:
+    def pour(self, parts: Sequence[StoredComponent], write: Write, budget_bytes: int) -> AsyncIterator[Portion]:
         """Write their bytes, one after the other, in portions; tells of each."""
 
 

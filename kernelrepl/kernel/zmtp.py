@@ -87,21 +87,21 @@ class Connection:
 
     async def _recv(self) -> tuple[list[Frame] | None, int, int]:
         frames: list[Frame] = []
-        room = MAX_MESSAGE_BYTES
+        budget_bytes = MAX_MESSAGE_BYTES
         while True:
             flags, size = await self._head()
             if flags & _COMMAND:
                 raise Broken("a command after the handshake: nobody asked for one")
-            self._inside = self._inside or size > room or len(frames) >= MAX_FRAMES
+            self._inside = self._inside or size > budget_bytes or len(frames) >= MAX_FRAMES
             if self._inside:
                 self._inside = bool(flags & _MORE)
-                return None, len(frames) + 1, MAX_MESSAGE_BYTES - room + await self._skip(size)
-            room -= size
-            await self._held.hold(self._name, MAX_MESSAGE_BYTES - room)
+                return None, len(frames) + 1, MAX_MESSAGE_BYTES - budget_bytes + await self._skip(size)
+            budget_bytes -= size
+            await self._held.hold(self._name, MAX_MESSAGE_BYTES - budget_bytes)
             with self._held.waiting(self._name):
                 frames.append(await self._body(size))
             if not flags & _MORE:
-                return frames, len(frames), MAX_MESSAGE_BYTES - room
+                return frames, len(frames), MAX_MESSAGE_BYTES - budget_bytes
 
     async def _head(self) -> tuple[int, int]:
         flags, size = await self._reader.readexactly(2)

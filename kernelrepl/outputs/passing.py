@@ -47,11 +47,11 @@ def reduced(kind: str, content: Mapping[str, Any]) -> dict[str, Any] | None:
 def _error(content: Mapping[str, Any]) -> dict[str, Any]:
     trace = content.get("traceback")
     lines: list[str] = []
-    room = _TRACE_CHARS
+    budget_chars = _TRACE_CHARS
     for line in trace[:_TRACE_LINES] if isinstance(trace, list) else ():
-        if isinstance(line, str) and room > 0:
-            lines.append(line[:room])
-            room -= len(line)
+        if isinstance(line, str) and budget_chars > 0:
+            lines.append(line[:budget_chars])
+            budget_chars -= len(line)
     return {
         "ename": _text(content.get("ename"), _NAME_CHARS),
         "evalue": _text(content.get("evalue"), _MESSAGE_CHARS),

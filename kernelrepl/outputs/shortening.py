@@ -105,16 +105,16 @@ def figures(found: Sequence[Figure], *, whole: bool = False) -> list[Figure | No
     whole: no model reads it, so that none needs to be smaller than it is.
     """
     kept: list[Figure | None] = []
-    room = FIGURE_CHARS
+    budget_chars = FIGURE_CHARS
     for figure in found[:MOST_FIGURES]:
-        fits = (one for one in (None if whole else figure.small, figure) if one and _fits(one, room, whole))
+        fits = (one for one in (None if whole else figure.small, figure) if one and _fits(one, budget_chars, whole))
         kept.append(next(fits, None))
-        room -= len(kept[-1].data) if kept[-1] else 0
+        budget_chars -= len(kept[-1].data) if kept[-1] else 0
     return kept
 
 
-def _fits(figure: Figure, room: int, whole: bool) -> bool:
-    return len(figure.data) <= room and (whole or max(figure.size) <= MOST_PIXELS)
+def _fits(figure: Figure, budget_chars: int, whole: bool) -> bool:
+    return len(figure.data) <= budget_chars and (whole or max(figure.size) <= MOST_PIXELS)
 
 
 def of_reply(

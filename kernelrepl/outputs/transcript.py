@@ -64,10 +64,10 @@ class Transcript:
         content = known
         if kind == "stream":
             text = content["text"]
-            room = MAX_LIVE_CHARS + 1 - self._chars
+            budget_chars = MAX_LIVE_CHARS + 1 - self._chars
             self._chars += len(text)
-            self._dropped += len(text) > room
-            content["text"] = text[:room]
+            self._dropped += len(text) > budget_chars
+            content["text"] = text[:budget_chars]
         else:
             weight = _weight(content)
             if self._display_chars + weight > MAX_LIVE_DISPLAY_CHARS:
@@ -166,16 +166,16 @@ def _updated(
         return [(kind, content) for _, kind, content in cells], 0
     shown = []
     weights: dict[str, int] = {}
-    room, late = MAX_COPIED_CHARS, 0
+    budget_chars, late = MAX_COPIED_CHARS, 0
     for place, kind, content in cells:
         display_id = None if kind == "stream" else _display_id(content)
         when, data = (-1, None) if display_id is None else updates.get(display_id, (-1, None))
         if display_id is not None and when > place:
             if display_id in weights:
-                room -= weights[display_id]
+                budget_chars -= weights[display_id]
             else:
                 weights[display_id] = _weight({"data": data})
-            if room >= 0:
+            if budget_chars >= 0:
                 content = {**content, "data": data}
             else:
                 late += 1

@@ -55,12 +55,12 @@ def execution(db: Database, condition: str, parameters: list[Any]) -> ExecutionR
     return None if row is None else _execution(row)
 
 
-def executions(db: Database, session: int, after: int, room: int) -> list[ExecutionRow]:
-    """Executions of a session in their order, from the first behind `after` on: as many as take `room` bytes."""
+def executions(db: Database, session: int, after: int, budget_bytes: int) -> list[ExecutionRow]:
+    """Executions of a session in their order, from the first behind `after` on: as many as take `budget_bytes`."""
     found: list[ExecutionRow] = []
     for row in db.execute(f"{_EXECUTION} WHERE session = ? AND id > ? ORDER BY id", [session, after]):
-        room -= len(str(row[_CODE])) + len(row[_OUTPUTS] or "")
-        if found and room < 0:
+        budget_bytes -= len(str(row[_CODE])) + len(row[_OUTPUTS] or "")
+        if found and budget_bytes < 0:
             break
         found.append(_execution(row))
     return found
@@ -145,8 +145,8 @@ def _lengths_fit(db: Database, part: StoredComponent) -> Iterator[bool]:
         yield found is not None and found[0] == length
 
 
-def pour(db: Database, parts: Sequence[StoredComponent], write: Write, room: int) -> Iterator[Portion]:
-    """Write the bytes of components, one after the other, in portions of at most `room` bytes; tells of each.
+def pour(db: Database, parts: Sequence[StoredComponent], write: Write, budget_bytes: int) -> Iterator[Portion]:
+    """Write the bytes of components, one after the other, in portions of at most `budget_bytes`; tells of each.
 
     None of it is missing. What is not what was stored goes as zeros, in portions of its own.
     """
@@ -157,7 +157,7 @@ def pour(db: Database, parts: Sequence[StoredComponent], write: Write, room: int
             used = 0
         left = length
         while left:
-            size = min(left, room - used)
+            size = min(left, budget_bytes - used)
             if data is None:
                 write(memoryview(bytes(size)), 0)
                 yield size, False
@@ -165,7 +165,7 @@ def pour(db: Database, parts: Sequence[StoredComponent], write: Write, room: int
                 write(memoryview(data)[length - left :][:size], used)
                 used += size
             left -= size
-            if used == room:
+            if used == budget_bytes:
                 yield used, True
                 used = 0
     if used:

@@ -259,9 +259,9 @@ class Store:
         condition = "session = ? ORDER BY id DESC LIMIT 1"
         return await self._reader.run(lambda db: reading.execution(db, condition, [session]))
 
-    async def executions(self, session: int, after: int, room: int) -> list[reading.ExecutionRow]:
-        """Executions of a session in their order, behind row `after`: as many as take `room` bytes, or one."""
-        return await self._reader.run(lambda db: reading.executions(db, session, after, room))
+    async def executions(self, session: int, after: int, budget_bytes: int) -> list[reading.ExecutionRow]:
+        """Executions of a session in their order, behind row `after`: as many as take `budget_bytes`, or one."""
+        return await self._reader.run(lambda db: reading.executions(db, session, after, budget_bytes))
 
     async def inputs(self, session: int, most: int) -> list[tuple[int, str]]:
         """Count and code of the last executions of a session, in their order."""
@@ -361,8 +361,8 @@ class Store:
         """The rows of components that are not all there."""
         return await self._reader.run(lambda db: reading.missing(db, parts))
 
-    async def pour(self, parts: Sequence[StoredComponent], write: Write, room: int) -> AsyncIterator[Portion]:
-        """Write the bytes of components, one after the other, in portions of at most `room` bytes; tells of each.
+    async def pour(self, parts: Sequence[StoredComponent], write: Write, budget_bytes: int) -> AsyncIterator[Portion]:
+        """Write the bytes of components, one after the other, in portions of at most `budget_bytes`; tells of each.
 
         `write` is called in another thread, for the next portion when the next one is asked for.
         """
@@ -370,7 +370,7 @@ class Store:
 
         def step(db: Database) -> Portion:
             nonlocal steps
-            steps = steps or reading.pour(db, parts, write, room)
+            steps = steps or reading.pour(db, parts, write, budget_bytes)
             return next(steps, (0, True))
 
         while (portion := await self._reader.run(step))[0]:

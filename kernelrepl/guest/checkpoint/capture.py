@@ -97,7 +97,7 @@ class Capture(Survey):
         before = self.snapshot.state
         names = sorted(found, key=lambda name: name not in before.names and name not in before.unsaved)
         chars = itertools.accumulate(map(len, names))
-        kept = sum(room <= _NAMES_CHARS for room in itertools.islice(chars, MOST_NAMES))
+        kept = sum(taken <= _NAMES_CHARS for taken in itertools.islice(chars, MOST_NAMES))
         if kept < len(names):
             reason = (
                 f"a session may have at most {MOST_NAMES} names; {len(names) - kept} more are not saved, from"
@@ -253,10 +253,10 @@ class Capture(Survey):
         values = [self.value(root) for root in members]
         own = frozenset(id(value) for value in values)
         limit = snap.limits.variable_bytes
-        room = None if limit is None else limit * len(members)  # views bring all of the memory that they share
+        budget_bytes = None if limit is None else limit * len(members)  # views bring all of the memory that they share
         plain = all(self.scan_of(root).plain for root in members)
         with snap.interrupts.deadline(snap.limits.deadline_s * len(members)):
-            stream, memo = dump(values, snap.context, snap.identify, own, shared, room, plain)
+            stream, memo = dump(values, snap.context, snap.identify, own, shared, budget_bytes, plain)
         self.kept.append(memo)
         return stream
 

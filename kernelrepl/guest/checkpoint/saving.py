@@ -245,7 +245,7 @@ class Durability:
         inline: list[wire.Buffer] = [json.dumps(outputs).encode() if outputs else b""]
         if len(inline[0]) > wire.MAX_OUTPUTS_BYTES:
             inline[0] = json.dumps([_LEFT_OUT]).encode()
-        room = wire.PIECE_BYTES
+        budget_bytes = wire.PIECE_BYTES
         runs_left, keys = wire.MAX_RUNS, set[int]()
         for index, part in enumerate(delta.components):
             assert part.stream is not None
@@ -267,9 +267,9 @@ class Durability:
                     runs_left -= len(runs)
             views = new_views(buffers, runs)
             size = sum(view.nbytes for view in views)
-            if size <= min(INLINE_BYTES, room):
+            if size <= min(INLINE_BYTES, budget_bytes):
                 inline.extend(views)
-                room -= size
+                budget_bytes -= size
             else:
                 entry["staged"] = True
                 self._stage(index, views)

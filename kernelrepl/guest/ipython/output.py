@@ -179,11 +179,11 @@ def _shorten_error(content: Any) -> None:
         return
     content["ename"] = bundles.encodable(shortened(content["ename"], NAME_CHARS))
     content["evalue"] = bundles.encodable(shortened(str(content.get("evalue", "")), MESSAGE_CHARS))
-    lines, room = [], _TRACE_CHARS
+    lines, budget_chars = [], _TRACE_CHARS
     for line in content.get("traceback") or ():
-        lines.append(bundles.encodable(shortened(str(line), max(room, NAME_CHARS))))
-        room -= len(lines[-1])
-        if room <= 0:
+        lines.append(bundles.encodable(shortened(str(line), max(budget_chars, NAME_CHARS))))
+        budget_chars -= len(lines[-1])
+        if budget_chars <= 0:
             break
     content["traceback"] = lines
 

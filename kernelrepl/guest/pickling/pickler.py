@@ -272,8 +272,8 @@ class ComponentPickler(cloudpickle.Pickler):
 
     def nested(self, obj: Any, lent: dict[int, Any] | None = None) -> bytes:
         """Pickle `obj` in a stream of its own, so that nothing in it is an alias of anything outside."""
-        room = None if self.sink.limit_bytes is None else self.sink.limit_bytes - self.sink.size
-        inner = ComponentPickler(Sink(room), self.context, self.identify, self.members, frozenset())
+        budget_bytes = None if self.sink.limit_bytes is None else self.sink.limit_bytes - self.sink.size
+        inner = ComponentPickler(Sink(budget_bytes), self.context, self.identify, self.members, frozenset())
         inner.buffers = self.buffers
         inner.inside_frame, inner.lent = obj, lent
         inner.dump(obj)
