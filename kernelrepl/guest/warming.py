@@ -11,7 +11,6 @@ import contextlib
 import os
 import socket
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,6 @@ from kernelrepl.guest.isolation import confine
 
 if TYPE_CHECKING:
     from kernelrepl.guest.ipython.application import GuestApp
-    from kernelrepl.guest.ipython.kernel import GuestKernel
 
 _CELLS = (
     "1 + 1",
@@ -43,8 +41,6 @@ _OF_LIBRARIES = {
 }
 _COMPLETED = "x = 1\nx.bit"
 """A text for which jedi parses what it knows of Python itself: it takes a second, and would in each kernel anew."""
-_LAST = 19
-"""The niceness of what everything else is served before."""
 _FILES_OF_PARSER = ("_load_from_file_system", "_save_to_file_system", "_remove_cache_and_update_lock")
 _START = {
     "confined": False,
@@ -78,20 +74,8 @@ async def _run(app: GuestApp, channel: wire.Channel, cells: list[str]) -> None:
         await kernel.do_execute(code, silent=False)
         kernel.saving.audits.finish()
     if "jedi" in sys.modules:
-        completing = threading.Thread(target=_complete, args=(kernel,))
-        completing.start()
-        completing.join()
-
-
-def _complete(kernel: GuestKernel) -> None:
-    """Parse what jedi asks first, in a thread that sessions which compute already are served before.
-
-    Only a thread: what it gives up of its share, this process could not take back, nor could its forks.
-    """
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LAST)
-    with _parsing_in_memory():
-        kernel.do_complete(_COMPLETED, len(_COMPLETED))
+        with _parsing_in_memory():
+            kernel.do_complete(_COMPLETED, len(_COMPLETED))
 
 
 @contextlib.contextmanager
