@@ -16,8 +16,9 @@ REPLY_TIMEOUT_S = 60.0
 """How long a kernel may take to say that it has come to the end, after it has told what came out."""
 
 QUICK = ("complete_request", "inspect_request", "is_complete_request", "comm_info_request")
-QUICK_S = 10.0
-"""How long a kernel may take for these: nobody waits longer for help."""
+QUICK_S = 25.0
+"""How long a kernel may take for these: a first completion in a kernel that started cold parses for seconds, and for
+more than ten on a busy machine."""
 
 
 class Interrupter:
