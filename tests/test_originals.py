@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import sys
 import types
@@ -165,6 +166,14 @@ def test_what_is_replaced_is_set_aside_and_put_back(counted: bool, monkeypatch: 
         look()
     broken, needed = originals.drop()
     assert (broken, needed, bool(originals)) == ([], ["module_of_the_test.one"], False)
+
+
+def test_a_builtin_that_says_yes_to_everything_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What looks for it uses none by its name."""
+    originals, real = Originals(["builtins"]), bool
+    monkeypatch.setattr("builtins.bool", lambda *_: True)
+    originals.set_aside()
+    assert vars(builtins)["bool"] is real
 
 
 @pytest.mark.skipif(not dict_versions.COUNTED, reason="this Python counts no changes of a dict")

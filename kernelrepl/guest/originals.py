@@ -121,7 +121,7 @@ class _Kept:
         if now == self._stood_at:
             return True
         try:
-            stands = bool(self._find(self.space) == self.values)
+            stands: bool = self._find(self.space) == self.values
         except missing:  # a name is gone, or what stands there cannot be compared
             return False
         if stands and now is not None:
