@@ -20,7 +20,6 @@ from hypothesis import settings
 
 from kernelrepl import discovery
 from kernelrepl.keeper.metrics import Metrics
-from kernelrepl.kernel import spawn
 from kernelrepl.kernel.process import Launcher
 from kernelrepl.model import Execution, Limits, Resources, StoredComponent
 from kernelrepl.sandbox import Tier, probe
@@ -64,10 +63,13 @@ def runtime_dir() -> Iterator[Path]:
 
 @pytest.fixture
 def environ(data_dir: Path, runtime_dir: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment of a program that uses its own keeper; that keeper is gone afterwards."""
+    """The environment of a program that uses its own keeper; that keeper is gone afterwards.
+
+    Its kernels start cold: a zygote takes a keeper longer than most of these tests take.
+    """
     home = tmp_path / "home"
     home.mkdir()
-    yield environment_of(data_dir, runtime_dir, home)
+    yield {**environment_of(data_dir, runtime_dir, home), "KERNELREPL_WARM_START": "off"}
     end_keeper(data_dir)
     assert_nothing_left(data_dir)
 
@@ -231,14 +233,8 @@ def make_store() -> type[Store]:
 
 
 @pytest.fixture
-def launcher() -> Launcher:
-    """What starts the kernels of `sessions`. A module that tests another one has a fixture of this name."""
-    return spawn
-
-
-@pytest.fixture
-async def forked() -> AsyncIterator[Launcher]:
-    """What starts kernels as a keeper does in the end: by fork. For modules with very many of them."""
+async def launcher() -> AsyncIterator[Launcher]:
+    """What starts the kernels of `sessions`: by fork, as a keeper does. A test parametrizes it with another one."""
     async with forking() as launcher:
         yield launcher
 

@@ -12,12 +12,6 @@ from tests.conftest import Sessions
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Very many kernels."""
-    return forked
-
-
 async def missed(sessions: Sessions) -> int:
     """How many names audits had to store."""
     return int(sessions.metrics.value("missed_changes_total"))

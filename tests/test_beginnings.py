@@ -13,7 +13,7 @@ from tests import beginnings
 from tests.conftest import end_keeper
 from tests.test_interpreters import NEEDED, make
 
-FORKED, COLD = {"KERNELREPL_STANDBY": "1"}, {"KERNELREPL_WARM_START": "off"}
+FORKED, COLD = {"KERNELREPL_STANDBY": "1", "KERNELREPL_WARM_START": "on"}, {"KERNELREPL_WARM_START": "off"}
 WAYS: dict[str, dict[str, str]] = {
     "forked": {**FORKED, "KERNELREPL_PRELOAD": "numpy,matplotlib.pyplot"},
     "cold": COLD,

@@ -20,12 +20,6 @@ async def give(x):
 """
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """As in use."""
-    return forked
-
-
 @pytest.mark.parametrize(
     ("cells", "expression", "expected"),
     [

@@ -16,12 +16,6 @@ from tests.coverage_cases import SCIENTIFIC, STANDARD, Case, cases
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Very many kernels."""
-    return forked
-
-
 NEEDS = {
     "numpy": "numpy",
     "pandas": "pandas",

@@ -32,12 +32,6 @@ TABLES = ("sessions", "executions", "commits", "components", "names", "chunks", 
 WITHOUT_ROWID = ("notebooks", "tombstones")
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Many kernels."""
-    return forked
-
-
 # Flips
 
 

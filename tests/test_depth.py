@@ -13,12 +13,6 @@ from tests.conftest import Sessions
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Several kernels."""
-    return forked
-
-
 DEEP = 20_000
 MEANS = """
 import collections, dataclasses, sys

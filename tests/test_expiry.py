@@ -20,12 +20,6 @@ from tests.mcp_hosts import Place, call, host, kill_9, run, until
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Many kernels."""
-    return forked
-
-
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 DAY_S = 24 * 3600.0
 

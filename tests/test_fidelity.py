@@ -17,12 +17,6 @@ from tests.conftest import Sessions
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Very many kernels."""
-    return forked
-
-
 @dataclass(frozen=True)
 class Case:
     """make: run first. check: expressions that are true from then on. change and after: the same, one kill later."""

@@ -11,11 +11,6 @@ pytest.importorskip("matplotlib")
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    return forked
-
-
 async def counts(sessions: Sessions, *cells: str) -> list[int]:
     """How many pictures each of these cells shows."""
     found = []

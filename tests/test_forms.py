@@ -24,11 +24,6 @@ PNG = "iVBORw0KGgoAAAANSUhEUgAAAAMAAAACAQAAAABnQ5yUAAAADElEQVR4nGNgYGAAAAAEAAGjC
 NAME = "<IPython.core.display.X object>"
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    return forked
-
-
 @pytest.mark.parametrize(
     ("data", "text"),
     [

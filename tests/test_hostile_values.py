@@ -10,12 +10,6 @@ from tests.conftest import Sessions
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Many kernels."""
-    return forked
-
-
 ENDS = ("SystemExit", "KeyboardInterrupt", "Ends")
 KINDS = {
     "an instance": "class Hostile:\n{body}\nvalue = Hostile()",

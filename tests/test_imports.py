@@ -18,12 +18,6 @@ pytestmark = pytest.mark.anyio
 FIRST = "TOTAL = 1\nSEEN = []\ndef add(n):\n    global TOTAL\n    TOTAL += n; SEEN.append(n)\n    return TOTAL\n"
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Many kernels."""
-    return forked
-
-
 async def ok(sessions: Sessions, code: str) -> str:
     """The text of the result of code that works and is all saved."""
     execution = await sessions.run(code)
@@ -148,11 +142,10 @@ async def test_what_a_kernel_imports_late_is_taken_from_the_installation(session
 
 
 @pytest.mark.parametrize("how", ["forked", "cold"])
-async def test_files_of_a_session_stand_for_nothing_that_its_kernel_needs(
-    sessions: Sessions, how: str, forked: Launcher
-) -> None:
+async def test_files_of_a_session_stand_for_nothing_that_its_kernel_needs(sessions: Sessions, how: str) -> None:
     """Whatever they are called; the session works on, in this kernel and in the next."""
-    object.__setattr__(sessions.manager._services, "launcher", spawn if how == "cold" else forked)
+    if how == "cold":
+        object.__setattr__(sessions.manager._services, "launcher", spawn)
     names = sorted({*imports.LATE, *sys.stdlib_module_names, "zmq", "tornado", "traitlets"})
     await ok(sessions, f"for n in {names}: open(n + '.py', 'w').write('raise RuntimeError(__name__)')")
     await ok(sessions, "import random\nrandom.seed(1); kept = [1, 2]")

@@ -14,12 +14,6 @@ from tests.conftest import Sessions
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Many kernels."""
-    return forked
-
-
 PROGRAMS = "of programs a session has Python alone: subprocess.run([sys.executable, 'FILE.py'])"
 INSTALL = f"install packages into the environment that runs the kernels: {sys.executable} -m pip install"
 

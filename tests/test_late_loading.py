@@ -18,12 +18,6 @@ from tests.conftest import Sessions, change
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Very many kernels."""
-    return forked
-
-
 SETUP = """
 import numpy as np
 big = np.arange(400_000.0)

@@ -11,12 +11,6 @@ from tests.conftest import Sessions
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Many kernels."""
-    return forked
-
-
 SMALL = Limits(variable_bytes=100_000, session_bytes=None)
 TIGHT = Limits(variable_bytes=None, session_bytes=100_000)
 CAP_BYTES = 20_000

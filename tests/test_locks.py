@@ -11,12 +11,6 @@ from tests.conftest import Sessions
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Several kernels."""
-    return forked
-
-
 KINDS = {
     "lock": ("threading.Lock()", "v.locked()"),
     "held lock": ("threading.Lock(); v.acquire()", "v.locked(), v.release(), v.locked()"),

@@ -135,7 +135,7 @@ async def test_many_sessions_over_few_kernels(environ: dict[str, str], monkeypat
     models = {f"s{number}": Model() for number in range(SESSIONS)}
     todo = [name for name in models for _ in range(CALLS_EACH)]
     rng.shuffle(todo)
-    environ |= {"KERNELREPL_MAX_LIVE": str(LIVE), "KERNELREPL_STANDBY": "2"}
+    environ |= {"KERNELREPL_MAX_LIVE": str(LIVE), "KERNELREPL_STANDBY": "2", "KERNELREPL_WARM_START": "on"}
     for variable, value in environ.items():
         monkeypatch.setenv(variable, value)
 

@@ -10,12 +10,6 @@ from tests.conftest import Sessions
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Several kernels."""
-    return forked
-
-
 MADE = """
 import re
 text = 'key = value; other = 12'

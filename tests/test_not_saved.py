@@ -11,12 +11,6 @@ from tests.conftest import Sessions
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Very many kernels."""
-    return forked
-
-
 VALUES = {
     "socket": ("import socket; v = socket.socket(socket.AF_UNIX)", "connection"),
     "thread": ("import threading; v = threading.Thread(target=print)", "thread"),

@@ -22,12 +22,6 @@ from tests.mcp_hosts import command, host, run
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Many kernels."""
-    return forked
-
-
 def valid(text: str) -> Any:
     """A notebook, checked against its format."""
     book: Any = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]

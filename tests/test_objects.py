@@ -26,12 +26,6 @@ from tests.objects import DESCRIBE, KINDS, Kind
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Very many kernels."""
-    return forked
-
-
 ASKED = os.environ.get("KERNELREPL_OBJECTS", "")
 DEFAULT_SEED = 1
 """The gate is the same each time: what others find is mended, and then told by a test of its own."""

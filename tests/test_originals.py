@@ -17,12 +17,6 @@ from tests.conftest import Sessions
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Many kernels."""
-    return forked
-
-
 NAMES = f"""
 import importlib, json
 found = []

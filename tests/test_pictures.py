@@ -79,11 +79,6 @@ async def client(shared_environ: dict[str, str]) -> AsyncIterator[Client]:
         yield connected
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    return forked
-
-
 async def ran(client: Client, code: str, session_id: str) -> CallToolResult:
     result = await client.call_tool("python_repl", {"code": code, "session_id": session_id})
     assert (result.structured_content or {}).get("status") == "ok", text_of(result)

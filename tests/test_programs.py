@@ -20,12 +20,6 @@ from tests.programs import NAMES, Reference, program
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Very many kernels."""
-    return forked
-
-
 TIMES = int(os.environ.get("KERNELREPL_EXAMPLES", "1"))
 """How many times the examples of the gate; more than once they are other ones each time."""
 NUMBERS = itertools.count()

@@ -10,12 +10,6 @@ from tests.conftest import Sessions
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Very many kernels."""
-    return forked
-
-
 CANNOT = {
     "raises as it is filled": "class v0:\n    def __setstate__(self, s): raise ValueError('not me')\nv = v0(); v.x = 1",
     "is made by a function that raises": (

@@ -14,12 +14,6 @@ from tests.conftest import Sessions, change
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Many kernels."""
-    return forked
-
-
 LAST_WORDS = {"_exit": "import os; os._exit(9)", "kill -9": "import os; os.kill(os.getpid(), 9)"}
 
 

@@ -11,12 +11,6 @@ from tests.conftest import Sessions
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Very many kernels."""
-    return forked
-
-
 RECORDS = "records = [{'a': i, 'tags': [i]} for i in range(10_000)]"
 FLAT = "flat = [{'a': 1} for n in range(5000)]"
 

@@ -22,12 +22,6 @@ from tests.settings_programs import SETTINGS, SHAPES, Setting, cells
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Very many kernels."""
-    return forked
-
-
 ASKED = os.environ.get("KERNELREPL_SETTINGS", "")
 DEFAULT_SEED = 1
 """The gate is the same each time: what others find is mended, and then told by a test of its own."""

@@ -13,12 +13,6 @@ from tests.conftest import Sessions
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Very many kernels."""
-    return forked
-
-
 KEPT = {
     "handler of a class": (
         "import logging\nclass H(logging.Handler):\n    def emit(self, record): pass",

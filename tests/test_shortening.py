@@ -265,12 +265,6 @@ def test_sessions_without_number_take_a_bounded_part_of_the_memory(
 # With real kernels
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Fork the kernels: there are many."""
-    return forked
-
-
 CELLS = {
     "names that cannot be saved": ("globals().update({f'n{n}': (letter for letter in 'ab') for n in range(20_000)})"),
     "displays": "from IPython.display import display\nfor n in range(3_000): display({'a': 'x' * 1_000})",

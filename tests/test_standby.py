@@ -213,7 +213,7 @@ async def test_none_is_made_while_code_runs(sessions: Sessions, spares: Standby)
 
 def test_a_keeper_keeps_kernels_ready_and_leaves_none(environ: dict[str, str]) -> None:
     """Through the command line: a new session gets one of them, and nothing of the others is left."""
-    environ = {**environ, "KERNELREPL_STANDBY": "2", "KERNELREPL_PRELOAD": "json"}
+    environ = {**environ, "KERNELREPL_STANDBY": "2", "KERNELREPL_WARM_START": "on", "KERNELREPL_PRELOAD": "json"}
     workspaces = Path(environ["KERNELREPL_DATA_DIR"]) / "workspaces"
 
     def kernelrepl(*arguments: str) -> str:

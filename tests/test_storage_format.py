@@ -18,12 +18,6 @@ _KEPT = json.loads(storage.CHECKS.read_text())
 _SAME_PYTHON = list(sys.version_info[:2]) == _KEPT["python"]
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """A kernel for each group of values."""
-    return forked
-
-
 def test_no_recipe_is_renamed_moved_or_given_other_parameters() -> None:
     """Values on disks name them; those that are new are noted with `python -m tests.storage`, for later versions."""
     kept, now = set(storage.RECIPES.read_text().splitlines()), set(storage.signatures())

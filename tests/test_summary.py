@@ -13,12 +13,6 @@ from tests.conftest import Sessions
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Many kernels."""
-    return forked
-
-
 VALUES = """
 import collections, dataclasses, enum, functools, re, types
 import numpy as np, pandas as pd

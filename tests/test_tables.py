@@ -10,12 +10,6 @@ from tests.conftest import Sessions
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Many kernels."""
-    return forked
-
-
 async def test_a_table_of_a_library_is_the_same_after_a_restore(sessions: Sessions) -> None:
     """Of a module and of a class, by a name and in a value: with what is put in, taken out and replaced, each time."""
     await sessions.run(

@@ -14,12 +14,6 @@ MOST_CHARS = 120_000
 """Of a traceback: 24 frames, each of a page at most."""
 
 
-@pytest.fixture
-def launcher(forked: Launcher) -> Launcher:
-    """Many kernels."""
-    return forked
-
-
 async def failed(sessions: Sessions, code: str, **options: int) -> tuple[str, str, str]:
     """Name, message and traceback of the error that ends code; the same kernel serves the next call."""
     await sessions.run("kept = [1, 2]")
