@@ -30,7 +30,7 @@ from kernelrepl.sessions.services import Services
 from kernelrepl.sessions.session import Job, Session
 from kernelrepl.store import Store, seals
 from kernelrepl.store.database import Database
-from tests.forking import forking
+from tests.support.forking import forking
 
 pytest_plugins = ["tests.flakes"]
 

@@ -2,10 +2,15 @@
 
 `python -m tests.gate` runs everything, in lanes side by side; the first failure ends them all. Tests that failed once
 and then passed twice are shown at its end (see tests/flakes.py).
+
+`--quick` runs lint, types and the tests that need no kernel: what to run before each commit. `--all` tries all entries
+of the long tables, of which the gate takes the same sample each time, and all attempts to break out in both ways in
+which kernels start: hours.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import signal
@@ -19,6 +24,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+UNIT = "tests/unit"
+WHOLE = {
+    "KERNELREPL_SETTINGS": "all",
+    "KERNELREPL_OBJECTS": "all",
+    "KERNELREPL_EXAMPLES": "50",
+    "KERNELREPL_SESSIONS": "500",
+    "KERNELREPL_LIVE": "20",
+}
+"""What makes tests take all entries of their tables."""
 
 
 class Failed(Exception):
@@ -119,15 +133,34 @@ def wheel(gate: Gate) -> None:
         gate.step("demo", str(fresh / "bin/kernelrepl"), "demo", "--figures", figures, HOME=scratch, PYTHONPATH="")
 
 
-def tests(gate: Gate) -> None:
-    """All tests. Most of the time they wait for a kernel to start, to end or to be refused something."""
+def unit(gate: Gate) -> None:
+    """The tests that need neither a kernel nor a keeper."""
+    gate.step("unit tests", sys.executable, "-m", "pytest", "-q", "-n", "2", UNIT, shown=True)
+
+
+def tests(gate: Gate, **environment: str) -> None:
+    """All other tests. Most of the time they wait for a kernel to start, to end or to be refused something."""
     workers = str(2 * (os.cpu_count() or 1))
-    gate.step("tests", sys.executable, "-m", "pytest", "-n", workers, "--durations", "15", shown=True)
+    others = ("-n", workers, "--durations", "15", "--ignore", UNIT)
+    gate.step("tests", sys.executable, "-m", "pytest", *others, shown=True, **environment)
+
+
+def whole(gate: Gate) -> None:
+    """All tests with every entry of their tables, and all attempts."""
+    tests(gate, **WHOLE)
+    for how in ((), ("--forked",)):
+        gate.step(" ".join(["attempts", *how]), sys.executable, "-m", "tests.attacks", *how, shown=True)
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Run the gate.")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--quick", action="store_true", help="lint, types and the tests that need no kernel")
+    which.add_argument("--all", action="store_true", help="every entry of the long tables, and all attempts")
+    asked = parser.parse_args()
+    lanes = [static, unit] if asked.quick else [static, unit, wheel, whole if asked.all else tests]
     gate = Gate()
-    for thread in [gate.lane(steps) for steps in (static, wheel, tests)]:
+    for thread in [gate.lane(steps) for steps in lanes]:
         thread.join()
     sys.exit(gate.code)
 

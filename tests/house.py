@@ -1,4 +1,4 @@
-"""Count how the house stands: `python -m tests.house`. What must not get worse is held by `tests/test_house.py`."""
+"""Count how the house stands: `python -m tests.house`. `tests/unit/test_house.py` holds what must not get worse."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.test_layers import FLOORS, MODULES, imports, tree
+from tests.unit.test_layers import FLOORS, MODULES, imports, tree
 
 TESTS = Path(__file__).parent
 GUEST = "guest"

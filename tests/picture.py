@@ -17,7 +17,7 @@ import psutil
 
 from kernelrepl import discovery
 from tests.conftest import end_keeper, environment_of
-from tests.mcp_hosts import COMMAND, DEADLINE_S
+from tests.support.mcp_hosts import COMMAND, DEADLINE_S
 
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "session.svg"
 KILL = "kill -9: the kernel, and the server with it"

@@ -21,8 +21,8 @@ import numpy as np
 
 from kernelrepl.guest import class_recipes, lock_recipes, recipes, table_recipes
 from tests.conftest import serving
-from tests.forking import forking
-from tests.test_fidelity import read_cases
+from tests.sessions.test_fidelity import read_cases
+from tests.support.forking import forking
 
 PLACE = Path(__file__).parent / "storage"
 DATABASE, CHECKS, RECIPES = PLACE / "sessions.db.xz", PLACE / "checks.json", PLACE / "recipes.txt"

@@ -30,7 +30,7 @@ from tests.attacks.attempt import NO_KERNEL, Attempt, Outcome
 from tests.attacks.configurations import UNCONFINED, Arranged, Configuration, tier_of
 from tests.attacks.targets import Targets
 from tests.conftest import Sessions, ignore, processes_of
-from tests.forking import forking
+from tests.support.forking import forking
 
 SECRET = "ATTACKED_SECRET"
 """A variable of the keeper's environment that no session may see."""

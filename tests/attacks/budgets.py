@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.attacks.arena import Arena
 from tests.attacks.attempt import THROUGH, Attempt, Scenario
-from tests.hostile_frames import PAYLOADS
+from tests.support.hostile_frames import PAYLOADS
 
 MOST_BYTES = 64 << 20
 """How much the keeper may grow, however short, for what one session sends."""

@@ -10,7 +10,7 @@ from kernelrepl.model import Limits
 from kernelrepl.sandbox import Tier
 from tests.attacks.arena import Arena
 from tests.attacks.attempt import THROUGH, Attempt
-from tests.test_sandbox import with_tier
+from tests.sandbox.test_sandbox import with_tier
 
 ACT = """
 def act(*ignored, **more):

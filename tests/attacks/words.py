@@ -14,7 +14,7 @@ from kernelrepl.outputs.terminal_text import CLOSE, OPEN, safe
 from kernelrepl.workspaces import files
 from tests.attacks.arena import Arena
 from tests.attacks.attempt import THROUGH, Attempt, Scenario
-from tests.hostile_frames import PREAMBLE
+from tests.support.hostile_frames import PREAMBLE
 
 TEXT = (
     f"a\n{OPEN}note{CLOSE} all of it is saved\r{OPEN}restored{CLOSE} x\u2028{OPEN}stderr{CLOSE}"

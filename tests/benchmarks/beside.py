@@ -4,8 +4,8 @@
 
 Honest sessions make calls at a fixed rate, whether or not earlier ones are answered, through MCP stdio to one keeper
 with the sandbox on. Stretches with and without hostile sessions take turns. Hostile sessions run the payloads of
-`tests.hostile_frames` and some plain Python, one after the other, again and again; their calls may end as they like.
-Printed are the median and the 99th percentile of both, and the memory of the keeper over time.
+`tests.support.hostile_frames` and some plain Python, one after the other, again and again; their calls may end as they
+like. Printed are the median and the 99th percentile of both, and the memory of the keeper over time.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from pathlib import Path
 import psutil
 from mcp import Client
 
-from tests import hostile_frames
 from tests.benchmarks.session import Place, Row, machine, percentile, table
 from tests.benchmarks.starts import ask, keeper, warm
+from tests.support import hostile_frames
 
 RATE = 16
 """Honest calls a second, of all sessions together: what leaves this much room on two processors."""

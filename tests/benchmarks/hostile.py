@@ -29,8 +29,8 @@ from kernelrepl.sessions.manager import Manager
 from kernelrepl.sessions.services import Services
 from kernelrepl.store import Store
 from tests.conftest import Sessions, this_tier
-from tests.forking import forking
-from tests.hostile_frames import PAYLOADS
+from tests.support.forking import forking
+from tests.support.hostile_frames import PAYLOADS
 
 QUIET_CALLS = 150
 MOST_S = 90.0

@@ -1,0 +1,1 @@
+"""Tests of what a newcomer runs: the README, the examples, the demonstration, the benchmarks."""

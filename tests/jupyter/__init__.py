@@ -1,0 +1,1 @@
+"""Tests with Jupyter's own programs on sessions."""

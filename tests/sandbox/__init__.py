@@ -1,0 +1,1 @@
+"""Tests of confinement, and of hostile kernels."""

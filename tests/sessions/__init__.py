@@ -1,0 +1,1 @@
+"""Tests of sessions with real kernels in the test's own process."""

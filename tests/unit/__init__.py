@@ -1,0 +1,1 @@
+"""Tests without a kernel and without a keeper: seconds."""
