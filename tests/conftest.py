@@ -20,6 +20,7 @@ from hypothesis import settings
 
 from kernelrepl import discovery
 from kernelrepl.keeper.metrics import Metrics
+from kernelrepl.kernel import spawn
 from kernelrepl.kernel.process import Launcher
 from kernelrepl.model import Execution, Limits, Resources, StoredComponent
 from kernelrepl.sandbox import Tier, probe
@@ -36,6 +37,9 @@ pytest_plugins = ["tests.flakes"]
 
 RUN_TIMEOUT_S = 60.0
 """A deadline, not a measurement: what takes longer hangs."""
+
+COLD = pytest.mark.parametrize("launcher", [pytest.param(spawn, id="cold")])
+"""On a test whose kernels have to start as interpreters of their own: in another environment than the zygote's."""
 
 settings.register_profile("kernelrepl", deadline=None)
 settings.load_profile("kernelrepl")
@@ -234,7 +238,7 @@ def make_store() -> type[Store]:
 
 @pytest.fixture
 async def launcher() -> AsyncIterator[Launcher]:
-    """What starts the kernels of `sessions`: by fork, as a keeper does. A test parametrizes it with another one."""
+    """What starts the kernels of `sessions`: by fork, as a keeper does. COLD is another one."""
     async with forking() as launcher:
         yield launcher
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from kernelrepl.sessions.confinement import Grants
-from tests.conftest import Sessions
+from tests.conftest import COLD, Sessions
 
 pytestmark = pytest.mark.anyio
 
@@ -152,6 +152,7 @@ async def test_the_surroundings_survive(sessions: Sessions) -> None:
     assert state == expected
 
 
+@COLD
 async def test_the_import_path_follows_the_installation(sessions: Sessions, tmp_path: Path) -> None:
     """What a kernel starts with may change between two starts; what the session added and removed stays so."""
     await sessions.run("import sys; sys.path.insert(0, '/mine'); before = list(sys.path); gone = sys.path.pop()")

@@ -10,7 +10,7 @@ import pytest
 
 from kernelrepl.guest import imports, loaded
 from kernelrepl.kernel import spawn
-from tests.conftest import Sessions
+from tests.conftest import COLD, Sessions
 
 pytestmark = pytest.mark.anyio
 
@@ -129,7 +129,7 @@ NOT_FROM_A_SESSION = {"tkinter", "wave"}
 """Named where nothing of a session leads, or for what its code asks for only."""
 
 
-@pytest.mark.parametrize("launcher", [spawn])
+@COLD
 async def test_what_a_kernel_imports_late_is_taken_from_the_installation(sessions: Sessions) -> None:
     """All that its modules name, here and in what it is made of. Nobody calls a file of theirs `_sha1`."""
     execution = await sessions.run(SCAN)
@@ -158,7 +158,7 @@ async def test_files_of_a_session_stand_for_nothing_that_its_kernel_needs(sessio
     )
 
 
-@pytest.mark.parametrize("launcher", [spawn])
+@COLD
 async def test_files_of_a_session_are_run_by_its_code_alone(sessions: Sessions) -> None:
     """IPython takes what lies where it starts for files that a person wants to be run at each start."""
     await ok(sessions, "open('noted.py', 'w').write('open(\\'ran\\', \\'w\\').close(); noted = 1')")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Sessions
+from tests.conftest import COLD, Sessions
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, COLD]
 
 LIBRARY = """
 import collections, threading, socket
