@@ -31,6 +31,15 @@ class DeadlinePassed(BaseException):
     """Saving one component took too long. Not an Exception: user code must not swallow it lightly."""
 
 
+def _tell_unraisable(found: sys.UnraisableHookArgs) -> None:
+    """Tell of an exception that nobody can catch; not of a deadline, which is raised again until somebody does.
+
+    A deadline that passes in a finalizer, or when a weak reference dies, is dropped there, and is no error of the cell.
+    """
+    if found.exc_type is not DeadlinePassed:
+        sys.__unraisablehook__(found)
+
+
 class UserCode:
     """While user code runs. No generator, whose end would need builtins: code may have replaced them."""
 
@@ -68,6 +77,7 @@ class Interrupts:
     def install(self) -> None:
         signal.signal(signal.SIGINT, self._on_sigint)
         signal.signal(signal.SIGALRM, self._on_alarm)
+        sys.unraisablehook = _tell_unraisable
 
     def expect_cell(self) -> None:
         """From now on an interrupt that comes before user code runs is kept for it. Before `begin` is sent."""

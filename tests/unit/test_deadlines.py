@@ -83,6 +83,36 @@ while not alarms:
 _, interval = signal.setitimer(signal.ITIMER_REAL, 0)
 assert abs(interval - 0.002) < 1e-5, interval
 """
+_IN_A_CALLBACK = """
+import weakref
+class C: pass
+
+def computes(*of_whatever):
+    end = time.monotonic() + 0.05
+    while time.monotonic() < end:
+        pass
+
+try:
+    with interrupts.deadline(0.01):
+        c = C()
+        dies = weakref.ref(c, computes)
+        del c
+        while True:
+            pass
+except DeadlinePassed:
+    assert is_clean()
+else:
+    raise AssertionError
+"""
+
+
+def test_a_deadline_that_nobody_can_catch_is_no_error_of_the_cell() -> None:
+    """It passes while a weak reference dies, comes again and ends the block; other errors there are told of."""
+    done = subprocess.run([sys.executable, "-c", _SETUP + _IN_A_CALLBACK], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = "\nimport weakref\nc = type('C', (), {})()\nr = weakref.ref(c, lambda _: 1 / 0)\ndel c\n"
+    done = subprocess.run([sys.executable, "-c", _SETUP + told], capture_output=True, text=True, timeout=120)
+    assert "ZeroDivisionError" in done.stderr
 
 
 @pytest.mark.parametrize("code", [_SHORT, _NESTED, _INTERRUPTED, _OF_THE_USER])
