@@ -137,6 +137,11 @@ class Settings(BaseSettings):
     max_output_chars: int = Field(
         default=20_000, ge=200, description="the longest stdout, stderr or result in a reply, in characters"
     )
+    structured: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description='whether replies to an MCP client have structured content beside their text and images; "auto" by'
+        " what is known of the client",
+    )
     save_deadline_s: float = Field(default=10.0, gt=0, description="how long saving one value may take, in seconds")
     idle_timeout_s: float = Field(
         default=900.0, gt=0, description="after this many idle seconds a kernel is stopped; its session stays"

@@ -27,7 +27,7 @@ PREFIX = "KERNELREPL_"
 SESSION_SETTINGS = (
     "python", "max_variable_bytes", "max_session_bytes", "max_output_chars", "save_deadline_s", "max_memory_bytes",
     "max_processes", "max_open_files", "max_workspace_bytes", "max_workspace_files", "max_tmp_bytes", "allow_read",
-    "allow_write",
+    "allow_write", "structured",
 )  # fmt: skip
 """Settings that a client brings along for the sessions it creates; a keeper has none of whoever started it."""
 AGENT = "agent"

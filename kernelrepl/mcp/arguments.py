@@ -31,16 +31,17 @@ _WORDS = {
     "number": "a number",
     "integer": "an integer",
     "boolean": "true or false",
-    "null": "left out",
 }
 
 
 class Server(MCPServer[Any]):
     """The SDK's server, with calls checked first, and told of as events."""
 
-    def __init__(self, emit: Emit, **options: Any) -> None:
+    def __init__(self, emit: Emit, structured: Callable[[Context[Any, Any] | None, str], bool], **options: Any) -> None:
+        """structured: whether the reply to the call of a tool has structured content."""
         super().__init__("kernelrepl", **options)
         self._emit = emit
+        self._structured = structured
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
@@ -50,6 +51,8 @@ class Server(MCPServer[Any]):
         error = ((result.meta or {}).get(errors.WIRE_KEY) or {}).get("type")
         tool = name if error != UnknownTool.__name__ else "unknown"
         self._emit("called", tool=tool, seconds=time.monotonic() - began, error=error)
+        if isinstance(result, CallToolResult) and not self._structured(context, tool):
+            result.structured_content = None
         return result
 
     async def _call_tool(
@@ -59,6 +62,8 @@ class Server(MCPServer[Any]):
         if tool is None:
             names = [known.name for known in self._tool_manager.list_tools()]
             return refused(UnknownTool(name, names, difflib.get_close_matches(name, names, 1)))
+        required = tool.parameters.get("required", ())
+        arguments = {key: value for key, value in arguments.items() if value is not None or key in required}
         try:
             check(name, tool.parameters, arguments)
             tool.fn_metadata.validate_arguments(arguments)
@@ -119,23 +124,18 @@ def check(tool: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]) ->
         if name not in arguments:
             raise InvalidArgument(f"{tool} needs the argument {name!r}")
     for name, value in arguments.items():
-        kinds = _kinds(parameters.get(name, {}))
-        if isinstance(value, bool) and {"number", "integer"} & kinds:
+        kind = parameters.get(name, {}).get("type")
+        if isinstance(value, bool) and kind in ("number", "integer"):
             raise _wrong_value(name, schema, arguments)
-        if value == "null" and {"string", "null"} <= kinds:
+        if value == "null" and kind == "string" and name not in schema.get("required", ()):
             # The SDK would read it as JSON: as if it had not been given.
             raise InvalidArgument(f"{name} is the text 'null'; leave it out for none, or use another text")
 
 
 def _wrong_value(name: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> InvalidArgument:
-    kinds = _kinds(schema.get("properties", {}).get(name, {}))
-    wanted = ", or ".join(words for kind, words in _WORDS.items() if kind in kinds)
+    wanted = _WORDS.get(schema.get("properties", {}).get(name, {}).get("type"), "something else")
+    wanted += "" if name in schema.get("required", ()) else ", or left out"
     return InvalidArgument(f"{name} is {_shown(arguments.get(name))}; it must be {wanted}")
-
-
-def _kinds(parameter: Mapping[str, Any]) -> set[str]:
-    """The JSON types that a parameter takes."""
-    return {str(choice.get("type")) for choice in parameter.get("anyOf", [parameter])}
 
 
 def _shown(value: Any) -> str:

@@ -12,7 +12,7 @@ from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, 
 from pydantic import AfterValidator, BaseModel, Field
 
 from kernelrepl.model import Execution, Output, Page, Restored, Variable, amount
-from kernelrepl.outputs import notebook, remarks, shortening, transcript
+from kernelrepl.outputs import notebook, remarks, shortening, tracebacks, transcript
 from kernelrepl.outputs.shortening import short
 from kernelrepl.outputs.terminal_text import field, said
 from kernelrepl.outputs.transcript import cut
@@ -204,7 +204,7 @@ def of_execution(
         committed=execution.committed,
         note=execution.note,
     )
-    content: list[ContentBlock] = [TextContent(type="text", text=cut(describe(execution), TEXT_CHARS))]
+    content: list[ContentBlock] = [TextContent(type="text", text=cut(describe(execution, whole=whole), TEXT_CHARS))]
     content += [ImageContent(type="image", data=f.data, mime_type=f.mime) for f in output.figures]
     if execution.committed:
         content += [
@@ -244,8 +244,11 @@ def nothing_ran(last: Execution, note: str) -> Execution:
     return Execution(last.session_id, "ok", Output(), sandbox=last.sandbox, committed=last.committed, note=note)
 
 
-def describe(execution: Execution) -> str:
-    """An execution as a person would read it in a terminal, with what matters about its durability."""
+def describe(execution: Execution, *, whole: bool = False) -> str:
+    """An execution as one reads it in a terminal, with what matters about its durability.
+
+    whole: for a person, who gets all of a traceback.
+    """
     output = execution.output
     parts: list[str] = []
     if execution.restored is not None:
@@ -258,7 +261,8 @@ def describe(execution: Execution) -> str:
     if output.stderr:
         parts.append(said("stderr") + "\n" + output.stderr.rstrip("\n"))
     if output.error is not None:
-        parts.append(output.error.traceback or f"{output.error.name}: {output.error.message}")
+        trace = output.error.traceback if whole else tracebacks.brief(output.error.traceback)
+        parts.append(trace or f"{output.error.name}: {output.error.message}")
     figures = len(output.figures)
     shown = (f"{figures} figure" + "s" * (figures > 1)) if figures else "no output"
     return "\n".join(parts + remarks.endings(execution)) or said(shown)

@@ -25,6 +25,7 @@ from kernelrepl import __version__
 from kernelrepl.errors import KernelReplError, UnknownSession
 from kernelrepl.keeper.connection import Connection
 from kernelrepl.keeper.keeper import Keeper
+from kernelrepl.mcp import schemas
 from kernelrepl.mcp.arguments import MAX_PAGE, Server, answer, request, typed
 from kernelrepl.mcp.framing import LineReader, LineWriter
 from kernelrepl.mcp.operator import OperatorTools
@@ -56,6 +57,9 @@ SESSIONS_PAGE = 100
 VARIABLES_PAGE = 300
 _NO_MODELS = ("cli", "python")
 """The names of connections whose programs show a result to a person, not to a model."""
+_UNNAMED = ("mcp", "kernelrepl")
+"""What a program calls itself that is no host: the SDK's own client, if nobody gives it a name, and parts of this."""
+_LISTS = ("python_list_variables", "python_list_sessions")
 NOTEBOOK_BYTES = 8 << 20
 NOTEBOOK_URI = "kernelrepl://sessions/{session_id}/notebook"
 
@@ -84,14 +88,15 @@ class ClientHandler:
     """This object serves all connections of one keeper."""
 
     def __init__(self) -> None:
-        self._servers: dict[bool, MCPServer[Any]] = {}
+        self._servers: dict[tuple[bool, bool], MCPServer[Any]] = {}
 
     async def __call__(
         self, keeper: Keeper, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        server = self._servers.get(connection.operator)
+        kind = (connection.operator, connection.settings.structured == "on")
+        server = self._servers.get(kind)
         if server is None:
-            server = self._servers[connection.operator] = build_server(keeper, operator=connection.operator)
+            server = self._servers[kind] = build_server(keeper, operator=kind[0], output_schemas=kind[1])
         _connection.set(connection)
         low = server._lowlevel_server
         stdin: Any = LineReader(reader, writer, connection)
@@ -100,10 +105,14 @@ class ClientHandler:
             await low.run(read_stream, write_stream, low.create_initialization_options())
 
 
-def build_server(keeper: Keeper, *, operator: bool = False) -> MCPServer[Any]:
-    """Return the MCP server of a keeper. operator: whether it also has the tools of the person who runs the keeper."""
+def build_server(keeper: Keeper, *, operator: bool = False, output_schemas: bool = False) -> MCPServer[Any]:
+    """Return the MCP server of a keeper.
+
+    operator: whether it also has the tools of the person who runs the keeper. output_schemas: whether its tools say
+    what their structured content is; a model pays for each character of that, and needs none of them.
+    """
     instructions = INSTRUCTIONS + ("" if keeper.manager.confinement.tier is None else CONFINED)
-    server = Server(keeper.emit, version=__version__, instructions=instructions, log_level="WARNING")
+    server = Server(keeper.emit, _is_structured, version=__version__, instructions=instructions, log_level="WARNING")
     tools = Tools(keeper)
     for tool, title, hints in (
         (tools.python_repl, "Run Python", ToolAnnotations(destructive_hint=False, open_world_hint=False)),
@@ -122,7 +131,11 @@ def build_server(keeper: Keeper, *, operator: bool = False) -> MCPServer[Any]:
             ToolAnnotations(destructive_hint=True, idempotent_hint=True, open_world_hint=False),
         ),
     ):
-        server.add_tool(typed(tool), title=title, annotations=hints)
+        about = schemas.description(tool.__doc__ or "")
+        shape = None if output_schemas else False
+        server.add_tool(typed(tool), title=title, description=about, annotations=hints, structured_output=shape)
+    for added in server._tool_manager.list_tools():
+        added.parameters = schemas.lean(added.parameters)
     Outputs(keeper).register(server)
     server.resource(
         NOTEBOOK_URI,
@@ -148,6 +161,19 @@ def _client_of(ctx: Context[Any, Any], connection: Connection) -> str | None:
     """Return the name that the program behind a proxy gives itself, or None for other connections."""
     params = ctx.session.client_params
     return params.client_info.name[:100] if connection.name == "front" and params is not None else None
+
+
+def _is_structured(ctx: Context[Any, Any] | None, tool: str) -> bool:
+    """Return whether the reply to a call has structured content beside its text and images.
+
+    Some hosts give their model the structured content alone, so that text and images are lost. Lists are the same in
+    both. A program that needs the fields asks for them by the setting, or is a client of ours.
+    """
+    connection = _connection.get()
+    asked = connection.settings.structured
+    if connection.name != "front" or asked != "auto":
+        return connection.name != "front" or asked == "on"
+    return tool in _LISTS or ctx is None or _client_of(ctx, connection) in _UNNAMED
 
 
 def _plain_id(request: str) -> str:

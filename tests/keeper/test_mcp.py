@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -46,6 +47,8 @@ RESULT_FIELDS = {
     "sandbox",
     "committed",
 }
+TOOLS_CHARS = 6000
+"""What the list of tools may take: a model reads it in every conversation."""
 UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\Z")
 
 
@@ -83,7 +86,7 @@ async def kernel_state(client: Client, session_id: str) -> str:
 
 
 async def test_the_seven_tools_are_listed_with_all_that_a_model_needs(client: Client) -> None:
-    """Each has a description, a title, annotations, described parameters and an output schema."""
+    """Each has a description, a title, annotations and described parameters, in few characters."""
     tools = {tool.name: tool for tool in (await client.list_tools()).tools}
     assert set(tools) == TOOLS
     for tool in tools.values():
@@ -91,9 +94,11 @@ async def test_the_seven_tools_are_listed_with_all_that_a_model_needs(client: Cl
         assert tool.title
         assert tool.annotations is not None
         assert tool.annotations.open_world_hint is False
-        assert tool.output_schema is not None
+        assert tool.output_schema is None
         for name, parameter in tool.input_schema.get("properties", {}).items():
             assert parameter.get("description"), (tool.name, name)
+        assert set(tool.input_schema) <= {"type", "properties", "required"}
+    assert len(json.dumps([tool.model_dump(exclude_none=True) for tool in tools.values()])) <= TOOLS_CHARS
     reading = {name for name, tool in tools.items() if tool.annotations and tool.annotations.read_only_hint}
     destroying = {name for name, tool in tools.items() if tool.annotations and tool.annotations.destructive_hint}
     assert reading == {"python_wait", "python_list_variables", "python_list_sessions"}
@@ -149,9 +154,61 @@ async def test_a_result_has_the_fields_of_the_design(client: Client, s: str) -> 
         "changed": [],
         "deleted": [],
     }
-    schema = next(t.output_schema for t in (await client.list_tools()).tools if t.name == "python_repl")
-    assert schema is not None
-    jsonschema.validate(result, schema)
+
+
+async def test_a_program_that_asks_gets_the_fields_and_what_they_are(shared_environ: dict[str, str], mode: str) -> None:
+    """As the schemas say that its tools have then; and who asks for none gets none, not even in lists."""
+    async with host({**shared_environ, "KERNELREPL_STRUCTURED": "on"}, mode, name="claude-code") as client:
+        schemas = {tool.name: tool.output_schema for tool in (await client.list_tools()).tools}
+        for tool, arguments in (
+            ("python_repl", {"code": "x = 41\nx + 1\n1/0", "session_id": "asks"}),
+            ("python_wait", {"session_id": "asks"}),
+            ("python_list_variables", {"session_id": "asks"}),
+            ("python_list_sessions", {}),
+            ("python_delete_session", {"session_id": "asks"}),
+        ):
+            schema = schemas[tool]
+            assert schema is not None
+            jsonschema.validate(await call(client, tool, **arguments), schema)
+    async with host({**shared_environ, "KERNELREPL_STRUCTURED": "off"}, mode) as client:
+        for tool in ("python_list_sessions", "python_repl"):
+            result = await client.call_tool(tool, {} if tool != "python_repl" else {"code": "1 + 1"})
+            assert result.structured_content is None
+            assert text_of(result)
+
+
+@pytest.mark.parametrize("name", ["claude-code", "cursor-vscode", "a host of tomorrow"])
+async def test_a_host_gets_text_and_images_alone(shared_environ: dict[str, str], mode: str, name: str) -> None:
+    """What has fields beside them is shown to the model as fields alone by some; of lists it is the same."""
+    async with host(shared_environ, mode, name=name) as client:
+        code = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nprint('seen')\ng = (n for n in 'ab')\n41 + 1"
+        result = await client.call_tool("python_repl", {"code": code, "session_id": "hosts"})
+        assert result.structured_content is None
+        assert [block.type for block in result.content] == ["text", "image"]
+        for part in ("seen", "42", "g (generator)"):
+            assert part in text_of(result)
+        waited = await client.call_tool("python_wait", {"session_id": "hosts"})
+        assert (waited.structured_content, text_of(waited)) == (None, text_of(result))
+        listed = await client.call_tool("python_list_variables", {"session_id": "hosts"})
+        assert listed.structured_content is not None
+        assert {entry["name"] for entry in listed.structured_content["variables"]} == {"g", "plt"}
+        deleted = await client.call_tool("python_delete_session", {"session_id": "hosts"})
+        assert deleted.structured_content is None
+
+
+async def test_a_model_gets_a_line_for_each_frame_of_its_code(client: Client, s: str) -> None:
+    """And where a library raised; the fields, which programs read, have the whole traceback."""
+    code = "import json\ndef read(text):\n    return json.loads(text)\nread('{')"
+    result = await client.call_tool("python_repl", {"code": code, "session_id": s})
+    lines = text_of(result).splitlines()
+    assert lines[0] == "Cell In[1], line 4: read('{')"
+    assert lines[1] == "Cell In[1], line 3, in read: return json.loads(text)"
+    assert lines[2] == "... 2 more frames of libraries"
+    assert lines[3].startswith("json/decoder.py:")
+    assert lines[4].startswith("JSONDecodeError: ")
+    assert len(lines) == 5
+    assert result.structured_content is not None
+    assert "json/__init__.py" in result.structured_content["error"]["traceback"]
 
 
 async def test_what_changed_is_named(client: Client, s: str) -> None:

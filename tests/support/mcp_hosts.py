@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import psutil
 from mcp import Client, StdioServerParameters
-from mcp_types import CallToolResult
+from mcp_types import CallToolResult, Implementation
 
 from kernelrepl import discovery
 from tests.conftest import this_tier, works_in
@@ -36,10 +36,11 @@ _POLL_S = 0.01
 # Clients
 
 
-def host(environ: Mapping[str, str], mode: str = "auto") -> Client:
+def host(environ: Mapping[str, str], mode: str = "auto", *, name: str | None = None) -> Client:
     """An MCP client that starts kernelrepl the way hosts do: over stdio, anywhere, with hardly an environment."""
     server = StdioServerParameters(command=str(COMMAND), env=dict(environ), cwd="/")
-    return Client(server, mode=mode, read_timeout_seconds=DEADLINE_S)
+    info = None if name is None else Implementation(name=name, version="1")
+    return Client(server, mode=mode, read_timeout_seconds=DEADLINE_S, client_info=info)
 
 
 async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
