@@ -276,6 +276,7 @@ def test_importing_the_front_loads_the_standard_library_only() -> None:
     assert {name for name in loaded if name.startswith("kernelrepl")} == {
         "kernelrepl",
         "kernelrepl.discovery",
+        "kernelrepl.discovery.link",
         "kernelrepl.errors",
         "kernelrepl.mcp",
         "kernelrepl.mcp.proxy",
