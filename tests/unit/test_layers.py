@@ -52,7 +52,7 @@ OWNERS: dict[str, set[str]] = {
     "jupyter_client": {"kernel", "jupyter.sockets", "jupyter.provisioner", "guest"},
     "ipykernel": {"guest"},
     "IPython": {"guest", "client.result"},
-    "nh3": {"client.result", "outputs.sanitize"},
+    "nh3": {"outputs.sanitize"},
     "mistune": {"outputs.markup"},
     "mcp": {"mcp", "client", "cli.demonstration"},
     "mcp_types": {"mcp", "client", "cli.demonstration"},
