@@ -24,12 +24,11 @@ from mcp.shared.message import SessionMessage
 from mcp_types import CallToolResult, ErrorData, JSONRPCError, JSONRPCRequest, jsonrpc_message_adapter
 
 from kernelrepl import discovery, errors
+from kernelrepl.discovery.link import KeeperLink
 from kernelrepl.errors import KeeperUnavailable, KernelReplError, NoKeeper, ToolFailed
 from kernelrepl.workspaces import own_files
 
 LINE_BYTES = 64 << 20
-RECONNECTS = 5
-"""How many keepers in a row may end before they have answered anything."""
 _GONE = -32000
 
 
@@ -43,10 +42,9 @@ class _Wire:
             "client": "python" if outputs else "cli",
             "connection": secrets.token_hex(8),
             "outputs": outputs,
-            "settings": {key: value for key, value in os.environ.items() if key.startswith(discovery.PREFIX)},
+            "settings": discovery.settings_of(os.environ),
         }
-        self._in_flight: dict[str | int, bytes] = {}
-        self._attempts = 0
+        self._link = KeeperLink()
         self._connected = False
         self._needed = asyncio.Event()
         """Set while a request is in flight."""
@@ -55,7 +53,7 @@ class _Wire:
 
     async def connect(self) -> None:
         """Find or start a keeper. Raises KeeperUnavailable."""
-        hello = {**self._hello, "resumed": list(self._in_flight)}
+        hello = {**self._hello, "resumed": self._link.resumed()}
         looking = asyncio.get_running_loop().run_in_executor(None, self._find, hello)
         try:
             sock = await asyncio.shield(looking)
@@ -64,7 +62,7 @@ class _Wire:
             raise
         self._reader, self._writer = await asyncio.open_unix_connection(sock=sock, limit=LINE_BYTES)
         self._connected = True
-        for line in self._in_flight.values():
+        for line in self._link.replay():
             self._writer.write(line)
 
     def _find(self, hello: dict[str, Any]) -> socket.socket:
@@ -83,8 +81,8 @@ class _Wire:
                     message = jsonrpc_message_adapter.validate_json(line, by_name=False)
                     identity = getattr(message, "id", None)
                     if identity is not None and not isinstance(message, JSONRPCRequest):
-                        self._forget(identity)
-                        self._attempts = 0
+                        self._link.answered(identity)
+                        self._note_need()
                     yield SessionMessage(message)
             self._connected = False
             self._writer.close()
@@ -99,37 +97,32 @@ class _Wire:
     async def _again(self) -> None:
         if not self._start:
             raise KeeperUnavailable("the keeper has ended")
-        self._attempts += 1
-        if self._attempts > RECONNECTS:
-            raise KeeperUnavailable(f"the keeper ended {RECONNECTS} times in a row; see its log")
+        self._link.attempt()
         await self.connect()
 
     def _refuse(self, reason: str) -> Iterator[SessionMessage]:
-        for identity in list(self._in_flight):
+        for identity in self._link.give_up():
             error = ErrorData(code=_GONE, message=reason)
             yield SessionMessage(JSONRPCError(jsonrpc="2.0", id=identity, error=error))
-        self._in_flight.clear()
-        self._needed.clear()
+        self._note_need()
 
     async def send(self, message: SessionMessage) -> None:
         """Send a message to the keeper, and remember a request until it is answered or cancelled."""
         content = message.message
         line = content.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
-        if isinstance(content, JSONRPCRequest):
-            self._in_flight[content.id] = line
-            self._needed.set()
-        elif getattr(content, "method", None) == "notifications/cancelled":
-            params: dict[str, Any] = getattr(content, "params", None) or {}
-            self._forget(params.get("requestId", ""))
+        known = ("method", "params", "id")
+        self._link.sent({name: getattr(content, name) for name in known if hasattr(content, name)}, line)
+        self._note_need()
         if self._connected:
             # If the keeper is gone, reading tells so, and what is in flight is sent again.
             with contextlib.suppress(ConnectionError):
                 self._writer.write(line)
                 await self._writer.drain()
 
-    def _forget(self, identity: str | int) -> None:
-        self._in_flight.pop(identity, None)
-        if not self._in_flight:
+    def _note_need(self) -> None:
+        if self._link.busy:
+            self._needed.set()
+        else:
             self._needed.clear()
 
     def close(self) -> None:

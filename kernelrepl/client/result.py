@@ -8,11 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kernelrepl.outputs.links import leads_out
 from kernelrepl.outputs.terminal_text import coloured
-
-_SHOWN = ("text/html", "image/png", "image/jpeg", "text/plain")
-"""The types of content that are shown. Other types could run with the rights of the person's notebook."""
 
 
 class Result(dict[str, Any]):
@@ -38,8 +34,10 @@ class Result(dict[str, Any]):
         self.remarks = list(remarks)
 
     def _ipython_display_(self) -> None:
-        """Show text, tables and figures where they belong in a notebook."""
+        """Show text, tables and figures where they belong in a notebook, without what could act in its page."""
         from IPython.display import display
+
+        from kernelrepl.outputs import sanitize
 
         if "status" not in self:
             self._show_list()
@@ -51,7 +49,8 @@ class Result(dict[str, Any]):
             elif kind == "error":
                 sys.stderr.write(coloured("\n".join([*output["traceback"], ""])))
             else:
-                display(harmless(output.get("data", {})), raw=True)
+                passive, _ = sanitize.shown(output)
+                display(passive["data"], metadata=passive["metadata"], raw=True)
         if self.remarks:
             sys.stderr.write("\n".join([*self.remarks, ""]))
 
@@ -63,26 +62,6 @@ class Result(dict[str, Any]):
         if rows:
             shown["text/html"] = f"<p>{html.escape(self.text.splitlines()[0])}</p>{_table(rows)}"
         display(shown, raw=True)
-
-
-def harmless(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what cannot act of a MIME bundle: text, pictures, and HTML without scripts, styles and remote parts."""
-    import nh3
-
-    found = {mime: data[mime] for mime in _SHOWN if isinstance(data.get(mime), str)}
-    if "text/plain" in found:
-        found["text/plain"] = coloured(found["text/plain"])
-    if "text/html" in found:
-        tags = nh3.ALLOWED_TAGS - {"img", "area", "map"}
-        classes = {"table": {"dataframe"}}
-        found["text/html"] = nh3.clean(
-            found["text/html"], tags=tags, allowed_classes=classes, attribute_filter=_attribute
-        )
-    return found
-
-
-def _attribute(element: str, name: str, value: str) -> str | None:
-    return value if name not in ("href", "src", "cite") or leads_out(value) else None
 
 
 def images(content: Iterable[Any]) -> list[bytes]:

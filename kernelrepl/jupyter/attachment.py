@@ -78,8 +78,7 @@ class Attachment:
         return self._attach(self.connection or address, restart=restart)
 
     def _connect(self) -> None:
-        settings = {key: value for key, value in self._environ.items() if key.startswith(discovery.PREFIX)}
-        hello = {"client": "jupyter", "settings": settings}
+        hello = {"client": "jupyter", "settings": discovery.settings_of(self._environ)}
         self._socket, _ = discovery.connect_or_start(self._environ, discovery.OPERATOR, hello)
         threading.Thread(target=self._read, args=(self._socket,), name="kernelrepl", daemon=True).start()
 

@@ -1,6 +1,6 @@
-"""The keeper: one process per data directory. Owns the database and the kernels, serves its sockets.
+"""The keeper: one process per data directory. Owns the database and the kernels, serves its sockets (`server`).
 
-Wiring only: concrete classes, sockets, the clock, signals and the environment enter here.
+Wiring only: concrete classes, the clock, signals and the environment enter here.
 """
 
 from __future__ import annotations
@@ -11,21 +11,20 @@ import gc
 import json
 import logging
 import os
-import secrets
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import zmq
 import zmq.asyncio
 
 from kernelrepl import __version__, config, discovery
-from kernelrepl.errors import InvalidSettings, KeeperUnavailable, StorageFailed
+from kernelrepl.errors import KeeperUnavailable, StorageFailed
 from kernelrepl.jupyter.gateway import Gateway
 from kernelrepl.keeper import process
 from kernelrepl.keeper.connection import Connection, grants
 from kernelrepl.keeper.metrics import Metrics
+from kernelrepl.keeper.server import ClientSockets
 from kernelrepl.kernel import GroupLauncher, WarmLauncher, cgroups, spawn
 from kernelrepl.kernel.process import Launcher
 from kernelrepl.sandbox import Exposure, probe, resolved
@@ -40,14 +39,11 @@ from kernelrepl.store import Store
 from kernelrepl.workspaces import losses
 
 EXIT_GRACE_S = 10.0
-END_CLIENTS_S = 5.0
-"""How long connections may take to end by themselves once they are closed."""
 STORAGE_RETRY_S = 60.0
 TIDY_PAUSE_S = 0.05
 """Many changes may come together, and a look at all sessions is not for each of them."""
 MOST_SOCKETS = 1 << 14
 """Of all kernels together: each takes six, and without this there would be places for 170 of them."""
-LINE_BYTES = 64 << 20
 _EVERYDAY = ("called", "executed", "committed")
 _log = logging.getLogger("kernelrepl")
 _WORD_CHARS = 500
@@ -82,20 +78,20 @@ class Keeper:
         self.stopping = asyncio.Event()
         self.groups = ""
         """Which control groups kernels have, or why none."""
-        self.instance = secrets.token_hex(8)
         self._changed = asyncio.Event()
         self._exit_grace_s = exit_grace_s
         self._handler = handler
         self._launcher = launcher
         self._make_store = make_store
-        self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-        self._servers: dict[str, asyncio.Server] = {}
+        self._sockets = ClientSockets(
+            settings, self.runtime_dir, self._serve, stopping=self.stopping, changed=self._changed
+        )
         self.manager: Manager
         self.gateway: Gateway
 
     @property
     def connections(self) -> int:
-        return len(self._clients)
+        return self._sockets.connections
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Serve until stopped. `ready` is called once the sockets answer.
@@ -140,10 +136,10 @@ class Keeper:
             await asyncio.to_thread(sweep, self.data_dir / "workspaces", await store.workspaces())
             if isinstance(launcher, WarmLauncher):
                 self._warm_up(launcher, services, stack)
-            stack.callback(self._close_sockets)
-            await self._listen()
+            stack.callback(self._sockets.close)
+            await self._sockets.listen()
             await self.gateway.reopen(Origin("jupyter", grants(self.settings)))
-            stack.push_async_callback(self._end_clients)
+            stack.push_async_callback(self._sockets.end_clients)
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self.stopping.set)
             hidden = asyncio.Event()
@@ -204,92 +200,13 @@ class Keeper:
         ready.add_done_callback(lambda done: done.cancelled() or done.exception())
         return confinement
 
-    def _socket(self, name: str) -> Path:
-        return self.runtime_dir / f"{name}.sock"
-
-    async def _listen(self) -> None:
-        """Open the sockets anew. Raises KeeperUnavailable. Clients that are connected stay so."""
-        self._close_sockets()
-        try:
-            for name, operator in ((discovery.AGENT, False), (discovery.OPERATOR, True)):
-                server = await asyncio.start_unix_server(self._accept(operator), self._socket(name), limit=LINE_BYTES)
-                self._servers[name] = server
-                self._socket(name).chmod(0o600)
-        except OSError as error:
-            raise KeeperUnavailable(
-                f"no socket can be made in {self.runtime_dir}: {error.strerror or error};"
-                f" set {config.PREFIX}RUNTIME_DIR to a directory on a local disk"
-            ) from error
-
-    def _close_sockets(self) -> None:
-        for name in (discovery.AGENT, discovery.OPERATOR):
-            if name in self._servers:
-                self._servers.pop(name).close()
-            with contextlib.suppress(OSError):
-                self._socket(name).unlink()  # we hold the lock of the data directory: what lies there is ours, or stale
-
-    def _accept(
-        self, operator: bool
-    ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]:
-        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            self._clients[task] = writer
-            try:
-                await self._serve(reader, writer, operator)
-            except asyncio.CancelledError:
-                if not self.stopping.is_set():
-                    raise
-            except Exception:  # noqa: BLE001 - one client must not end the keeper
-                _log.exception("a client's connection failed")
-            finally:
-                self._clients.pop(task, None)
-                self._changed.set()
-                writer.close()
-
-        return accept
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, operator: bool) -> None:
-        answer: dict[str, Any] = {"kernelrepl": discovery.PROTOCOL, "version": __version__, "pid": os.getpid()}
-        try:
-            connection = self._greet(json.loads(await reader.readline()), operator)
-        except (ValueError, InvalidSettings, KeyError, TypeError, AttributeError) as error:
-            known = isinstance(error, InvalidSettings)
-            answer["error"] = (
-                str(error) if known else "this socket expects a kernelrepl hello; use the kernelrepl command"
-            )
-            writer.write(json.dumps(answer).encode() + b"\n")
-            await writer.drain()
-            return
-        answer["instance"] = self.instance
-        writer.write(json.dumps(answer).encode() + b"\n")
-        await writer.drain()
+    async def _serve(self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one client after the hellos."""
         try:
             await self._handler(self, connection, reader, writer)
         finally:
             if connection.attached and not self.stopping.is_set():
                 await asyncio.shield(self.gateway.release(connection.id))
-
-    def _greet(self, hello: dict[str, Any], operator: bool) -> Connection:
-        environment = {str(key): str(value) for key, value in hello.get("settings", {}).items()}
-        return Connection(
-            name=str(hello["client"])[:100],
-            settings=config.for_client(self.settings, environment),
-            operator=operator,
-            id=str(hello.get("connection") or secrets.token_hex(8))[:64],
-            outputs=bool(hello.get("outputs")),
-            resumed=frozenset(json.dumps(entry) for entry in hello.get("resumed", ())),
-        )
-
-    async def _end_clients(self) -> None:
-        # Without another word: a proxy without an answer asks the next keeper, which knows the outcome.
-        for writer in self._clients.values():
-            writer.transport.abort()
-        if self._clients:
-            await asyncio.wait(self._clients, timeout=END_CLIENTS_S)
-        for task in list(self._clients):
-            task.cancel()
-        await asyncio.gather(*self._clients, return_exceptions=True)
 
     @contextlib.contextmanager
     def _published(self, lock: int) -> Iterator[None]:
@@ -310,8 +227,8 @@ class Keeper:
             hidden.clear()
             try:
                 discovery.make_private(self.runtime_dir, config.PREFIX + "RUNTIME_DIR")
-                if not all(self._socket(name).is_socket() for name in self._servers):
-                    await self._listen()
+                if not self._sockets.visible():
+                    await self._sockets.listen()
                 self._publish()
                 _log.info("shown again")
             except (OSError, KeeperUnavailable) as error:
@@ -343,7 +260,7 @@ class Keeper:
     def _needed(self) -> bool:
         # What kernels still do can be kept by nobody once the data directory is gone.
         kernels = self.manager.live() > 0 and self.data_dir.exists()
-        return bool(self._clients) or kernels or self.gateway.needed
+        return bool(self.connections) or kernels or self.gateway.needed
 
     async def _housekeeping(self) -> None:
         """Stop idle kernels, and the keeper itself when nobody is connected and no kernel lives."""

@@ -130,6 +130,10 @@ class JupyterClient:
         """Until the kernel has taken note of the subscription: from then on no output is missed."""
         await self._welcome
 
+    def report_to(self, on_output: OnOutput, on_flood: OnFlood, on_message: OnMessage) -> None:
+        """Call these from now on, in place of those that were given before."""
+        self._on_output, self._on_flood, self._on_message = on_output, on_flood, on_message
+
     def execute(self, msg_id: str, code: str) -> asyncio.Future[Message]:
         """Send an execute_request; the future holds its reply."""
         content = {

@@ -80,6 +80,7 @@ class Delivery:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._later.clear()
         del self._window  # now, and not when garbage is collected: it is a file
 
     def _spawn(self, work: Any) -> None:

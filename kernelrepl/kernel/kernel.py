@@ -1,4 +1,4 @@
-"""One live kernel: process, channel and Jupyter client, started and ended together."""
+"""One live kernel: process, channel and Jupyter client, which serve and end together. `startup` makes it."""
 
 from __future__ import annotations
 
@@ -6,23 +6,20 @@ import asyncio
 import contextlib
 import json
 import logging
-import secrets
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kernelrepl.errors import KernelStartFailed, SandboxUnavailable, StorageFailed
+from kernelrepl.errors import StorageFailed
 from kernelrepl.guest import wire
-from kernelrepl.kernel import zmtp
-from kernelrepl.kernel.channel import HostChannel, text_of, versions_of
+from kernelrepl.kernel.channel import HostChannel
 from kernelrepl.kernel.client import JupyterClient, Message, OnFlood, OnMessage, OnOutput
 from kernelrepl.kernel.commits import Draft
 from kernelrepl.kernel.delivery import Delivery, Library
-from kernelrepl.kernel.flood import Budget, Verdict
 from kernelrepl.kernel.losses import Losses
 from kernelrepl.kernel.process import Process
-from kernelrepl.model import Commit, JupyterRequest, Limits, Manifest, NotRestored, Restored
+from kernelrepl.model import Commit, JupyterRequest, Limits, NotRestored
 from kernelrepl.outputs import beside
 from kernelrepl.outputs.terminal_text import field
 
@@ -62,164 +59,61 @@ class Handlers:
     """What it publishes, as it comes."""
 
 
-class Kernel:
-    """Started with `start`, ended with `stop`."""
+@dataclass(frozen=True)
+class Parts:
+    """These are the parts of a kernel that has been started, and what it said of itself."""
 
-    def __init__(self, process: Process, handlers: Handlers, budget: Budget | None = None) -> None:
-        """budget: what it may take of the keeper's time, together with those before it."""
-        self.process = process
-        self.budget = budget or Budget()
-        self.python = ""
-        self.packages: dict[str, str] = {}
-        self._handlers = handlers
-        self._channel: HostChannel | None = None
-        self._client: JupyterClient | None = None
-        self._serving: asyncio.Task[None] | None = None
-        self.loading: int | None = None
+    process: Process
+    channel: HostChannel
+    delivery: Delivery
+    client: JupyterClient
+    losses: Losses
+    python: str
+    packages: dict[str, str]
+    closing: contextlib.AsyncExitStack
+    """Closes all of these when the process has ended."""
+
+
+class Kernel:
+    """A kernel that runs the code of one session. `startup.start_kernel` makes it, and `stop` ends it."""
+
+    def __init__(self, parts: Parts, handlers: Handlers, *, loading: int | None = None) -> None:
+        """loading: the component that it is loading already."""
+        self.process = parts.process
+        self.budget = parts.channel.budget
+        self.python = parts.python
+        self.packages = parts.packages
+        self.pid = parts.process.kernel_pid()
+        """The process that runs the code."""
+        self.loading = loading
         """The component that is being loaded."""
-        self._delivery: Delivery | None = None
+        self._handlers = handlers
+        self._channel = parts.channel
+        self._delivery = parts.delivery
+        self._client = parts.client
+        self._losses = parts.losses
+        self._closing = parts.closing
         self._audited = asyncio.Event()
         self._adopted = asyncio.Event()
-        self._losses = Losses(Manifest())
         self._draft = Draft()
-        self._pid = process.pid
-        self._end = asyncio.ensure_future(process.ended.wait())
+        self._end = asyncio.ensure_future(parts.process.ended.wait())
+        self._serving = asyncio.create_task(self._serve())
 
     @property
     def ended(self) -> asyncio.Event:
         return self.process.ended
 
-    @property
-    def pid(self) -> int:
-        """Of the process that runs the code."""
-        return self._pid
-
-    async def start(self, manifest: Manifest, limits: Limits, durable: bool) -> Restored:
-        """Bring the kernel up, confined as its launch says, and restore the session into it.
-
-        Raises KernelDied (with the component that was loading), KernelStartFailed and SandboxUnavailable.
-        """
-        self._channel = await HostChannel.open(self.process.channel, budget=self.budget)
-        self._channel.hurry = self.ended
-        self._losses = Losses(manifest)
-        key = secrets.token_hex(16)
-        try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                await self._confine()
-                await self._introduce(manifest, limits, durable, key)
-                report = await self._until_ready(manifest)
-                self._pid = self.process.kernel_pid()
-                self._client = JupyterClient(
-                    self.process.directory,
-                    key,
-                    self._on_output,
-                    self._on_flood,
-                    on_message=lambda message: self._handlers.message(message),
-                    budget=self.budget,
-                )
-                await self._unless_dead(self._client.wait_for_output())
-        except wire.WireError as error:
-            await self.process.kill()
-            if self.loading is not None:  # also where what is loaded has broken the protocol: it may be skipped then
-                raise KernelDied(self.process.exit_code, self.loading) from error
-            why = f"{describe_exit(self.process.exit_code)}: {self.process.python}"
-            if not isinstance(error, wire.ChannelClosed):
-                why = f"it broke the protocol with its keeper ({field(str(error)):.200}): {self.process.python}"
-            raise KernelStartFailed(why, self.process.log()) from error
-        except TimeoutError as error:
-            await self.process.kill()
-            if self.loading is not None:
-                raise KernelDied(self.process.exit_code, self.loading) from error
-            raise KernelStartFailed(f"it was not ready after {START_TIMEOUT_S:g} s", self.process.log()) from error
-        except zmtp.Broken as error:
-            await self.process.kill()
-            raise KernelStartFailed(f"it cannot be connected to: {error}", self.process.log()) from error
-        except OSError as error:
-            await self.process.kill()
-            raise KernelStartFailed(f"there is no room for what is to be restored: {error.strerror}") from error
-        self._serving = asyncio.create_task(self._serve())
-        return report
-
     async def adopt(self, handlers: Handlers, limits: Limits, durable: bool) -> None:
         """Give a kernel that has run nothing to a session. Raises KernelDied."""
-        assert self._channel is not None
-        assert self._delivery is not None
         self._handlers = handlers
         self._delivery.library = handlers.library
+        self._client.report_to(handlers.output, handlers.flood, handlers.message)
         with contextlib.suppress(wire.WireError):
-            await self._channel.send({"type": "adopt", "durable": durable, "limits": _limits(limits)})
+            await self._channel.send({"type": "adopt", "durable": durable, "limits": limits_for_kernel(limits)})
         await self._unless_dead(self._adopted.wait())
-
-    async def _confine(self) -> None:
-        """Tell the process how to confine itself. No code of the session has run in it when it answers."""
-        assert self._channel is not None
-        plan = self.process.launch.plan
-        await self._channel.send({"type": "confine", "plan": plan})
-        if plan is None or plan["tier"] != 1:
-            return
-        header, _ = await self._channel.recv()
-        _raise_refusal(header)
-        if header["type"] != "forked" or type(header.get("pid")) is not int:
-            raise wire.WireError(f"unexpected frame {header['type']!r:.40} before the kernel was confined")
-        try:
-            self.process.adopt(header["pid"])
-        except OSError as error:
-            with contextlib.suppress(wire.WireError):  # it may have said why before it ended
-                _raise_refusal((await self._channel.recv())[0])
-            raise wire.ChannelClosed(f"the kernel ended before it was confined: {error.strerror}") from error
-
-    async def _introduce(self, manifest: Manifest, limits: Limits, durable: bool, key: str) -> None:
-        assert self._channel is not None
-        hello, _ = await self._channel.recv()
-        _raise_refusal(hello)
-        if hello["type"] != "hello" or hello.get("protocol") != wire.PROTOCOL:
-            raise wire.WireError(f"the kernel speaks another protocol: {hello!r:.200}")
-        self.python = text_of(hello.get("python"), 40)
-        packages = hello.get("packages")
-        self.packages = versions_of(packages) if isinstance(packages, dict) else {}
-        start = {
-            "type": "start",
-            "connection": {"key": key},
-            "workspace": self.process.launch.home,
-            "confined": self.process.launch.plan is not None,
-            "durable": durable,
-            "most_file_bytes": self.process.launch.most_file_bytes,
-            "limits": _limits(limits),
-            "names": manifest.names,
-            "stories": manifest.stories,
-            "execution_count": manifest.execution_count,
-        }
-        self._delivery = Delivery(self._channel, self._handlers.library, self.process.kill)
-        await self._delivery.start(start, manifest)
-
-    async def _until_ready(self, manifest: Manifest) -> Restored:
-        assert self._channel is not None
-        assert self._delivery is not None
-        known = {part.key for part in manifest.components}
-        untouched = True
-        while True:
-            header, _ = await self._channel.recv()
-            if untouched and header["type"] in ("loading", "ready"):
-                # Until now it ran nothing of the session, and somebody waits for it.
-                self.process.background.look([self.process.kernel_pid()])
-                untouched = False
-            match header["type"]:
-                case "loading" if isinstance(header.get("component"), int) and header["component"] in known:
-                    self.loading = header["component"]
-                case "emptied":
-                    self._delivery.emptied(header)
-                case "loaded":
-                    self.loading = None
-                case "part" if header.get("of") == "ready":
-                    self._losses.add(header.get("path"), header.get("value"))
-                case "ready":
-                    return self._losses.restored(header)
-                case other:
-                    raise wire.WireError(f"unexpected frame {other!r:.40} during the start")
 
     async def _serve(self) -> None:
         """Answer the channel until it closes. A kernel that breaks the protocol is killed."""
-        assert self._channel is not None
         self.budget.held.overdue = lambda: asyncio.ensure_future(self._break("it sent half of something large"))
         try:
             while True:
@@ -237,7 +131,6 @@ class Kernel:
             self.budget.held.close()
 
     async def _take(self, header: dict[str, Any], payload: bytes) -> None:
-        assert self._delivery is not None
         match header["type"]:
             case "begin":
                 self._handlers.begin(str(header.get("request"))[:200])
@@ -273,7 +166,6 @@ class Kernel:
 
     async def _beside(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Do what is to be done with a frame, beside the event loop if that takes long."""
-        assert self._channel is not None
         if self._channel.heavy:
             return await beside.apart(work, *arguments)
         return work(*arguments)
@@ -287,7 +179,6 @@ class Kernel:
             await self._handlers.stage(index, payload)
 
     async def _commit(self, header: dict[str, Any], payload: bytes) -> None:
-        assert self._channel is not None
         draft, self._draft = self._draft, Draft()
         about = (header, payload, self.python, json.dumps(self.packages))
         large = len(payload) > beside.LARGE
@@ -309,24 +200,21 @@ class Kernel:
 
     def has_to_load(self, key: int) -> bool:
         """Whether a component waits until it is needed."""
-        return self._delivery is not None and self._delivery.waits(key)
+        return self._delivery.waits(key)
 
     async def execute(self, msg_id: str, code: str) -> Message:
         """Run code and return the message of its reply. Raises KernelDied."""
-        assert self._client is not None
         message: Message = await self._unless_dead(self._client.execute(msg_id, code))
         return message
 
     async def ask(self, request: JupyterRequest) -> Message | None:
         """Pass a Jupyter client's request on; returns the reply, if its kind has one. Raises KernelDied."""
-        assert self._client is not None
         message: Message | None = await self._unless_dead(self._client.ask(request))
         return message
 
     def answer(self, value: str) -> None:
         """What a person typed, for code that waits for it."""
-        if self._client is not None:
-            self._client.answer(value)
+        self._client.answer(value)
 
     async def _unless_dead(self, work: Awaitable[Any]) -> Any:
         task = asyncio.ensure_future(work)
@@ -335,15 +223,14 @@ class Kernel:
             if task.done():
                 return task.result()
             # What the kernel committed before it died is still in the channel: let it be stored first.
-            if self._serving is not None:
-                await self._serving
+            await self._serving
             raise KernelDied(self.process.exit_code, self.loading)
         finally:
             task.cancel()
 
     async def audit(self) -> None:
         """Let the kernel, which is at rest, commit what its commits have missed. Gives up in the end."""
-        if self._channel is None or not self.process.alive():
+        if not self.process.alive():
             return
         self._audited.clear()
         with contextlib.suppress(wire.WireError, TimeoutError, KernelDied):
@@ -351,41 +238,23 @@ class Kernel:
                 await self._channel.send({"type": "audit"})
                 await self._unless_dead(self._audited.wait())
 
-    def _on_output(self, parent: str, kind: str, content: dict[str, Any]) -> None:
-        self._handlers.output(parent, kind, content)
-
-    def _on_flood(self, verdict: Verdict) -> None:
-        self._handlers.flood(verdict)
-
     def interrupt(self) -> None:
         self.process.signal(signal.SIGINT)
 
     async def stop(self) -> None:
         """End the process and free all it had. Idempotent, and safe after its death."""
         await self.process.kill()
-        if self._serving is not None:
-            await asyncio.gather(self._serving, return_exceptions=True)
-        delivery, self._delivery = self._delivery, None
-        if delivery is not None:
-            await delivery.stop()
-        if self._client is not None:
-            await self._client.close()
-        if self._channel is not None:
-            self._channel.close()
-        await self.process.close()
+        await asyncio.gather(self._serving, return_exceptions=True)
+        await self._closing.aclose()
 
 
-def _limits(limits: Limits) -> dict[str, Any]:
+def limits_for_kernel(limits: Limits) -> dict[str, Any]:
+    """Return limits as frames tell them to a kernel."""
     return {
         "variable_bytes": limits.variable_bytes,
         "session_bytes": limits.session_bytes,
         "deadline_s": limits.save_deadline_s,
     }
-
-
-def _raise_refusal(header: dict[str, Any]) -> None:
-    if header["type"] == "refused":
-        raise SandboxUnavailable(str(header.get("reason"))[:500])
 
 
 def describe_exit(code: int | None) -> str:

@@ -15,7 +15,6 @@ from typing import Any
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, InputRequiredResult, TextContent
 from pydantic import BaseModel, ValidationError
 
@@ -35,13 +34,20 @@ _WORDS = {
 
 
 class Server(MCPServer[Any]):
-    """The SDK's server, with calls checked first, and told of as events."""
+    """The SDK's server, with calls checked first, errors of ours as answers, and calls told of as events."""
 
     def __init__(self, emit: Emit, structured: Callable[[Context[Any, Any] | None, str], bool], **options: Any) -> None:
         """structured: whether the reply to the call of a tool has structured content."""
         super().__init__("kernelrepl", **options)
         self._emit = emit
         self._structured = structured
+
+    def add_tool(self, fn: Callable[..., Awaitable[Any]], *options: Any, **named: Any) -> None:
+        """Add a tool to the server, which may raise any KernelReplError: the client gets its text and its class.
+
+        The SDK would take such an error for a crash, and withhold its text from the client.
+        """
+        super().add_tool(_refusing(fn), *options, **named)
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
@@ -90,17 +96,15 @@ def answer(structured: BaseModel, text: str) -> CallToolResult:
     )
 
 
-def typed(tool: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """The same tool; an error of ours comes with its class as well, for clients that are programs."""
+def _refusing(tool: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Return the same tool, which answers with a refusal where it would raise a KernelReplError."""
 
     @functools.wraps(tool)
     async def answering(*args: Any, **kwargs: Any) -> Any:
         try:
             return await tool(*args, **kwargs)
-        except ToolError as error:
-            if not isinstance(error.__cause__, KernelReplError):
-                raise
-            return refused(error.__cause__)
+        except KernelReplError as error:
+            return refused(error)
 
     return answering
 

@@ -7,11 +7,9 @@ import os
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult
 
 from kernelrepl import __version__
-from kernelrepl.errors import KernelReplError
 from kernelrepl.jupyter.gateway import AttachRequest
 from kernelrepl.jupyter.sockets import Address
 from kernelrepl.keeper.connection import Connection
@@ -36,10 +34,7 @@ class OperatorTools:
     async def keeper_status(self) -> Annotated[CallToolResult, KeeperStatus]:
         """What the keeper does: sessions, kernels, connections."""
         manager = self._keeper.manager
-        try:
-            count = await manager.count_sessions()
-        except KernelReplError as error:
-            raise ToolError(str(error)) from error
+        count = await manager.count_sessions()
         status = KeeperStatus(
             pid=os.getpid(),
             version=__version__,
@@ -56,10 +51,7 @@ class OperatorTools:
 
     async def keeper_workspace(self, session_id: str) -> str:
         """Where the files of a session are."""
-        try:
-            return str(await self._keeper.manager.workspace(session_id))
-        except KernelReplError as error:
-            raise ToolError(str(error)) from error
+        return str(await self._keeper.manager.workspace(session_id))
 
     async def keeper_written(self) -> list[str]:
         """Where sessions may write."""
@@ -67,20 +59,14 @@ class OperatorTools:
 
     async def keeper_history(self, session_id: str, cursor: int = 0) -> Annotated[CallToolResult, HistoryResult]:
         """What has run in a session, as cells of a notebook, a part at a time."""
-        try:
-            rows = await self._keeper.manager.history(session_id, cursor, HISTORY_BYTES)
-        except KernelReplError as error:
-            raise ToolError(str(error)) from error
+        rows = await self._keeper.manager.history(session_id, cursor, HISTORY_BYTES)
         cells = await asyncio.to_thread(cells_of, rows)
         found = HistoryResult(cells=cells, next_cursor=rows[-1].id if rows else None)
         return answer(found, f"{len(cells)} executions of {session_id!r}")
 
     async def keeper_grant(self, session_id: str, read: list[str], write: list[str], revoke: list[str]) -> str:
         """Change what a session may reach beside its workspace."""
-        try:
-            access, later = await self._keeper.manager.grant(session_id, read, write, revoke)
-        except KernelReplError as error:
-            raise ToolError(str(error)) from error
+        access, later = await self._keeper.manager.grant(session_id, read, write, revoke)
         lines = [f"{kind} {path}" for kind, paths in (("read", access.read), ("write", access.write)) for path in paths]
         if later:
             lines.append("its kernel, at work or with names that are not saved, goes on as it is; the next one has it")
@@ -100,62 +86,41 @@ class OperatorTools:
         """Serve a session to Jupyter clients, while this connection lasts. Returns what a connection file says."""
         connection = self._connection()
         connection.attached = True
-        try:
-            where = None if address is None else Address.load(address)
-            request = AttachRequest(session_id, notebook, where, restart, again, throwaway)
-            session_id, served = await self._keeper.gateway.attach(request, connection.origin(), connection.id)
-        except KernelReplError as error:
-            raise ToolError(str(error)) from error
+        where = None if address is None else Address.load(address)
+        request = AttachRequest(session_id, notebook, where, restart, again, throwaway)
+        session_id, served = await self._keeper.gateway.attach(request, connection.origin(), connection.id)
         return answer(Attached(session_id=session_id, connection=served.dump()), f"session {session_id!r} is served")
 
     async def keeper_detach(self, address: dict[str, Any]) -> str:
         """End what `keeper_attach` began. The session stays, unless it was made for that client alone."""
-        try:
-            await self._keeper.gateway.detach(Address.load(address), self._connection().id)
-        except KernelReplError as error:
-            raise ToolError(str(error)) from error
+        await self._keeper.gateway.detach(Address.load(address), self._connection().id)
         return "detached"
 
     async def keeper_left(self, address: dict[str, Any]) -> str:
         """Wait until a client of an attached session asks to end its kernel."""
-        try:
-            place = self._keeper.gateway.place(Address.load(address))
-        except KernelReplError as error:
-            raise ToolError(str(error)) from error
+        place = self._keeper.gateway.place(Address.load(address))
         await place.left.wait()
         return "left"
 
     async def keeper_interrupt(self, address: dict[str, Any]) -> str:
         """Interrupt what the clients there run; nothing of others."""
-        try:
-            place = self._keeper.gateway.place(Address.load(address))
-        except KernelReplError as error:
-            raise ToolError(str(error)) from error
+        place = self._keeper.gateway.place(Address.load(address))
         await place.server.interrupt(place.sockets)
         return "interrupted"
 
     async def keeper_rename(self, address: dict[str, Any], notebook: str, before: str | None = None) -> str:
         """The notebook of an attached client has another path now, and keeps its session."""
-        try:
-            await self._keeper.gateway.rename(Address.load(address), notebook, before)
-        except KernelReplError as error:
-            raise ToolError(str(error)) from error
+        await self._keeper.gateway.rename(Address.load(address), notebook, before)
         return "renamed"
 
     async def keeper_connection_file(self, session_id: str) -> str:
         """A connection file of a session, for `jupyter console --existing=FILE` and the like."""
-        try:
-            origin = self._connection().origin()
-            return str(await self._keeper.gateway.connection_file(session_id, origin))
-        except KernelReplError as error:
-            raise ToolError(str(error)) from error
+        origin = self._connection().origin()
+        return str(await self._keeper.gateway.connection_file(session_id, origin))
 
     async def keeper_trust(self, session_id: str, trusted: bool = True) -> str:
         """Let the outputs of a session act in notebooks (scripts, widgets), or no longer."""
-        try:
-            await self._keeper.gateway.trust(session_id, trusted)
-        except KernelReplError as error:
-            raise ToolError(str(error)) from error
+        await self._keeper.gateway.trust(session_id, trusted)
         what = "may act" if trusted else "cannot act any more"
         return f"outputs of session {session_id!r} {what} in notebooks from now on"
 

@@ -18,16 +18,14 @@ import sys
 from typing import Any
 
 from kernelrepl import discovery
-from kernelrepl.errors import KeeperUnavailable, KernelReplError
+from kernelrepl.discovery.link import KeeperLink
+from kernelrepl.errors import KernelReplError
 
 _READ_BYTES = 1 << 16
 _FINISH_S = 1.5
-_REPLAY_ID = "kernelrepl-replay"
-_INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 _INTERNAL_ERROR = -32603
 _PARSE_ERROR = -32700
 _INVALID_REQUEST = -32600
-RECONNECTS = 5
 MAX_LINE_BYTES = 48 << 20
 """Less than the keeper takes as one line."""
 
@@ -39,30 +37,24 @@ class StdioProxy:
         self._stdin = stdin
         self._stdout = stdout
         self._id = os.urandom(8).hex()
-        self._handshakes: dict[str, dict[str, Any]] = {}
-        """Each `initialize` that is not answered yet, by its id."""
-        self._accepted: dict[str, Any] | None = None
-        """The `initialize` that a keeper has accepted. One that was refused must never open a connection."""
-        self._initialized = False
-        self._in_flight: dict[str, bytes] = {}
+        self._link = KeeperLink()
         self._keeper: socket.socket | None = None
         self._from_client: list[bytes] = []
         self._from_keeper: list[bytes] = []
-        self._attempts = 0
         self._served = False
         """Whether there has ever been a keeper."""
 
     def run(self) -> int:
         """Serve until the client is done; 1 if there never was a keeper, which is the answer to each request then."""
         try:
-            self._connect(replay=False)
+            self._connect()
         except (KernelReplError, OSError) as error:
             print(f"kernelrepl: {error}", file=sys.stderr)  # noqa: T201 - stderr is the log of a stdio server
         selector = selectors.PollSelector()  # it takes a file or /dev/null for stdin as well, which epoll refuses
         selector.register(self._stdin, selectors.EVENT_READ, "client")
         registered: socket.socket | None = None
         open_input = True
-        while open_input or self._in_flight:
+        while open_input or self._link.busy:
             if registered is not self._keeper:
                 if registered is not None:
                     selector.unregister(registered)
@@ -107,33 +99,23 @@ class StdioProxy:
             self._write(_error(None, _PARSE_ERROR, f"not JSON: {error}"))
             return
         reason = _problem(message, line)
-        if reason is None and "method" in message and json.dumps(message.get("id")) in self._in_flight:
+        if reason is None and "method" in message and self._link.has(message.get("id")):
             reason = f"the id {message['id']!r} is that of a request in flight; give every request an id of its own"
         if reason is not None:
             self._write(_error(_id_of(message), _INVALID_REQUEST, reason))
             return
-        self._note_request(message, line)
+        line += b"\n"
+        self._link.sent(message, line)
         self._forward(line)
-
-    def _note_request(self, message: dict[str, Any], line: bytes) -> None:
-        method = message.get("method")
-        if method == "initialize" and "id" in message:
-            self._handshakes[json.dumps(message["id"])] = message
-        elif method == "notifications/initialized":
-            self._initialized = True
-        elif method == "notifications/cancelled":
-            self._in_flight.pop(json.dumps((message.get("params") or {}).get("requestId")), None)
-        if method is not None and "id" in message:
-            self._in_flight[json.dumps(message["id"])] = line
 
     def _forward(self, line: bytes) -> None:
         if self._keeper is None:
-            if self._in_flight:
+            if self._link.busy:
                 self._lost()
             return  # what is in flight has been sent, or refused, by that
         # If it is gone, reading the socket tells so, and what is in flight is sent again.
         with contextlib.suppress(OSError):
-            self._keeper.sendall(line + b"\n")
+            self._keeper.sendall(line)
 
     # Keeper to client
 
@@ -156,16 +138,8 @@ class StdioProxy:
 
     def _deliver(self, line: bytes) -> None:
         reply = _reply(line)
-        if reply is not None:
-            identity = json.dumps(reply["id"])
-            if identity == json.dumps(_REPLAY_ID):
-                return
-            if self._in_flight.pop(identity, None) is not None:
-                self._attempts = 0  # only an answer counts: a request that no keeper survives must be given up
-            handshake = self._handshakes.pop(identity, None)
-            if handshake is not None and "result" in reply:
-                self._accepted = handshake
-        self._write(line)
+        if reply is None or self._link.answered(reply["id"], accepted="result" in reply):
+            self._write(line)
 
     def _write(self, line: bytes) -> None:
         view = memoryview(line + b"\n")
@@ -174,16 +148,17 @@ class StdioProxy:
 
     # Life of the connection
 
-    def _connect(self, *, replay: bool) -> None:
+    def _connect(self) -> socket.socket:
         hello = {
             "client": "front",
             "connection": self._id,
-            "settings": {key: value for key, value in os.environ.items() if key.startswith(discovery.PREFIX)},
-            "resumed": [json.loads(key) for key in self._in_flight] if replay else [],
+            "settings": discovery.settings_of(os.environ),
+            "resumed": self._link.resumed(),
         }
         self._keeper, _ = discovery.connect_or_start(os.environ, discovery.AGENT, hello)
         self._from_keeper = []
         self._served = True
+        return self._keeper
 
     def _lost(self) -> None:
         """Find or start the next keeper and bring it up to date; or say why there is none."""
@@ -191,42 +166,20 @@ class StdioProxy:
             self._keeper.close()
             self._keeper = None
         while self._keeper is None:
-            self._attempts += 1
             try:
-                if self._attempts > RECONNECTS:
-                    raise KeeperUnavailable(f"the keeper ended {RECONNECTS} times in a row; see its log")
-                self._connect(replay=True)
-                self._replay()
+                self._link.attempt()
+                keeper = self._connect()
+                for line in self._link.replay():
+                    keeper.sendall(line)
             except KernelReplError as error:
                 self._refuse(str(error))
-                self._attempts = 0
                 return
             except OSError:
                 self._keeper = None
 
-    def _replay(self) -> None:
-        """Open the connection as the client has it: what comes first decides which protocol a keeper speaks on it."""
-        assert self._keeper is not None
-        if self._accepted is not None:
-            self._send({**self._accepted, "id": _REPLAY_ID})
-        introduced = self._accepted is not None
-        if introduced and self._initialized:
-            self._send(_INITIALIZED)
-        for identity, line in list(self._in_flight.items()):
-            self._keeper.sendall(line + b"\n")
-            if identity in self._handshakes and self._initialized and not introduced:
-                introduced = True
-                self._send(_INITIALIZED)  # it did not wait for the answer
-
-    def _send(self, message: dict[str, Any]) -> None:
-        assert self._keeper is not None
-        self._keeper.sendall(json.dumps(message).encode() + b"\n")
-
     def _refuse(self, reason: str) -> None:
-        for identity in list(self._in_flight):
-            self._write(_error(json.loads(identity), _INTERNAL_ERROR, reason))
-        self._in_flight.clear()
-        self._handshakes.clear()
+        for identity in self._link.give_up():
+            self._write(_error(identity, _INTERNAL_ERROR, reason))
 
 
 def _problem(message: Any, line: bytes) -> str | None:

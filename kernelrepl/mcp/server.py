@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import anyio
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.exceptions import ResourceError, ToolError
+from mcp.server.mcpserver.exceptions import ResourceError
 from mcp.server.stdio import stdio_server
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
@@ -26,7 +26,7 @@ from kernelrepl.errors import KernelReplError, UnknownSession
 from kernelrepl.keeper.connection import Connection
 from kernelrepl.keeper.keeper import Keeper
 from kernelrepl.mcp import schemas
-from kernelrepl.mcp.arguments import MAX_PAGE, Server, answer, request, typed
+from kernelrepl.mcp.arguments import MAX_PAGE, Server, answer, request
 from kernelrepl.mcp.framing import LineReader, LineWriter
 from kernelrepl.mcp.operator import OperatorTools
 from kernelrepl.mcp.resources import Outputs
@@ -133,7 +133,7 @@ def build_server(keeper: Keeper, *, operator: bool = False, output_schemas: bool
     ):
         about = schemas.description(tool.__doc__ or "")
         shape = None if output_schemas else False
-        server.add_tool(typed(tool), title=title, description=about, annotations=hints, structured_output=shape)
+        server.add_tool(tool, title=title, description=about, annotations=hints, structured_output=shape)
     for added in server._tool_manager.list_tools():
         added.parameters = schemas.lean(added.parameters)
     Outputs(keeper).register(server)
@@ -148,12 +148,12 @@ def build_server(keeper: Keeper, *, operator: bool = False, output_schemas: bool
         for reading in (
             more.keeper_status, more.keeper_workspace, more.keeper_written, more.keeper_history, more.keeper_left,
         ):  # fmt: skip
-            server.add_tool(typed(reading), annotations=ToolAnnotations(read_only_hint=True))
+            server.add_tool(reading, annotations=ToolAnnotations(read_only_hint=True))
         for changing in (
             more.keeper_grant, more.keeper_stop, more.keeper_attach, more.keeper_detach, more.keeper_interrupt,
             more.keeper_rename, more.keeper_connection_file, more.keeper_trust,
         ):  # fmt: skip
-            server.add_tool(typed(changing), annotations=ToolAnnotations(destructive_hint=True))
+            server.add_tool(changing, annotations=ToolAnnotations(destructive_hint=True))
     return server
 
 
@@ -229,23 +229,20 @@ class Tools:
         Without session_id it ends then, and nothing is kept.
         """
         connection = _connection.get()
-        try:
-            check_wait(wait)
-            if session_id is None:
-                return await self._run_once(ctx, connection, code, wait, timeout)
-            request = json.dumps(ctx.request_context.request_id)
-            started = await self._keeper.manager.execute(
-                code,
-                session_id,
-                connection.origin(_client_of(ctx, connection)),
-                request_id=f"{connection.id}-{_plain_id(request)}",
-                timeout_s=timeout,
-                reset=reset,
-                resumed=request in connection.resumed,
-            )
-            return await self._collect(ctx, connection, started, wait)
-        except KernelReplError as error:
-            raise ToolError(str(error)) from error
+        check_wait(wait)
+        if session_id is None:
+            return await self._run_once(ctx, connection, code, wait, timeout)
+        request = json.dumps(ctx.request_context.request_id)
+        started = await self._keeper.manager.execute(
+            code,
+            session_id,
+            connection.origin(_client_of(ctx, connection)),
+            request_id=f"{connection.id}-{_plain_id(request)}",
+            timeout_s=timeout,
+            reset=reset,
+            resumed=request in connection.resumed,
+        )
+        return await self._collect(ctx, connection, started, wait)
 
     async def _run_once(
         self, ctx: Context[Any, Any], connection: Connection, code: str, wait: float, timeout: float | None
@@ -302,16 +299,13 @@ class Tools:
 
         If nothing runs, the outcome of the last execution is returned.
         """
-        try:
-            check_wait(wait)
-            found = await self._keeper.manager.latest(session_id)
-            if isinstance(found, Execution):
-                return _reply(found)
-            session, job = found
-            await self._wait(ctx, job, wait)
-            return _deliver(session, job)
-        except KernelReplError as error:
-            raise ToolError(str(error)) from error
+        check_wait(wait)
+        found = await self._keeper.manager.latest(session_id)
+        if isinstance(found, Execution):
+            return _reply(found)
+        session, job = found
+        await self._wait(ctx, job, wait)
+        return _deliver(session, job)
 
     async def python_interrupt(
         self,
@@ -326,24 +320,21 @@ class Tools:
         Its changes until then are kept. With force the kernel is ended and the session returns to its state before
         this code.
         """
-        try:
-            found = await self._keeper.manager.latest(session_id)
-            if isinstance(found, Execution):
-                return _reply(nothing_ran(found, NOTHING_RAN))
-            session, job = found
-            if job.result.done():
-                if force:
-                    await session.interrupt(job, force=True)  # it may be stuck behind its answer
-                    await session.hibernate()
-                if job in session.uncollected:  # its outcome has not come to anybody yet
-                    return _deliver(session, job, IDLE_ENDED if force else ENDED_BEFORE)
-                return _reply(nothing_ran(job.result.result(), IDLE_ENDED if force else NOTHING_RAN))
-            await session.interrupt(job, force=force)
+        found = await self._keeper.manager.latest(session_id)
+        if isinstance(found, Execution):
+            return _reply(nothing_ran(found, NOTHING_RAN))
+        session, job = found
+        if job.result.done():
             if force:
-                await asyncio.wait({job.result})
-            return _deliver(session, job)
-        except KernelReplError as error:
-            raise ToolError(str(error)) from error
+                await session.interrupt(job, force=True)  # it may be stuck behind its answer
+                await session.hibernate()
+            if job in session.uncollected:  # its outcome has not come to anybody yet
+                return _deliver(session, job, IDLE_ENDED if force else ENDED_BEFORE)
+            return _reply(nothing_ran(job.result.result(), IDLE_ENDED if force else NOTHING_RAN))
+        await session.interrupt(job, force=force)
+        if force:
+            await asyncio.wait({job.result})
+        return _deliver(session, job)
 
     async def python_list_variables(
         self,
@@ -356,10 +347,7 @@ class Tools:
 
         It works while the session is busy or asleep, and wakes nothing.
         """
-        try:
-            variables = await self._keeper.manager.list_variables(session_id, request(limit, cursor, contains))
-        except KernelReplError as error:
-            raise ToolError(str(error)) from error
+        variables = await self._keeper.manager.list_variables(session_id, request(limit, cursor, contains))
         return answer(*of_variables(session_id, variables))
 
     async def python_list_sessions(
@@ -369,18 +357,12 @@ class Tools:
         cursor: Cursor = None,
     ) -> Annotated[CallToolResult, SessionsResult]:
         """List the sessions, the latest used first."""
-        try:
-            views = await self._keeper.manager.list_sessions(request(limit, cursor, contains))
-        except KernelReplError as error:
-            raise ToolError(str(error)) from error
+        views = await self._keeper.manager.list_sessions(request(limit, cursor, contains))
         return answer(*of_sessions(views, self._keeper.manager.losses))
 
     async def python_clear_session(self, session_id: SessionId) -> Annotated[CallToolResult, ChangedResult]:
         """Remove all variables from a session, when code that runs in it has ended. Files and history stay."""
-        try:
-            count = await self._keeper.manager.clear(session_id, _connection.get().origin())
-        except KernelReplError as error:
-            raise ToolError(str(error)) from error
+        count = await self._keeper.manager.clear(session_id, _connection.get().origin())
         message = f"{count} variables removed from {session_id!r}; files and history are kept"
         return answer(ChangedResult(session_id=session_id, message=message), message)
 
@@ -391,12 +373,10 @@ class Tools:
         connection = _connection.get()
         try:
             await self._keeper.manager.delete(session_id, connection.origin())
-        except UnknownSession as error:
+        except UnknownSession:
             # The first try of this very call may have done it, and only its reply was lost.
             if json.dumps(ctx.request_context.request_id) not in connection.resumed:
-                raise ToolError(str(error)) from error
-        except KernelReplError as error:
-            raise ToolError(str(error)) from error
+                raise
         message = f"session {session_id!r} is deleted"
         return answer(ChangedResult(session_id=session_id, message=message), message)
 

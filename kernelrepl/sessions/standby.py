@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kernelrepl.errors import KernelReplError
-from kernelrepl.kernel import Kernel, KernelDied
+from kernelrepl.kernel import Kernel, KernelDied, start_kernel
+from kernelrepl.kernel.flood import Budget
 from kernelrepl.kernel.kernel import Handlers
 from kernelrepl.model import Commit, JupyterRequest, Manifest, NotRestored
 from kernelrepl.sessions.confinement import Confinement, Grants, SessionSpec
@@ -106,8 +107,8 @@ class Standby:
         kernel: Kernel | None = None
         try:
             launch = await self._confinement.launch(workspace, spec).planned()
-            kernel = Kernel(await self._services.launcher(launch), _nobody())
-            await kernel.start(Manifest(), spec.limits, True)
+            process = await self._services.launcher(launch)
+            kernel, _ = await start_kernel(process, _nobody(), Manifest(), spec.limits, durable=True, budget=Budget())
             await kernel.ask(_nothing())
         except BaseException:
             if kernel is not None:

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from kernelrepl.errors import KernelStartFailed
-from kernelrepl.kernel import Kernel, KernelDied, Launch
+from kernelrepl.kernel import Kernel, KernelDied, Launch, start_kernel
 from kernelrepl.kernel.flood import Budget
 from kernelrepl.kernel.kernel import Handlers
 from kernelrepl.model import Limits, Restored
@@ -48,9 +48,11 @@ class Starter:
         kernel: Kernel | None = None
         try:
             manifest = await self._recorder.manifest()
-            kernel = Kernel(await self._services.launcher(await launch.planned()), handlers, self._budget)
-            self._budget = kernel.budget
-            restored = await kernel.start(manifest, self._limits, self._durable)
+            process = await self._services.launcher(await launch.planned())
+            self._budget = budget = self._budget or Budget()
+            kernel, restored = await start_kernel(
+                process, handlers, manifest, self._limits, durable=self._durable, budget=budget
+            )
             told = {entry.name for entry in restored.not_restored}
             more = tuple(entry for entry in manifest.damaged if entry.name not in told)
             restored = replace(restored, not_restored=(*restored.not_restored, *more))

@@ -7,9 +7,8 @@ import contextlib
 import io
 import os
 
-from kernelrepl.client.result import harmless
 from kernelrepl.errors import InvalidSessionId, KernelReplError, WorkspaceFileRefused
-from kernelrepl.outputs import notebook
+from kernelrepl.outputs import notebook, sanitize
 from kernelrepl.workspaces import files, removal, usage
 from tests.attacks.arena import Arena
 from tests.attacks.attempt import THROUGH, Attempt, Scenario
@@ -81,7 +80,7 @@ async def markup(arena: Arena) -> str:
     html = "<script>act()</script><b onclick=act()>b</b><img src=x onerror=act()>"
     code = f"from IPython.display import HTML, Javascript, display\ndisplay(HTML({html!r}), Javascript('act()'))"
     execution = await arena.sessions.run(code)
-    shown = [harmless(found.get("data", {})) for found in notebook.outputs(execution.output)]
+    shown = [sanitize.bundle(found.get("data", {}))[0] for found in notebook.outputs(execution.output)]
     text = repr(shown)
     return "not shown" if len(shown) == 2 and "act()" not in text else f"{THROUGH}: {text[:300]}"
 

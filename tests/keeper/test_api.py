@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 import kernelrepl
 from kernelrepl import errors, python_interrupt, python_list_sessions, python_list_variables, python_repl, python_wait
 from kernelrepl.client import tools
-from kernelrepl.client.result import harmless
+from kernelrepl.client.result import Result
 from kernelrepl.errors import (
     DatabaseTooNew,
     InvalidArgument,
@@ -233,9 +233,10 @@ def test_in_a_notebook_a_result_shows_itself(environ: dict[str, str]) -> None:
     assert "<td>gen</td>" in listed[0]["data"]["text/html"]
 
 
-def test_what_a_session_shows_cannot_act_in_the_notebook() -> None:
+def test_what_a_session_shows_cannot_act_in_the_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     """No scripts, no remote parts, no types that run code; tables stay."""
-    shown = harmless(
+    shown = displayed(
+        monkeypatch,
         {
             "text/html": '<table class="dataframe"><tr><td onclick="x()">1</td></tr></table>'
             '<script>steal()</script><img src="http://127.0.0.1/beacon"><a href="javascript:x()">a</a>'
@@ -245,13 +246,30 @@ def test_what_a_session_shows_cannot_act_in_the_notebook() -> None:
             "image/svg+xml": "<svg onload='steal()'/>",
             "text/markdown": "<img src=x onerror=steal()>",
             "application/vnd.unknown": {"a": 1},
-        }
+        },
     )
     assert set(shown) == {"text/html", "text/plain"}
     assert '<table class="dataframe">' in shown["text/html"]
     assert "<td>1</td>" in shown["text/html"]
-    for part in ("onclick", "script", "img", "127.0.0.1", "iframe", "style"):
+    for part in ("onclick", "script", "img", "127.0.0.1", "iframe", "import"):
         assert part not in shown["text/html"]
+
+
+def test_what_is_left_out_of_a_notebook_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader does not see nothing; a picture is one although it was no page."""
+    shown = displayed(monkeypatch, {"application/javascript": "steal()"})
+    assert shown == {"text/plain": "<left out: application/javascript>"}
+    shown = displayed(monkeypatch, {"image/svg+xml": "<svg onload='steal()'/>", "text/plain": "<Figure>"})
+    assert '<img alt="" src="data:image/svg+xml;base64,' in shown["text/html"]
+
+
+def displayed(monkeypatch: pytest.MonkeyPatch, data: dict[str, Any]) -> dict[str, Any]:
+    """What a result with one output gives to the notebook that it is shown in."""
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, **options: given.append(bundle))
+    Result({"status": "ok"}, outputs=[{"output_type": "display_data", "data": data}])._ipython_display_()
+    [shown] = given
+    return shown
 
 
 def test_a_signal_in_a_script_ends_it(environ: dict[str, str]) -> None:

@@ -25,7 +25,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.message import SessionMessage
 
 from kernelrepl import discovery
-from kernelrepl.mcp.proxy import RECONNECTS
+from kernelrepl.discovery.link import RECONNECTS
 from tests.conftest import end_keeper, works_in
 from tests.support.mcp_hosts import (
     COMMAND,

@@ -744,16 +744,14 @@ async def test_messages_and_frames_of_a_kernel_have_one_budget(
     await sessions.run("1+1")
     kernel = sessions.manager._sessions["s"]._kernel
     assert kernel is not None
-    assert kernel._channel is not None
-    assert kernel._client is not None
     spent: list[float] = []
-    monkeypatch.setattr(kernel._channel.budget, "spend", spent.append)
+    monkeypatch.setattr(kernel.budget, "spend", spent.append)
     code = "get_ipython().kernel.send_response(get_ipython().kernel.iopub_socket, 'display_data', {'data': {}})"
     await sessions.run(f"for _ in range(500): {code}")
     async with asyncio.timeout(RUN_TIMEOUT_S):
         while len(spent) <= 500:  # the result does not wait for what the kernel publishes
             await asyncio.sleep(0.01)
-    assert kernel._client._budget is kernel._channel.budget
+    assert kernel._client._budget is kernel._channel.budget is kernel.budget
 
 
 @pytest.mark.anyio

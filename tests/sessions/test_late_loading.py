@@ -35,7 +35,6 @@ def waiting(sessions: Sessions) -> int:
     """How many components the kernel has not asked for."""
     kernel = sessions.manager._sessions["s"]._kernel
     assert kernel is not None
-    assert kernel._delivery is not None
     return len(kernel._delivery._later)
 
 
@@ -254,7 +253,6 @@ async def test_nothing_is_kept_of_what_has_been_delivered(sessions: Sessions) ->
     await restarted(sessions)
     kernel = sessions.manager._sessions["s"]._kernel
     assert kernel is not None
-    assert kernel._delivery is not None
     for code in ("small", "total()", "len(rows)"):
         await sessions.run(code)
         async with asyncio.timeout(10):

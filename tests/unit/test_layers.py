@@ -52,7 +52,7 @@ OWNERS: dict[str, set[str]] = {
     "jupyter_client": {"kernel", "jupyter.sockets", "jupyter.provisioner", "guest"},
     "ipykernel": {"guest"},
     "IPython": {"guest", "client.result"},
-    "nh3": {"client.result", "outputs.sanitize"},
+    "nh3": {"outputs.sanitize"},
     "mistune": {"outputs.markup"},
     "mcp": {"mcp", "client", "cli.demonstration"},
     "mcp_types": {"mcp", "client", "cli.demonstration"},
@@ -276,6 +276,7 @@ def test_importing_the_front_loads_the_standard_library_only() -> None:
     assert {name for name in loaded if name.startswith("kernelrepl")} == {
         "kernelrepl",
         "kernelrepl.discovery",
+        "kernelrepl.discovery.link",
         "kernelrepl.errors",
         "kernelrepl.mcp",
         "kernelrepl.mcp.proxy",

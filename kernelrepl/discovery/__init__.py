@@ -148,6 +148,11 @@ def _unusable(path: Path, setting: str, error: OSError) -> KeeperUnavailable:
     )
 
 
+def settings_of(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that are settings of ours: a client sends them to the keeper with its hello."""
+    return {name: value for name, value in environ.items() if name.startswith(PREFIX)}
+
+
 def read_keeper(data: Path) -> dict[str, Any] | None:
     """What the keeper of this directory wrote about itself; None if there is none that could be believed."""
     try:
