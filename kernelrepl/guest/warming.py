@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from kernelrepl.guest import sources, wire
+from kernelrepl.guest import frames, sources, wire
 from kernelrepl.guest.checkpoint.saving import Durability
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.ipython.mending import Repair
@@ -105,7 +105,7 @@ class _Answered(wire.Channel):
             while self._theirs.recv(1 << 20, socket.MSG_DONTWAIT):
                 pass
         if header["type"] == "commit":
-            answer = {"type": "committed", "commit": header["commit"], "reason": None}
+            answer = frames.build("committed", commit=header["commit"], reason=None)
             self._theirs.sendall(wire.encode(answer, 0))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kernelrepl.errors import KernelStartFailed, SandboxUnavailable, StorageFailed
-from kernelrepl.guest import wire
+from kernelrepl.guest import frames, wire
 from kernelrepl.kernel import zmtp
 from kernelrepl.kernel.channel import HostChannel, text_of, versions_of
 from kernelrepl.kernel.client import JupyterClient, Message, OnFlood, OnMessage, OnOutput
@@ -147,19 +147,20 @@ class Kernel:
         self._handlers = handlers
         self._delivery.library = handlers.library
         with contextlib.suppress(wire.WireError):
-            await self._channel.send({"type": "adopt", "durable": durable, "limits": _limits(limits)})
+            await self._channel.send(frames.build("adopt", durable=durable, limits=_limits(limits)))
         await self._unless_dead(self._adopted.wait())
 
     async def _confine(self) -> None:
         """Tell the process how to confine itself. No code of the session has run in it when it answers."""
         assert self._channel is not None
         plan = self.process.launch.plan
-        await self._channel.send({"type": "confine", "plan": plan})
+        await self._channel.send(frames.build("confine", plan=plan))
         if plan is None or plan["tier"] != 1:
             return
-        header, _ = await self._channel.recv()
+        header, payload = await self._channel.recv()
+        frames.check(header, frames.KERNEL, len(payload))
         _raise_refusal(header)
-        if header["type"] != "forked" or type(header.get("pid")) is not int:
+        if header["type"] != "forked":
             raise wire.WireError(f"unexpected frame {header['type']!r:.40} before the kernel was confined")
         try:
             self.process.adopt(header["pid"])
@@ -170,15 +171,13 @@ class Kernel:
 
     async def _introduce(self, manifest: Manifest, limits: Limits, durable: bool, key: str) -> None:
         assert self._channel is not None
-        hello, _ = await self._channel.recv()
+        hello, payload = await self._channel.recv()
         _raise_refusal(hello)
         if hello["type"] != "hello" or hello.get("protocol") != wire.PROTOCOL:
             raise wire.WireError(f"the kernel speaks another protocol: {hello!r:.200}")
-        self.python = text_of(hello.get("python"), 40)
-        packages = hello.get("packages")
-        self.packages = versions_of(packages) if isinstance(packages, dict) else {}
+        frames.check(hello, frames.KERNEL, len(payload))
+        self.python, self.packages = text_of(hello["python"], 40), versions_of(hello["packages"])
         start = {
-            "type": "start",
             "connection": {"key": key},
             "workspace": self.process.launch.home,
             "confined": self.process.launch.plan is not None,
@@ -198,20 +197,21 @@ class Kernel:
         known = {part.key for part in manifest.components}
         untouched = True
         while True:
-            header, _ = await self._channel.recv()
+            header, payload = await self._channel.recv()
+            frames.check(header, frames.KERNEL, len(payload))
             if untouched and header["type"] in ("loading", "ready"):
                 # Until now it ran nothing of the session, and somebody waits for it.
                 self.process.background.look([self.process.kernel_pid()])
                 untouched = False
             match header["type"]:
-                case "loading" if isinstance(header.get("component"), int) and header["component"] in known:
+                case "loading" if header["component"] in known:
                     self.loading = header["component"]
                 case "emptied":
                     self._delivery.emptied(header)
                 case "loaded":
                     self.loading = None
-                case "part" if header.get("of") == "ready":
-                    self._losses.add(header.get("path"), header.get("value"))
+                case "part" if header["of"] == "ready":
+                    self._losses.add(header["path"], header["value"])
                 case "ready":
                     return self._losses.restored(header)
                 case other:
@@ -238,16 +238,17 @@ class Kernel:
 
     async def _take(self, header: dict[str, Any], payload: bytes) -> None:
         assert self._delivery is not None
+        frames.check(header, frames.KERNEL, len(payload))
         match header["type"]:
             case "begin":
-                self._handlers.begin(str(header.get("request"))[:200])
+                self._handlers.begin(header["request"][:200])
             case "stage":
                 await self._stage(header, payload)
-            case "part" if header.get("of") == "commit":
-                await self._beside(self._draft.add, header.get("path"), header.get("value"))
+            case "part" if header["of"] == "commit":
+                await self._beside(self._draft.add, header["path"], header["value"])
                 await self.budget.held.hold("draft", self._draft.held)
-            case "part" if header.get("of") == "loaded":
-                self._losses.add(header.get("path"), header.get("value"))
+            case "part" if header["of"] == "loaded":
+                self._losses.add(header["path"], header["value"])
             case "commit":
                 await self._commit(header, payload)
             case "audited":
@@ -258,7 +259,7 @@ class Kernel:
                 self._delivery.want(header)
             case "emptied":
                 self._delivery.emptied(header)
-            case "loading" if type(header.get("component")) is int:
+            case "loading":
                 self.loading = header["component"]
             case "loaded":
                 self._handlers.loaded(self.loading, self._losses.lost(header))
@@ -279,12 +280,9 @@ class Kernel:
         return work(*arguments)
 
     async def _stage(self, header: dict[str, Any], payload: bytes) -> None:
-        index = header.get("component")
-        if type(index) is not int:
-            raise wire.WireError("a staged piece without its component")
         # A piece that cannot be stored shows when its commit is published: the digests are missing there.
         with contextlib.suppress(StorageFailed):
-            await self._handlers.stage(index, payload)
+            await self._handlers.stage(header["component"], payload)
 
     async def _commit(self, header: dict[str, Any], payload: bytes) -> None:
         assert self._channel is not None
@@ -295,17 +293,17 @@ class Kernel:
             beside.large(len(payload), draft.finish, *about) if large else self._beside(draft.finish, *about)
         )
         self._channel.charge(commit)
-        answer: dict[str, Any] = {"type": "committed", "commit": header.get("commit"), "reason": None}
+        reason = None
         try:
             await self._handlers.commit(commit)
         except StorageFailed as error:
-            answer["reason"] = str(error)[:500]
+            reason = str(error)[:500]
         except Exception as error:  # noqa: BLE001 - without an answer the kernel would wait for ever
             _log.exception("a commit failed")
-            answer["reason"] = f"internal error: {error!r:.200}"
+            reason = f"internal error: {error!r:.200}"
         del draft, commit
         self.budget.held.let_go("draft")
-        await self._channel.send(answer)
+        await self._channel.send(frames.build("committed", commit=header["commit"], reason=reason))
 
     def has_to_load(self, key: int) -> bool:
         """Whether a component waits until it is needed."""
@@ -348,7 +346,7 @@ class Kernel:
         self._audited.clear()
         with contextlib.suppress(wire.WireError, TimeoutError, KernelDied):
             async with asyncio.timeout(AUDIT_TIMEOUT_S):
-                await self._channel.send({"type": "audit"})
+                await self._channel.send(frames.build("audit"))
                 await self._unless_dead(self._audited.wait())
 
     def _on_output(self, parent: str, kind: str, content: dict[str, Any]) -> None:

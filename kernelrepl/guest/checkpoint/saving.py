@@ -12,7 +12,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from kernelrepl.guest import imports, sources, wire
+from kernelrepl.guest import frames, imports, sources, wire
 from kernelrepl.guest.beside import Beside
 from kernelrepl.guest.checkpoint.audit import Audits
 from kernelrepl.guest.checkpoint.environment import Environment
@@ -70,7 +70,7 @@ class Durability:
         """Frames that came while another was waited for."""
         self.restoring = Restoring(self)
         self.snapshot.context.others_run = self.stirs = self.beside.runs
-        self.audits = Audits(self, lambda: self.channel.send({"type": "audited"}))
+        self.audits = Audits(self, lambda: self.channel.send(frames.build("audited")))
 
     def begin_cell(self, request: str) -> None:
         """Tell the keeper that this request runs from here on. Does not wait: what is sent survives our death."""
@@ -80,7 +80,7 @@ class Durability:
         self._hooks.begin()
         self.beside.begin()
         self.snapshot.begin()
-        self.channel.send({"type": "begin", "request": request})
+        self.channel.send(frames.build("begin", request=request))
 
     def mention(self, code: types.CodeType) -> None:
         """Note the names in code that is about to run."""
@@ -106,7 +106,7 @@ class Durability:
 
     def serve_keeper(self) -> None:
         """The keeper has sent something while nobody waits for it."""
-        self._kept.append(self.channel.recv()[0])
+        self._kept.append(self._next_frame())
         if not self.in_cell:
             self._serve_kept()
 
@@ -123,7 +123,7 @@ class Durability:
                 self.shell.last_execution_result = None
                 sources.forget(self.shell.compile)
                 self.durable, self.snapshot.limits = header["durable"], CaptureLimits(**header["limits"])
-                self.channel.send({"type": "adopted"})
+                self.channel.send(frames.build("adopted"))
         self.restoring.rest()
 
     def receive(self, wanted: str) -> dict[str, Any]:
@@ -133,10 +133,15 @@ class Durability:
                 self._kept.remove(header)
                 return header
         while True:
-            header, _ = self.channel.recv()
+            header = self._next_frame()
             if header["type"] == wanted:
                 return header
             self._kept.append(header)
+
+    def _next_frame(self) -> dict[str, Any]:
+        header, _ = self.channel.recv()
+        frames.check(header, frames.KEEPER)
+        return header
 
     # Commit
 
@@ -275,34 +280,34 @@ class Durability:
                 self._stage(index, views)
             entries.append(entry)
         self.channel.send(
-            {
-                "type": "commit",
-                "commit": self._commits,
-                "cause": cause,
-                "request": request,
-                "outcome": outcome,
-                "outputs_bytes": len(inline[0]),
-                "names": {
+            frames.build(
+                "commit",
+                commit=self._commits,
+                cause=cause,
+                request=request,
+                outcome=outcome,
+                outputs_bytes=len(inline[0]),
+                names={
                     name: [e.root, e.type[:_MOST], e.size_bytes, e.summary[:_MOST]] for name, e in delta.names.items()
                 },
-                "unsaved": {
+                unsaved={
                     name: [e.type[:_MOST], e.path[:_MOST], e.reason[:_MOST], e.summary[:_MOST]]
                     for name, e in delta.unsaved.items()
                 },
-                "deleted": delta.deleted,
-                "components": entries,
-                "closed": delta.closed,
-                "magic": MAGIC,
-                "failure": failure,
-                "missed": missed,
-                "saved": delta.saved,
-            },
+                deleted=delta.deleted,
+                components=entries,
+                closed=delta.closed,
+                magic=MAGIC,
+                failure=failure,
+                missed=missed,
+                saved=delta.saved,
+            ),
             inline,
         )
 
     def _stage(self, index: int, views: list[memoryview]) -> None:
         # The keeper cuts each frame into chunks: only the last one of a frame may be short.
-        header = {"type": "stage", "commit": self._commits, "component": index}
+        header = frames.build("stage", component=index)
         frame: list[memoryview] = []
         size = 0
         for view in views:

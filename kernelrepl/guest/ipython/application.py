@@ -28,7 +28,7 @@ from jupyter_client.session import new_id
 from traitlets import Any as AnyTrait
 from traitlets.config import Config
 
-from kernelrepl.guest import handshake, imports, lifeline, wire
+from kernelrepl.guest import frames, handshake, imports, lifeline, wire
 from kernelrepl.guest.checkpoint.saving import Durability
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.ipython.kernel import GuestKernel, NoShellThread  # first: it keeps the debugger out
@@ -293,7 +293,7 @@ def _run(app: GuestApp, channel: wire.Channel, report: dict[str, Any]) -> None:
         app.wakeup = wakeup
         signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
         asyncio.get_running_loop().add_reader(channel.fileno(), app.kernel.saving.serve_keeper)
-        channel.send({"type": "ready", **report})
+        channel.send(frames.build("ready", **report))
         app.kernel.saving.restoring.rest()
 
     loop.add_callback(ready)

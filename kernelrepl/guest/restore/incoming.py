@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import xxhash
 
-from kernelrepl.guest import wire
+from kernelrepl.guest import frames, wire
 from kernelrepl.guest.pickling.chunks import checksums
 
 
@@ -47,7 +47,7 @@ class Incoming:
             target[:size] = self._rest[:size]
             target, self._rest = target[size:], self._rest[size:]
             if not self._rest.nbytes:
-                self._channel.send({"type": "emptied", "slot": self._slot})
+                self._channel.send(frames.build("emptied", slot=self._slot))
 
 
 class Source(Protocol):

@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
-from kernelrepl.guest import wire
+from kernelrepl.guest import frames, wire
 from kernelrepl.guest.checkpoint.environment import ENVIRONMENT, Environment
 from kernelrepl.guest.checkpoint.snapshot import Snapshot
 from kernelrepl.guest.checkpoint.state import PLACED, Name, Unsaved
@@ -109,7 +109,7 @@ class Restoring:
                 failed = saving.environment.apply({ENVIRONMENT: loader.objects[root]})
         loader.load({key: part for key, part in parts.items() if key != root}, self._note_loading)
         if parts:
-            saving.channel.send({"type": "loaded"})
+            saving.channel.send(frames.build("loaded", not_restored=[]))
         snap.context.imported.update(loader.imported)
         # Also those of what is lost: a new value under the number of an old one would be taken for it.
         used = [root for part in parts.values() for root in (*part.roots, *part.references)]
@@ -158,7 +158,7 @@ class Restoring:
         )
 
     def _note_loading(self, part: Stored) -> None:
-        self._saving.channel.send({"type": "loading", "component": part.key})
+        self._saving.channel.send(frames.build("loading", component=part.key))
 
     def _learn(self, parts: Iterable[Stored], loader: Loader) -> list[Stored]:
         """The chunks of what was loaded are in the store. Returns what was loaded."""
@@ -243,7 +243,7 @@ class Restoring:
         asked = list(keys)
         if asked:
             self._asked += asked
-            self._saving.channel.send({"type": "want", "components": asked})
+            self._saving.channel.send(frames.build("want", components=asked))
 
     def take(self, header: dict[str, Any]) -> None:
         """Load what the keeper has sent."""
@@ -267,7 +267,7 @@ class Restoring:
                 lost = self._lose(part, names, loader.failures[key])
             elif names:
                 self._admit(part, names, loader)
-            self._saving.channel.send({"type": "loaded", "not_restored": lost})
+            self._saving.channel.send(frames.build("loaded", not_restored=lost))
 
     def _forget(self, key: int) -> None:
         """A component waits no longer."""
