@@ -10,6 +10,7 @@ import json
 import time
 import types
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kernelrepl.guest import frames, imports, sources, wire
@@ -20,6 +21,7 @@ from kernelrepl.guest.checkpoint.snapshot import Snapshot
 from kernelrepl.guest.checkpoint.state import PLACED, CaptureLimits, Delta, Unsaved
 from kernelrepl.guest.code_names import stored_attributes, words_of
 from kernelrepl.guest.interrupts import Interrupts
+from kernelrepl.guest.mailbox import Mailbox
 from kernelrepl.guest.neutral import name_of
 from kernelrepl.guest.pickling.chunks import Known, new_views
 from kernelrepl.guest.pickling.pickler import PicklingContext
@@ -30,6 +32,20 @@ from kernelrepl.guest.settings.options import Options
 
 INLINE_BYTES = 1 << 20
 """Components up to this size travel in the commit frame itself."""
+
+
+@dataclass(frozen=True)
+class _Commit:
+    """What one commit brings, and why."""
+
+    cause: str
+    delta: Delta
+    failure: str | None
+    request: str = ""
+    outcome: dict[str, Any] | None = None
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+    missed: int = 0
+    """How many changes the analysis of code had missed."""
 
 
 class Durability:
@@ -66,9 +82,8 @@ class Durability:
         self._commits = 0
         self.spent_s = 0.0
         """How long all commits of executions have taken, from the end of the code until the store had them."""
-        self._kept: list[dict[str, Any]] = []
-        """Frames that came while another was waited for."""
-        self.restoring = Restoring(self)
+        self._mailbox = Mailbox(channel)
+        self.restoring = Restoring(self._mailbox, shell, main_module, self.snapshot, self.environment)
         self.snapshot.context.others_run = self.stirs = self.beside.runs
         self.audits = Audits(self, lambda: self.channel.send(frames.build("audited")))
 
@@ -106,14 +121,13 @@ class Durability:
 
     def serve_keeper(self) -> None:
         """The keeper has sent something while nobody waits for it."""
-        self._kept.append(self._next_frame())
+        self._mailbox.collect()
         if not self.in_cell:
             self._serve_kept()
 
     def _serve_kept(self) -> None:
         """It wants an audit before it stops us, or brings what was asked for."""
-        while self._kept:
-            header = self._kept.pop(0)
+        for header in self._mailbox.kept():
             if header["type"] == "audit":
                 self.audits.finish()
             elif header["type"] == "data":
@@ -125,23 +139,6 @@ class Durability:
                 self.durable, self.snapshot.limits = header["durable"], CaptureLimits(**header["limits"])
                 self.channel.send(frames.build("adopted"))
         self.restoring.rest()
-
-    def receive(self, wanted: str) -> dict[str, Any]:
-        """The next frame of this type; others are kept for later."""
-        for header in self._kept:
-            if header["type"] == wanted:
-                self._kept.remove(header)
-                return header
-        while True:
-            header = self._next_frame()
-            if header["type"] == wanted:
-                return header
-            self._kept.append(header)
-
-    def _next_frame(self) -> dict[str, Any]:
-        header, _ = self.channel.recv()
-        frames.check(header, frames.KEEPER)
-        return header
 
     # Commit
 
@@ -160,7 +157,7 @@ class Durability:
             self._kept_in_modules = imports.changed()
         self.snapshot.strays = {**self._hooks.strays(), **self._kept_in_modules}
         delta, failure = self._capture(suspects, harmless=harmless)
-        saved = self._commit("execution", request, outcome, outputs, delta, failure)
+        saved = self._commit(_Commit("execution", delta, failure, request, outcome, outputs))
         self.spent_s += time.perf_counter() - began
         self.audits.after(suspects, harmless=harmless)
         self._serve_kept()
@@ -182,7 +179,7 @@ class Durability:
             self.store_is_behind = False
             return
         found = [*delta.created, *delta.changed, *delta.deleted] if missed and not store_is_behind else []
-        self._commit("audit", "", None, [], delta, failure, missed=len(found))
+        self._commit(_Commit("audit", delta, failure, missed=len(found)))
 
     def _capture(self, suspects: set[int] | None, **kind: bool) -> tuple[Delta, str | None]:
         if not self.durable:
@@ -200,21 +197,13 @@ class Durability:
         self.snapshot.told = {name: Unsaved("setting", name, why, 0) for name, why in told.items()}
         return values
 
-    def _commit(
-        self,
-        cause: str,
-        request: str,
-        outcome: dict[str, Any] | None,
-        outputs: list[dict[str, Any]],
-        delta: Delta,
-        failure: str | None,
-        missed: int = 0,
-    ) -> dict[str, Any]:
+    def _commit(self, commit: _Commit) -> dict[str, Any]:
         self._commits += 1
-        if failure is None and (failure := _too_much(delta)) is not None:
-            delta = Delta()  # the next commit tries again
-        self._send(cause, request, outcome, outputs, delta, failure, missed)
+        if commit.failure is None and (too_much := _too_much(commit.delta)) is not None:
+            commit = replace(commit, delta=Delta(), failure=too_much)  # the next commit tries again
+        self._send(commit)
         answer = self._answer()
+        delta, failure = commit.delta, commit.failure
         not_saved = [
             {"name": name, "type": entry.type, "path": entry.path, "reason": entry.reason}
             for name, entry in itertools.islice(delta.unsaved.items(), _TOLD)
@@ -232,22 +221,14 @@ class Durability:
 
     def _answer(self) -> dict[str, Any]:
         while True:
-            header = self.receive("committed")
+            header = self._mailbox.receive("committed")
             if header["commit"] == self._commits:
                 return header
 
-    def _send(
-        self,
-        cause: str,
-        request: str,
-        outcome: dict[str, Any] | None,
-        outputs: list[dict[str, Any]],
-        delta: Delta,
-        failure: str | None,
-        missed: int,
-    ) -> None:
+    def _send(self, commit: _Commit) -> None:
+        delta = commit.delta
         entries: list[dict[str, Any]] = []
-        inline: list[wire.Buffer] = [json.dumps(outputs).encode() if outputs else b""]
+        inline: list[wire.Buffer] = [json.dumps(commit.outputs).encode() if commit.outputs else b""]
         if len(inline[0]) > wire.MAX_OUTPUTS_BYTES:
             inline[0] = json.dumps([_LEFT_OUT]).encode()
         budget_bytes = wire.PIECE_BYTES
@@ -283,9 +264,9 @@ class Durability:
             frames.build(
                 "commit",
                 commit=self._commits,
-                cause=cause,
-                request=request,
-                outcome=outcome,
+                cause=commit.cause,
+                request=commit.request,
+                outcome=commit.outcome,
                 outputs_bytes=len(inline[0]),
                 names={
                     name: [e.root, e.type[:_MOST], e.size_bytes, e.summary[:_MOST]] for name, e in delta.names.items()
@@ -298,8 +279,8 @@ class Durability:
                 components=entries,
                 closed=delta.closed,
                 magic=MAGIC,
-                failure=failure,
-                missed=missed,
+                failure=commit.failure,
+                missed=commit.missed,
                 saved=delta.saved,
             ),
             inline,
