@@ -23,7 +23,7 @@ from kernelrepl.guest.code_names import stored_attributes, words_of
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.mailbox import Mailbox
 from kernelrepl.guest.neutral import name_of
-from kernelrepl.guest.pickling.chunks import Known, new_views
+from kernelrepl.guest.pickling.chunks import new_views
 from kernelrepl.guest.pickling.pickler import PicklingContext
 from kernelrepl.guest.restore.loader import MAGIC
 from kernelrepl.guest.restore.restoring import Restoring
@@ -65,16 +65,15 @@ class Durability:
         self.interrupts = interrupts
         self.durable = bool(start["durable"])
         self.environment = Environment(start["workspace"], Options(shell), confined=start["confined"])
-        self.snapshot = Snapshot(
-            PicklingContext(shell.user_ns, main_module, shell),
-            shell.user_ns_hidden,
-            interrupts,
-            CaptureLimits(**start["limits"]),
-        )
+        self.beside = Beside()
+        self.stirs = self.beside.runs
+        context = PicklingContext(shell.user_ns, main_module, shell)
+        context.others_run = self.stirs
+        limits = CaptureLimits(**start["limits"])
+        self.snapshot = Snapshot(context, shell.user_ns_hidden, interrupts, limits)
         self.in_cell = False
         self._mentioned: set[str] = set()
         self._stored: set[tuple[str, str]] = set()
-        self.beside = Beside()
         self._hooks = Hooks(shell, self.snapshot.is_own, interrupts.originals)
         self._kept_in_modules: dict[str, Any] = {}
         """What the last cell that could change it had changed in modules of the session's own files."""
@@ -84,7 +83,6 @@ class Durability:
         """How long all commits of executions have taken, from the end of the code until the store had them."""
         self._mailbox = Mailbox(channel)
         self.restoring = Restoring(self._mailbox, shell, main_module, self.snapshot, self.environment)
-        self.snapshot.context.others_run = self.stirs = self.beside.runs
         self.audits = Audits(self, lambda: self.channel.send(frames.build("audited")))
 
     def begin_cell(self, request: str) -> None:
@@ -105,7 +103,7 @@ class Durability:
             self.environment.options.notice(code, words, self.shell.user_ns)
         self.restoring.need(words)
         self._stored.update(stored_attributes(code))
-        self.snapshot.context.imported.update(name for name in _names(code) if "." in name)
+        self.snapshot.note_imports(name for name in _names(code) if "." in name)
 
     def _since_last(self) -> frozenset[str] | None:
         """The names through which state may have changed; None if it may have changed by other ways."""
@@ -136,7 +134,8 @@ class Durability:
                 # No code of anybody has run here yet, and now it is known for whom it will.
                 self.shell.last_execution_result = None
                 sources.forget(self.shell.compile)
-                self.durable, self.snapshot.limits = header["durable"], CaptureLimits(**header["limits"])
+                self.durable = header["durable"]
+                self.snapshot.limit(CaptureLimits(**header["limits"]))
                 self.channel.send(frames.build("adopted"))
         self.restoring.rest()
 
@@ -155,7 +154,7 @@ class Durability:
         suspects = self._suspects(words)
         if suspects is None:
             self._kept_in_modules = imports.changed()
-        self.snapshot.strays = {**self._hooks.strays(), **self._kept_in_modules}
+        self.snapshot.note_strays({**self._hooks.strays(), **self._kept_in_modules})
         delta, failure = self._capture(suspects, harmless=harmless)
         saved = self._commit(_Commit("execution", delta, failure, request, outcome, outputs))
         self.spent_s += time.perf_counter() - began
@@ -192,9 +191,9 @@ class Durability:
     def _own_values(self) -> dict[str, Any]:
         values = self.environment.own_values()
         options = self.environment.options
-        self.snapshot.placed = {PLACED + name: record for name, record in options.placed.items()}
-        told = {name: why for name, why in options.told.items() if name not in self.snapshot.strays}
-        self.snapshot.told = {name: Unsaved("setting", name, why, 0) for name, why in told.items()}
+        placed = {PLACED + name: record for name, record in options.placed.items()}
+        told = {name: Unsaved("setting", name, why, 0) for name, why in options.told.items()}
+        self.snapshot.note_settings(placed, told)
         return values
 
     def _commit(self, commit: _Commit) -> dict[str, Any]:
@@ -211,7 +210,7 @@ class Durability:
         ]
         self.store_is_behind = answer["reason"] is not None or failure is not None
         if answer["reason"] is not None:
-            self.snapshot.chunks = Known()  # whatever the store has not, comes with the next commit
+            self.snapshot.distrust_store()
             return {"committed": False, "saved": Delta().saved, "not_saved": not_saved}
         if self.durable and failure is None:
             self.snapshot.accept(delta)
@@ -243,7 +242,7 @@ class Durability:
                 "code": part.has_code,
                 "inert": part.stream.inert,
             }
-            runs = None if part.size_bytes <= wire.ROW_BYTES else self.snapshot.chunks.runs(part.stream.sums)
+            runs = self.snapshot.runs(part, part.stream.sums)
             if runs is not None:
                 used = keys | {key for key, _, _ in runs if key >= 0}
                 if len(runs) > runs_left or len(used) > wire.MAX_RUN_KEYS:

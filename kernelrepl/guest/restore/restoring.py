@@ -16,7 +16,7 @@ from typing import Any
 from kernelrepl.guest import frames, wire
 from kernelrepl.guest.checkpoint.environment import ENVIRONMENT, Environment
 from kernelrepl.guest.checkpoint.snapshot import Snapshot
-from kernelrepl.guest.checkpoint.state import PLACED, Name, Unsaved
+from kernelrepl.guest.checkpoint.state import PLACED, Name
 from kernelrepl.guest.mailbox import Mailbox
 from kernelrepl.guest.restore.incoming import Flowing, Held, Incoming, Source
 from kernelrepl.guest.restore.loader import Loader, Stored
@@ -107,19 +107,19 @@ class Restoring:
         loader.load({key: part for key, part in parts.items() if key != root}, self._note_loading)
         if parts:
             self._mailbox.channel.send(frames.build("loaded", not_restored=[]))
-        snap.context.imported.update(loader.imported)
-        # Also those of what is lost: a new value under the number of an old one would be taken for it.
+        snap.note_imports(loader.imported)
+        # Also those of what is lost.
         used = [root for part in parts.values() for root in (*part.roots, *part.references)]
         used += [root for root, *_ in start["names"].values()]
-        snap.next_root = max([snap.next_root, *(root + 1 for root in (*used, *self._holder))])
+        snap.reserve((*used, *self._holder))
         names, not_restored, own = self._bind(start["names"], loader)
         self._stories = dict(start["stories"]) | {entry["name"]: _lost(entry) for entry in not_restored}
-        snap.unloaded = {*self._stories, *self._names}
-        snap.frozen_bytes = sum(sum(entry["segments"]) for entry in self._waiting.values())
+        snap.await_names((*self._stories, *self._names))
+        snap.freeze(sum(sum(entry["segments"]) for entry in self._waiting.values()))
         self._freeze(parts, loader)
         own.pop(ENVIRONMENT, None)
         failed += environment.apply(own)
-        for what, why in failed + environment.options.place(snap.placed.values()):
+        for what, why in failed + environment.options.place(snap.placed):
             not_restored.append({"name": what, "type": "", "reason": why[: wire.MAX_SAID_CHARS]})
         # What was never stored is as gone as what failed, and whoever comes back may not have been there.
         not_restored += [
@@ -131,10 +131,7 @@ class Restoring:
             snap.adopt(root, value)
         loaded = self._learn(parts.values(), loader)
         snap.rebase(names, [part.roots for part in loaded], environment.own_values())
-        for name in [name for name in snap.unloaded if "." in name]:
-            # An attribute of a module. It is told once that it is gone, and forgotten.
-            snap.unloaded.discard(name)
-            snap.state.unsaved[name] = Unsaved("", name, "", 0)
+        snap.tell_lost_attributes()
         restored = sorted(name for name in (*names, *self._names) if not name.startswith("*") and name != "_")
         return {"restored": restored, "not_restored": not_restored}
 
@@ -162,7 +159,7 @@ class Restoring:
         snap = self._snapshot
         loaded = [part for part in parts if part.key not in loader.failures]
         for part in loaded:
-            snap.chunks.add(part.key, part.source.sums(), part.size_bytes)
+            snap.note_stored(part.key, part.source.sums(), part.size_bytes)
         return loaded
 
     def _bind(
@@ -192,7 +189,7 @@ class Restoring:
             value = loader.objects[root]
             bound[name] = Name(root, kind, size)
             if name.startswith(PLACED):
-                self._snapshot.placed[name] = value
+                self._snapshot.place(name, value)
                 continue
             if name.startswith("*"):
                 own[name] = value
@@ -207,10 +204,10 @@ class Restoring:
         """Components that could not be loaded stay in the store; what they refer to must stay as well."""
         snap = self._snapshot
         for key in loader.failures:
-            snap.frozen_bytes += parts[key].size_bytes
+            snap.freeze(parts[key].size_bytes)
             for root in parts[key].references:
                 if root in loader.objects:
-                    snap.pinned[root] = loader.objects[root]
+                    snap.pin(root, loader.objects[root])
 
     # Later
 
@@ -269,13 +266,13 @@ class Restoring:
         """A component waits no longer."""
         entry = self._waiting.pop(key)
         self._asked.remove(key)
-        self._snapshot.frozen_bytes -= sum(entry["segments"])
+        self._snapshot.freeze(-sum(entry["segments"]))
         for root in entry["roots"]:
             del self._holder[root]
         self._names = {name: known for name, known in self._names.items() if known.root in self._holder}
 
     def _lose(self, part: Stored, names: dict[str, Name], reason: str) -> list[dict[str, str]]:
-        self._snapshot.frozen_bytes += part.size_bytes
+        self._snapshot.freeze(part.size_bytes)
         lost = [
             {"name": name, "type": known.type, "reason": reason[: wire.MAX_SAID_CHARS]}
             for name, known in names.items()
