@@ -16,7 +16,7 @@ import xxhash
 
 from kernelrepl.guest import explain
 from kernelrepl.guest.checkpoint.components import closure
-from kernelrepl.guest.checkpoint.proving import MAX_BYTES, CannotLoad, Trial, may_lack, possible, tried_all
+from kernelrepl.guest.checkpoint.proving import MAX_BYTES, Trial, may_lack, possible, tried_all
 from kernelrepl.guest.checkpoint.reach import reach
 from kernelrepl.guest.checkpoint.state import PLACED, RootScan, Unsaved
 from kernelrepl.guest.checkpoint.view import View
@@ -25,6 +25,7 @@ from kernelrepl.guest.interrupts import DeadlinePassed
 from kernelrepl.guest.neutral import is_a, is_atom
 from kernelrepl.guest.pickling.ones import refuse_copy
 from kernelrepl.guest.pickling.pickler import dump
+from kernelrepl.guest.pickling.proven import CannotLoad
 from kernelrepl.guest.pickling.segments import Segment, Segmented, dump_segments, is_long
 from kernelrepl.guest.pickling.stream import Stream, TooLarge
 from kernelrepl.guest.restore.loader import Loader

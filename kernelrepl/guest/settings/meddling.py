@@ -20,11 +20,12 @@ from typing import Any
 from kernelrepl.guest import imports
 from kernelrepl.guest.explain import class_name
 from kernelrepl.guest.neutral import is_a, space_of
+from kernelrepl.guest.origin import is_of_session
 from kernelrepl.guest.pickling.modules import is_another_file
 from kernelrepl.guest.settings import contents
 from kernelrepl.guest.settings.callees import IN_C, Said
 from kernelrepl.guest.settings.contents import ABSENT, REPLACED, Copied, Path, found_at
-from kernelrepl.guest.settings.options_table import is_of_session, is_plain, same
+from kernelrepl.guest.settings.options_table import is_plain, same
 from kernelrepl.guest.settings.setters import KNOWN, sets
 
 _NOT_LOOKED_AT = frozenset({"builtins", "__main__", "kernelrepl", "IPython", "ipykernel", "traitlets", "logging"})
