@@ -10,8 +10,8 @@ POKES = 263
 ARROWS = 85
 FLOORS = 10
 GUEST_CIRCLE = (
-    {"checkpoint", "ipython", "restore", "settings"}
-    | {"explain", "figures"}
+    {"checkpoint", "ipython", "restore"}
+    | {"figures"}
 )  # fmt: skip
 """Rooms of the guest that come back to themselves; the host has none."""
 

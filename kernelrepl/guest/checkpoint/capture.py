@@ -17,7 +17,8 @@ from typing import Any
 
 import xxhash
 
-from kernelrepl.guest import explain, wire
+from kernelrepl.guest import wire
+from kernelrepl.guest.checkpoint import explain
 from kernelrepl.guest.checkpoint.components import closure, group
 from kernelrepl.guest.checkpoint.state import CommittedState, Component, Delta, Name, RootScan, Unsaved
 from kernelrepl.guest.checkpoint.summary import summarize

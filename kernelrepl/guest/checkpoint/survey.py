@@ -14,7 +14,7 @@ from typing import Any
 
 import xxhash
 
-from kernelrepl.guest import explain
+from kernelrepl.guest.checkpoint import explain
 from kernelrepl.guest.checkpoint.components import closure
 from kernelrepl.guest.checkpoint.proving import MAX_BYTES, Trial, may_lack, possible, tried_all
 from kernelrepl.guest.checkpoint.reach import reach
