@@ -9,10 +9,7 @@ OVER_FIFTY = 9
 POKES = 263
 ARROWS = 85
 FLOORS = 10
-GUEST_CIRCLE = (
-    {"checkpoint", "ipython", "restore"}
-    | {"figures"}
-)  # fmt: skip
+GUEST_CIRCLE = {"checkpoint", "restore"}
 """Rooms of the guest that come back to themselves; the host has none."""
 
 
