@@ -19,10 +19,10 @@ import xxhash
 
 from kernelrepl.guest import wire
 from kernelrepl.guest.checkpoint import explain
-from kernelrepl.guest.checkpoint.components import closure, group
 from kernelrepl.guest.checkpoint.state import CommittedState, Component, Delta, Name, RootScan, Unsaved
 from kernelrepl.guest.checkpoint.summary import summarize
 from kernelrepl.guest.checkpoint.survey import Survey, fingerprint, megabytes, too_large
+from kernelrepl.guest.components import closure, group
 from kernelrepl.guest.neutral import is_atom
 from kernelrepl.guest.pickling.pickler import dump
 from kernelrepl.guest.pickling.stream import Stream

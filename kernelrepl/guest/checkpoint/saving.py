@@ -17,6 +17,7 @@ from kernelrepl.guest import frames, imports, sources, wire
 from kernelrepl.guest.beside import Beside
 from kernelrepl.guest.checkpoint.audit import Audits
 from kernelrepl.guest.checkpoint.environment import Environment
+from kernelrepl.guest.checkpoint.restoring import Restoring
 from kernelrepl.guest.checkpoint.snapshot import Snapshot
 from kernelrepl.guest.checkpoint.state import PLACED, CaptureLimits, Delta, Unsaved
 from kernelrepl.guest.code_names import stored_attributes, words_of
@@ -26,7 +27,6 @@ from kernelrepl.guest.neutral import name_of
 from kernelrepl.guest.pickling.chunks import new_views
 from kernelrepl.guest.pickling.pickler import PicklingContext
 from kernelrepl.guest.restore.loader import MAGIC
-from kernelrepl.guest.restore.restoring import Restoring
 from kernelrepl.guest.settings.hooks import Hooks
 from kernelrepl.guest.settings.options import Options
 

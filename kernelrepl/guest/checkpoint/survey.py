@@ -15,11 +15,11 @@ from typing import Any
 import xxhash
 
 from kernelrepl.guest.checkpoint import explain
-from kernelrepl.guest.checkpoint.components import closure
 from kernelrepl.guest.checkpoint.proving import MAX_BYTES, Trial, may_lack, possible, tried_all
 from kernelrepl.guest.checkpoint.reach import reach
 from kernelrepl.guest.checkpoint.state import PLACED, RootScan, Unsaved
 from kernelrepl.guest.checkpoint.view import View
+from kernelrepl.guest.components import closure
 from kernelrepl.guest.depth import is_too_deep
 from kernelrepl.guest.interrupts import DeadlinePassed
 from kernelrepl.guest.neutral import is_a, is_atom
