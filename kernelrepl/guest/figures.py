@@ -15,7 +15,7 @@ from IPython.core.formatters import DisplayFormatter
 from IPython.core.pylabtools import print_figure
 from IPython.display import display
 
-from kernelrepl.guest.ipython import bundles
+from kernelrepl.guest.display import bundles
 
 _RASTER = ("image/png", "image/jpeg")
 

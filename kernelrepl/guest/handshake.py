@@ -8,21 +8,23 @@ import os
 import platform
 from typing import Any
 
-from kernelrepl.guest import wire
+from kernelrepl.guest import frames, wire
 
 
 def introduce(channel: wire.Channel) -> dict[str, Any]:
     """Say hello. Returns the `start` frame."""
     channel.send(
-        {
-            "type": "hello",
-            "protocol": wire.PROTOCOL,
-            "pid": os.getpid(),
-            "python": platform.python_version(),
-            "packages": versions(),
-        }
+        frames.build(
+            "hello",
+            protocol=wire.PROTOCOL,
+            pid=os.getpid(),
+            python=platform.python_version(),
+            packages=versions(),
+        )
     )
-    return channel.recv()[0]
+    start, _ = channel.recv()
+    frames.check(start, frames.KEEPER)
+    return start
 
 
 @functools.cache

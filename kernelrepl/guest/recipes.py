@@ -16,8 +16,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from kernelrepl.guest import sources
-from kernelrepl.guest.restore import pouring
+from kernelrepl.guest import pouring, sources
 
 
 class Session(Protocol):

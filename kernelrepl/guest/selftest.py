@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from kernelrepl.guest import start
+from kernelrepl.guest import frames, start
 from kernelrepl.guest.isolation import landlock
 
 
@@ -86,7 +86,8 @@ def main(arguments: list[str]) -> None:
     version = landlock.version()
     start.enter(channel)
     header, _ = channel.recv()
-    channel.send({"type": "tried", "landlock": version, "acts": acts(header["targets"])})
+    frames.check(header, frames.KEEPER)
+    channel.send(frames.build("tried", landlock=version, acts=acts(header["targets"])))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from kernelrepl.guest import lifeline, wire
+from kernelrepl.guest import frames, lifeline, wire
 from kernelrepl.guest.isolation import confine
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ EXIT_REFUSED = 71
 def enter(channel: wire.Channel, seam: Seam = lambda step: None) -> None:
     """Read from the channel how to be confined, and be so. Ends the process if any of it fails."""
     header, _ = channel.recv()
+    frames.check(header, frames.KEEPER)
     plan = header["plan"]
     os.nice(wire.NICENESS)  # nothing can take it back
     # It was for this process. What the session starts takes one of its own, as everywhere.
@@ -35,19 +36,19 @@ def enter(channel: wire.Channel, seam: Seam = lambda step: None) -> None:
         return
 
     def forked(pid: int) -> None:
-        channel.send({"type": "forked", "pid": pid})
+        channel.send(frames.build("forked", pid=pid))
 
     try:
         confine.enter(plan, forked, seam)
     except confine.Refused as error:
-        _refuse(channel, {"step": error.step, "errno": error.number, "reason": str(error)})
+        _refuse(channel, error.step, error.number, str(error))
     except BaseException as error:  # noqa: BLE001 - whatever it is, nothing may run half confined
-        _refuse(channel, {"step": "confinement", "errno": 0, "reason": f"{type(error).__name__}: {error}"})
+        _refuse(channel, "confinement", 0, f"{type(error).__name__}: {error}")
 
 
-def _refuse(channel: wire.Channel, why: dict[str, Any]) -> NoReturn:
+def _refuse(channel: wire.Channel, step: str, errno: int, reason: str) -> NoReturn:
     try:
-        channel.send({"type": "refused", **why})
+        channel.send(frames.build("refused", step=step, errno=errno, reason=reason))
     finally:
         lifeline.leave(EXIT_REFUSED)
 

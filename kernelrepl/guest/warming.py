@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from kernelrepl.guest import sources, wire
+from kernelrepl.guest import frames, sources, wire
 from kernelrepl.guest.checkpoint.saving import Durability
 from kernelrepl.guest.interrupts import Interrupts
+from kernelrepl.guest.ipython.kernel import Parts
 from kernelrepl.guest.ipython.mending import Repair
 from kernelrepl.guest.isolation import confine
 
@@ -66,13 +67,12 @@ def warm(app: GuestApp) -> None:
 
 async def _run(app: GuestApp, channel: wire.Channel, cells: list[str]) -> None:
     kernel, interrupts = app.kernel, Interrupts()
-    kernel.pid = os.getpid()
-    kernel.interrupts = interrupts
-    kernel.saving = Durability(channel, kernel.shell, app.user_module, interrupts, {**_START, "workspace": os.getcwd()})  # noqa: PTH109
-    kernel.shell.mending = Repair(kernel.shell.user_ns, kernel.shell.user_ns_hidden, (), interrupts.originals)
+    saving = Durability(channel, kernel.shell, app.user_module, interrupts, {**_START, "workspace": os.getcwd()})  # noqa: PTH109
+    mending = Repair(kernel.shell.user_ns, kernel.shell.user_ns_hidden, (), interrupts.originals)
+    kernel.attach(Parts(interrupts, saving, mending, streams=()))
     for code in cells:
         await kernel.do_execute(code, silent=False)
-        kernel.saving.audits.finish()
+        saving.audits.finish()
     if "jedi" in sys.modules:
         with _parsing_in_memory():
             kernel.do_complete(_COMPLETED, len(_COMPLETED))
@@ -105,7 +105,7 @@ class _Answered(wire.Channel):
             while self._theirs.recv(1 << 20, socket.MSG_DONTWAIT):
                 pass
         if header["type"] == "commit":
-            answer = {"type": "committed", "commit": header["commit"], "reason": None}
+            answer = frames.build("committed", commit=header["commit"], reason=None)
             self._theirs.sendall(wire.encode(answer, 0))
 
 
@@ -141,5 +141,5 @@ def _clear(app: GuestApp, names: dict[str, Any], hidden: dict[str, Any]) -> None
         if hasattr(sys, name):
             delattr(sys, name)
     sources.forget(shell.compile)
-    kernel.saving = kernel.interrupts = shell.mending = None
+    kernel.detach()
     app.recorder.take()

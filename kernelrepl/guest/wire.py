@@ -66,8 +66,6 @@ MAX_CHUNKS = 100_000
 MAX_RUNS = 16_384
 MAX_RUN_KEYS = 1024
 """How many runs one commit may have, and of how many components of the store their chunks may be."""
-MAX_WANTED = 1000
-"""How many components a kernel asks for in one frame."""
 MAX_FAILED = 200
 """How much of what was around a session (directories, variables of the environment) is told when it is lost."""
 PIECE_BYTES = 2 << 20

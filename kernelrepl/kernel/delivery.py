@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from kernelrepl.errors import StorageFailed
-from kernelrepl.guest import wire
+from kernelrepl.guest import frames, wire
 from kernelrepl.kernel.channel import HostChannel
 from kernelrepl.kernel.window import Window
 from kernelrepl.model import Manifest, Portion, StoredComponent, Write
@@ -48,31 +48,33 @@ class Delivery:
         """Whether a component waits until it is needed."""
         return key in self._later
 
-    async def start(self, header: dict[str, Any], manifest: Manifest) -> None:
-        """Send the `start` frame, with the window and with what is told of the components, and then the first ones."""
+    async def start(self, fields: dict[str, Any], manifest: Manifest) -> None:
+        """Send the `start` frame, with the window and with what is told of the components, and then the first ones.
+
+        fields: its other fields.
+        """
         early, later = _by_urgency(manifest)
         self._later = {part.key: part for part in later}
         entries, given = await self._entries(early)
         file = self._window.for_reading()
         try:
             told = {"components": entries, "later": [_entry(part) for part in later]}
-            await self._channel.send_file({**header, **told}, file)
+            await self._channel.send_file(frames.build("start", **fields, **told), file)
         finally:
             os.close(file)
         self._spawn(self._pour(given))
 
     def want(self, header: dict[str, Any]) -> None:
         """The kernel asks for components. Raises WireError if it may not have them."""
-        keys = header.get("components")
-        known = isinstance(keys, list) and all(type(key) is int and key in self._later for key in keys)
-        if not keys or not known or len(set(keys)) < len(keys):
+        keys = header["components"]
+        if len(set(keys)) < len(keys) or not all(key in self._later for key in keys):
             raise wire.WireError("the kernel wants components that are not there")
         # Each is given once: a kernel cannot make the keeper work over and over.
         self._spawn(self._deliver([self._later.pop(key) for key in keys]))
 
     def emptied(self, header: dict[str, Any]) -> None:
         """The kernel has emptied a slot. Raises WireError if it had not got it."""
-        if not self._window.emptied(header.get("slot")):
+        if not self._window.emptied(header["slot"]):
             raise wire.WireError("the kernel has emptied what it had not got")
 
     async def stop(self) -> None:
@@ -97,7 +99,7 @@ class Delivery:
             entries, given = [_entry(part) | {"skip": why} for part in wanted], []
         async with self._turn:
             with contextlib.suppress(wire.ChannelClosed):
-                await self._channel.send({"type": "data", "components": entries})
+                await self._channel.send(frames.build("data", components=entries))
                 await self._pour_now(given)
 
     async def _pour(self, parts: list[StoredComponent]) -> None:
@@ -124,7 +126,7 @@ class Delivery:
         try:
             async for size, intact in self.library.pour(parts, write, wire.SLOT_BYTES):
                 damage = {} if intact else {"damaged": True}
-                await self._channel.send({"type": "piece", "slot": slot, "size": size, **damage})
+                await self._channel.send(frames.build("piece", slot=slot, size=size, **damage))
                 slot = await window.slot()
         except (StorageFailed, OSError):
             _log.exception("the bytes of a session could not be read")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kernelrepl.errors import StorageFailed
-from kernelrepl.guest import wire
+from kernelrepl.guest import frames, wire
 from kernelrepl.kernel.channel import HostChannel
 from kernelrepl.kernel.client import JupyterClient, Message, OnFlood, OnMessage, OnOutput
 from kernelrepl.kernel.commits import Draft
@@ -109,7 +109,7 @@ class Kernel:
         self._delivery.library = handlers.library
         self._client.report_to(handlers.output, handlers.flood, handlers.message)
         with contextlib.suppress(wire.WireError):
-            await self._channel.send({"type": "adopt", "durable": durable, "limits": limits_for_kernel(limits)})
+            await self._channel.send(frames.build("adopt", durable=durable, limits=limits_for_kernel(limits)))
         await self._unless_dead(self._adopted.wait())
 
     async def _serve(self) -> None:
@@ -131,16 +131,17 @@ class Kernel:
             self.budget.held.close()
 
     async def _take(self, header: dict[str, Any], payload: bytes) -> None:
+        frames.check(header, frames.KERNEL, len(payload))
         match header["type"]:
             case "begin":
-                self._handlers.begin(str(header.get("request"))[:200])
+                self._handlers.begin(header["request"][:200])
             case "stage":
                 await self._stage(header, payload)
-            case "part" if header.get("of") == "commit":
-                await self._beside(self._draft.add, header.get("path"), header.get("value"))
+            case "part" if header["of"] == "commit":
+                await self._beside(self._draft.add, header["path"], header["value"])
                 await self.budget.held.hold("draft", self._draft.held)
-            case "part" if header.get("of") == "loaded":
-                self._losses.add(header.get("path"), header.get("value"))
+            case "part" if header["of"] == "loaded":
+                self._losses.add(header["path"], header["value"])
             case "commit":
                 await self._commit(header, payload)
             case "audited":
@@ -151,7 +152,7 @@ class Kernel:
                 self._delivery.want(header)
             case "emptied":
                 self._delivery.emptied(header)
-            case "loading" if type(header.get("component")) is int:
+            case "loading":
                 self.loading = header["component"]
             case "loaded":
                 self._handlers.loaded(self.loading, self._losses.lost(header))
@@ -171,12 +172,9 @@ class Kernel:
         return work(*arguments)
 
     async def _stage(self, header: dict[str, Any], payload: bytes) -> None:
-        index = header.get("component")
-        if type(index) is not int:
-            raise wire.WireError("a staged piece without its component")
         # A piece that cannot be stored shows when its commit is published: the digests are missing there.
         with contextlib.suppress(StorageFailed):
-            await self._handlers.stage(index, payload)
+            await self._handlers.stage(header["component"], payload)
 
     async def _commit(self, header: dict[str, Any], payload: bytes) -> None:
         draft, self._draft = self._draft, Draft()
@@ -186,17 +184,17 @@ class Kernel:
             beside.large(len(payload), draft.finish, *about) if large else self._beside(draft.finish, *about)
         )
         self._channel.charge(commit)
-        answer: dict[str, Any] = {"type": "committed", "commit": header.get("commit"), "reason": None}
+        reason = None
         try:
             await self._handlers.commit(commit)
         except StorageFailed as error:
-            answer["reason"] = str(error)[:500]
+            reason = str(error)[:500]
         except Exception as error:  # noqa: BLE001 - without an answer the kernel would wait for ever
             _log.exception("a commit failed")
-            answer["reason"] = f"internal error: {error!r:.200}"
+            reason = f"internal error: {error!r:.200}"
         del draft, commit
         self.budget.held.let_go("draft")
-        await self._channel.send(answer)
+        await self._channel.send(frames.build("committed", commit=header["commit"], reason=reason))
 
     def has_to_load(self, key: int) -> bool:
         """Whether a component waits until it is needed."""
@@ -235,7 +233,7 @@ class Kernel:
         self._audited.clear()
         with contextlib.suppress(wire.WireError, TimeoutError, KernelDied):
             async with asyncio.timeout(AUDIT_TIMEOUT_S):
-                await self._channel.send({"type": "audit"})
+                await self._channel.send(frames.build("audit"))
                 await self._unless_dead(self._audited.wait())
 
     def interrupt(self) -> None:

@@ -35,14 +35,14 @@ class Losses:
 
     def restored(self, header: dict[str, Any]) -> Restored:
         """What a `ready` frame says. Raises wire.WireError."""
-        self._note_restored(header.get("restored"))
+        self._note_restored(header["restored"])
         lost = self.lost(header)
         self._stories, self._others = set(), 0  # of what was not saved it is told once, at the start
         return Restored(tuple(self._found), lost, self._left_out)
 
     def lost(self, header: dict[str, Any]) -> tuple[NotRestored, ...]:
         """What a frame says is lost, as far as there is something to lose. Raises wire.WireError."""
-        self._note_lost(header.get("not_restored"))
+        self._note_lost(header["not_restored"])
         lost, self._lost = self._lost, []
         return tuple(lost)
 

@@ -8,7 +8,7 @@ import secrets
 from typing import Any
 
 from kernelrepl.errors import KernelStartFailed, SandboxUnavailable
-from kernelrepl.guest import wire
+from kernelrepl.guest import frames, wire
 from kernelrepl.kernel import zmtp
 from kernelrepl.kernel.channel import HostChannel, text_of, versions_of
 from kernelrepl.kernel.client import JupyterClient
@@ -78,7 +78,7 @@ class _Startup:
                 python, packages = await _hear_hello(channel)
                 delivery = Delivery(channel, handlers.library, process.kill)
                 self._closing.push_async_callback(delivery.stop)
-                await delivery.start(self._start_frame(manifest, limits, durable, key), manifest)
+                await delivery.start(self._start_fields(manifest, limits, durable, key), manifest)
                 restored = await self._until_ready(channel, delivery, losses, manifest)
                 client = JupyterClient(
                     process.directory,
@@ -118,12 +118,13 @@ class _Startup:
     async def _confine(self, channel: HostChannel) -> None:
         """Tell the process how to confine itself. No code of the session has run in it when it answers."""
         plan = self._process.launch.plan
-        await channel.send({"type": "confine", "plan": plan})
+        await channel.send(frames.build("confine", plan=plan))
         if plan is None or plan["tier"] != 1:
             return
-        header, _ = await channel.recv()
+        header, payload = await channel.recv()
+        frames.check(header, frames.KERNEL, len(payload))
         _raise_refusal(header)
-        if header["type"] != "forked" or type(header.get("pid")) is not int:
+        if header["type"] != "forked":
             raise wire.WireError(f"unexpected frame {header['type']!r:.40} before the kernel was confined")
         try:
             self._process.adopt(header["pid"])
@@ -132,10 +133,9 @@ class _Startup:
                 _raise_refusal((await channel.recv())[0])
             raise wire.ChannelClosed(f"the kernel ended before it was confined: {error.strerror}") from error
 
-    def _start_frame(self, manifest: Manifest, limits: Limits, durable: bool, key: str) -> dict[str, Any]:
+    def _start_fields(self, manifest: Manifest, limits: Limits, durable: bool, key: str) -> dict[str, Any]:
         launch = self._process.launch
         return {
-            "type": "start",
             "connection": {"key": key},
             "workspace": launch.home,
             "confined": launch.plan is not None,
@@ -154,20 +154,21 @@ class _Startup:
         known = {part.key for part in manifest.components}
         untouched = True
         while True:
-            header, _ = await channel.recv()
+            header, payload = await channel.recv()
+            frames.check(header, frames.KERNEL, len(payload))
             if untouched and header["type"] in ("loading", "ready"):
                 # Until now it ran nothing of the session, and somebody waits for it.
                 self._process.background.look([self._process.kernel_pid()])
                 untouched = False
             match header["type"]:
-                case "loading" if isinstance(header.get("component"), int) and header["component"] in known:
+                case "loading" if header["component"] in known:
                     self._loading = header["component"]
                 case "emptied":
                     delivery.emptied(header)
                 case "loaded":
                     self._loading = None
-                case "part" if header.get("of") == "ready":
-                    losses.add(header.get("path"), header.get("value"))
+                case "part" if header["of"] == "ready":
+                    losses.add(header["path"], header["value"])
                 case "ready":
                     return losses.restored(header)
                 case other:
@@ -189,12 +190,12 @@ class _Startup:
 
 async def _hear_hello(channel: HostChannel) -> tuple[str, dict[str, str]]:
     """Return the versions of Python and of packages that a kernel has, which is confined by then."""
-    hello, _ = await channel.recv()
+    hello, payload = await channel.recv()
     _raise_refusal(hello)
     if hello["type"] != "hello" or hello.get("protocol") != wire.PROTOCOL:
         raise wire.WireError(f"the kernel speaks another protocol: {hello!r:.200}")
-    packages = hello.get("packages")
-    return text_of(hello.get("python"), 40), versions_of(packages) if isinstance(packages, dict) else {}
+    frames.check(hello, frames.KERNEL, len(payload))
+    return text_of(hello["python"], 40), versions_of(hello["packages"])
 
 
 def _raise_refusal(header: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kernelrepl.guest import wire
+from kernelrepl.guest import frames, wire
 from kernelrepl.model import Resources
 from kernelrepl.sandbox import bootstrap
 from kernelrepl.sandbox.interpreter import Interpreter, describe, locate
@@ -156,10 +156,11 @@ def _ask(
             )
         try:
             channel = wire.Channel(ours)
-            channel.send({"type": "confine", "plan": plan})
-            channel.send({"type": "try", "targets": targets})
+            channel.send(frames.build("confine", plan=plan))
+            channel.send(frames.build("try", targets=targets))
             while True:
-                header, _ = channel.recv()
+                header, payload = channel.recv()
+                frames.check(header, frames.KERNEL, len(payload))
                 if header["type"] == "refused":
                     return str(header["reason"])
                 if header["type"] == "tried":

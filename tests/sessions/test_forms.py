@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernelrepl.guest import wire
-from kernelrepl.guest.ipython import html_text, plots
+from kernelrepl.guest.display import html_text, plots
 from kernelrepl.outputs import forms, transcript
 from tests.conftest import Sessions
 from tests.support.jupyter_hosts import notebook

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernelrepl.guest.checkpoint.components import Union, closure, group, load_order
+from kernelrepl.guest.components import Union, closure, group, load_order
 
 ROOTS = st.integers(1, 9)
 

@@ -11,6 +11,7 @@ from kernelrepl import __version__
 from kernelrepl.cli import cli
 from kernelrepl.cli.kernelspecs import kernelspec
 from kernelrepl.config import PREFIX, Settings
+from kernelrepl.guest.frames import FRAMES, NOTHING, Frame
 from kernelrepl.mcp.server import Tools
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,14 +73,16 @@ def test_every_command_is_there() -> None:
 
 
 def test_every_frame_of_the_channel_is_there() -> None:
-    """What the two ends say to each other, by the names in the code that says it."""
-    sources = [*(ROOT / "kernelrepl" / "guest").rglob("*.py"), *(ROOT / "kernelrepl" / "kernel").glob("*.py")]
-    text = "\n".join(path.read_text() for path in sources)
+    """And no other, with who sends it, when, its fields and what it carries."""
     section = PROTOCOL.split("## The channel")[1].split("\n## ")[0]
-    named = set(re.findall(r"`([a-z]+)`", section))
-    assert named
-    assert all(f'"{name}"' in text for name in named), named
-    assert {"begin", "commit", "committed", "stage", "part"} <= named
+    assert re.findall(r"^\| `.*\|$", section, re.M) == [row_of(frame) for frame in FRAMES.values()]
+
+
+def row_of(frame: Frame) -> str:
+    """The line of a frame in the table for people."""
+    fields = (f"`{name}`" + ("" if kind.is_required else " (may be missing)") for name, kind in frame.fields.items())
+    carries = "" if frame.carries == NOTHING else frame.carries
+    return f"| `{frame.type}` | {frame.sender} | {frame.when} | {', '.join(fields)} | {carries} |"
 
 
 @pytest.mark.parametrize(("page", "link"), LINKS, ids=lambda value: getattr(value, "name", value))

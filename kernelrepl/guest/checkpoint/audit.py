@@ -55,12 +55,12 @@ class Audits:
         if suspects is None:
             self._left.clear()
         elif not harmless:
-            self._left = set(self._saving.snapshot.part_of) - suspects
+            self._left = self._saving.snapshot.roots() - suspects
         self._begin(excused=stirs, due=stirs or bool(self._left) or self._saving.store_is_behind, delay=QUIET_S)
 
     def disturb(self) -> None:
         """Something other than a cell ran code: look at all of it."""
-        self._left = set(self._saving.snapshot.part_of)
+        self._left = self._saving.snapshot.roots()
         self._begin(excused=True, due=True, delay=QUIET_S)
 
     def cancel(self) -> None:
@@ -73,7 +73,7 @@ class Audits:
         """All of it, at once: the kernel is about to be stopped."""
         self.cancel()
         if self._saving.stirs():
-            self._left, self._excused, self._due = set(self._saving.snapshot.part_of), True, True
+            self._left, self._excused, self._due = self._saving.snapshot.roots(), True, True
         while self._due and not self._glance(float("inf")):
             pass
         self._conclude()
@@ -101,7 +101,7 @@ class Audits:
         spent = self._spent_s
         self._conclude()
         if self._saving.stirs():
-            self._left = set(self._saving.snapshot.part_of)
+            self._left = self._saving.snapshot.roots()
             self._begin(excused=True, due=True, delay=max(QUIET_S, spent * _REST))
 
     def _glance(self, most_s: float) -> bool:
@@ -110,7 +110,7 @@ class Audits:
         snapshot = self._saving.snapshot
         while self._left:
             root = self._left.pop()
-            if root in snapshot.part_of and snapshot.differs(root):
+            if snapshot.differs(root):
                 self._found.add(root)
             if time.perf_counter() > end:
                 break

@@ -17,11 +17,12 @@ from typing import Any
 
 import xxhash
 
-from kernelrepl.guest import explain, wire
-from kernelrepl.guest.checkpoint.components import closure, group
+from kernelrepl.guest import wire
+from kernelrepl.guest.checkpoint import explain
 from kernelrepl.guest.checkpoint.state import CommittedState, Component, Delta, Name, RootScan, Unsaved
 from kernelrepl.guest.checkpoint.summary import summarize
 from kernelrepl.guest.checkpoint.survey import Survey, fingerprint, megabytes, too_large
+from kernelrepl.guest.components import closure, group
 from kernelrepl.guest.neutral import is_atom
 from kernelrepl.guest.pickling.pickler import dump
 from kernelrepl.guest.pickling.stream import Stream
@@ -45,25 +46,24 @@ class Capture(Survey):
 
     def visit_suspects(self) -> None:
         """Look at what may have changed, as far as it is still there."""
-        snap = self.snapshot
+        view = self.view
         for root in sorted(self.suspects or ()):
-            value = snap.state.objects.get(root)
-            if root in snap.state.scans and root in snap.state.objects:
+            value = view.state.objects.get(root)
+            if root in view.state.scans and root in view.state.objects:
                 self.visit(root, value)
 
     def whole(self) -> Delta:
         """The difference between the namespace and what is committed."""
-        snap = self.snapshot
-        found, left_out = self._fitting(snap.user_names())
-        roots = {name: snap.identify(value) for name, value in found.items()}
-        found |= snap.placed
-        roots |= {name: snap.identify(value) for name, value in snap.placed.items()}
-        own = {name: root for name, root in snap.own_roots.items() if name in snap.state.names}
+        view = self.view
+        found, left_out = self._fitting(view.user_names())
+        roots = {name: view.identify(value) for name, value in found.items()}
+        found |= view.placed
+        roots |= {name: view.identify(value) for name, value in view.placed.items()}
+        own = {name: root for name, root in view.own_roots.items() if name in view.state.names}
         roots |= own
-        found |= {name: snap.state.objects[root] for name, root in own.items()}
+        found |= {name: view.state.objects[root] for name, root in own.items()}
         for name, value in self.own.items():
-            root = snap.own_roots.setdefault(name, snap.next_root)
-            snap.next_root = max(snap.next_root, root + 1)
+            root = view.own_root(name)
             found[name], roots[name] = value, root
             self.values[root] = value
             self.dump_plain(root, value)
@@ -74,7 +74,8 @@ class Capture(Survey):
         self.refs = self.references()
         failed = self.failed(self.refs)
         unsaved = self.unsaved(found, roots, failed)
-        unsaved |= {name: explain.stray(name, value) for name, value in snap.strays.items()} | snap.told
+        unsaved |= {name: explain.stray(name, value) for name, value in view.strays.items()}
+        unsaved |= view.told
         unsaved |= left_out
         names = {name: root for name, root in roots.items() if root not in failed}
         self._drop_too_large(names, found, unsaved)
@@ -87,14 +88,14 @@ class Capture(Survey):
         The others are looked at again by the next commit.
         """
         left_out = {}
-        long = [name for name in list(self.snapshot.context.namespace) if type(name) is str]
+        long = [name for name in list(self.view.context.namespace) if type(name) is str]
         long = [name for name in long if len(name) > wire.MAX_NAME_CHARS]
         if long:
             reason = f"a name may have at most {wire.MAX_NAME_CHARS} characters; these {len(long)} names have more"
             left_out["*long names"] = Unsaved("", f"{long[0][:60]}…", reason, 0)
         if len(found) <= MOST_NAMES and len(found) * wire.MAX_NAME_CHARS <= _NAMES_CHARS:
             return found, left_out
-        before = self.snapshot.state
+        before = self.view.state
         names = sorted(found, key=lambda name: name not in before.names and name not in before.unsaved)
         chars = itertools.accumulate(map(len, names))
         kept = sum(taken <= _NAMES_CHARS for taken in itertools.islice(chars, MOST_NAMES))
@@ -107,9 +108,9 @@ class Capture(Survey):
         return {name: found[name] for name in names[:kept]}, left_out
 
     def _visit_all(self, found: dict[str, Any], roots: dict[str, int]) -> None:
-        snap = self.snapshot
-        scans = snap.state.scans
-        for root, value in snap.pinned.items():
+        view = self.view
+        scans = view.state.scans
+        for root, value in view.pinned.items():
             self.visit(root, value)
         for name, root in roots.items():
             if root not in scans:
@@ -119,10 +120,10 @@ class Capture(Survey):
                 self.visit(root, found[name])
 
     def _drop_too_large(self, names: dict[str, int], found: dict[str, Any], unsaved: dict[str, Unsaved]) -> None:
-        limit = self.snapshot.limits.variable_bytes
+        limit = self.view.limits.variable_bytes
         if limit is None:
             return
-        before = self.snapshot.state.names
+        before = self.view.state.names
         for name, root in list(names.items()):
             if name in before and root not in self.fresh and root not in self.refs:
                 continue
@@ -134,10 +135,10 @@ class Capture(Survey):
         self, names: dict[str, int], found: dict[str, Any], unsaved: dict[str, Unsaved]
     ) -> tuple[dict[int, Component], set[int]]:
         """Group what is left, dropping names until the session fits its limit. Returns also what was grouped anew."""
-        limit = self.snapshot.limits.session_bytes
+        limit = self.view.limits.session_bytes
         while True:
             bad = set(self.errors())
-            pinned = [root for root in self.snapshot.pinned if not bad or not closure([root], self.refs) & bad]
+            pinned = [root for root in self.view.pinned if not bad or not closure([root], self.refs) & bad]
             live, regrouped, broken = self._grouped({*names.values(), *pinned})
             if broken:
                 for root, error in broken.items():
@@ -150,7 +151,7 @@ class Capture(Survey):
                         text = self.passed_limit(error) or explain.reason(error, found[name])
                         unsaved[name] = Unsaved(explain.type_name(found[name]), name, text, root)
                 continue
-            total = sum(part.size_bytes for part in live.values()) + self.snapshot.frozen_bytes
+            total = sum(part.size_bytes for part in live.values()) + self.view.frozen_bytes
             dropped = None if limit is None or total <= limit else self._largest_new(names)
             if limit is None or dropped is None:
                 return live, regrouped
@@ -166,7 +167,7 @@ class Capture(Survey):
         for name, root in names.items():
             bound.setdefault(root, []).append(name)
         sizes = {}
-        scans, part_of = self.snapshot.state.scans, self.snapshot.part_of
+        scans, part_of = self.view.state.scans, self.view.part_of
         for root, aliases in bound.items():
             reached = closure([root], self.refs)
             inside = any(
@@ -181,7 +182,7 @@ class Capture(Survey):
 
     def _grouped(self, wanted: set[int]) -> tuple[dict[int, Component], set[int], dict[int, BaseException]]:
         """The components that hold what is wanted, the roots that were grouped anew, and what cannot be pickled."""
-        state, part_of = self.snapshot.state, self.snapshot.part_of
+        state, part_of = self.view.state, self.view.part_of
         alive = closure(wanted, self.refs)
         loose = self._loosened(alive)
         kept = {key: part for key, part in state.live.items() if part.roots[0] not in loose}
@@ -202,24 +203,24 @@ class Capture(Survey):
 
     def _loosened(self, alive: set[int]) -> set[int]:
         """The roots whose component may be another than before, with all that they could be tied to."""
-        snap = self.snapshot
+        view = self.view
         changed = {root for root in self.fresh if self.is_changed(root)}
-        work = [root for root in alive if root in changed or root not in snap.part_of]
-        work += [root for root in snap.part_of if root not in alive]
+        work = [root for root in alive if root in changed or root not in view.part_of]
+        work += [root for root in view.part_of if root not in alive]
         loose: set[int] = set()
         while work:
             root = work.pop()
             if root in loose:
                 continue
             loose.add(root)
-            part = snap.state.live.get(snap.part_of.get(root, 0))
+            part = view.state.live.get(view.part_of.get(root, 0))
             if part is not None:
                 work.extend(part.roots)
             if root not in alive:
                 continue
             work.extend(self.refs.get(root, ()))
             if part is None or root in changed:
-                holders = map(snap.holders.get, self.scan_of(root).touched)
+                holders = map(view.holders.get, self.scan_of(root).touched)
                 work.extend({holder for holder in holders if holder is not None and holder in alive})
         return loose
 
@@ -249,24 +250,24 @@ class Capture(Survey):
         return Component(members, (), b"", 0, False)
 
     def _dump_group(self, members: tuple[int, ...], shared: frozenset[int]) -> Stream:
-        snap = self.snapshot
+        view = self.view
         values = [self.value(root) for root in members]
         own = frozenset(id(value) for value in values)
-        limit = snap.limits.variable_bytes
+        limit = view.limits.variable_bytes
         budget_bytes = None if limit is None else limit * len(members)  # views bring all of the memory that they share
         plain = all(self.scan_of(root).plain for root in members)
-        with snap.interrupts.deadline(snap.limits.deadline_s * len(members)):
-            stream, memo = dump(values, snap.context, snap.identify, own, shared, budget_bytes, plain)
+        with view.interrupts.deadline(view.limits.deadline_s * len(members)):
+            stream, memo = dump(values, view.context, view.identify, own, shared, budget_bytes, plain)
         self.kept.append(memo)
         return stream
 
     # The difference
 
     def has_changed(self, name: str, root: int) -> bool:
-        before = self.snapshot.state.names.get(name)
+        before = self.view.state.names.get(name)
         if before is None:
             return True
-        known = self.snapshot.state.scans.get(before.root)
+        known = self.view.state.scans.get(before.root)
         return known is None or known.print != self.scan_of(root).print
 
     def _delta(
@@ -277,7 +278,7 @@ class Capture(Survey):
         live: dict[int, Component],
         regrouped: set[int],
     ) -> Delta:
-        snap, before = self.snapshot, self.snapshot.state
+        view, before = self.view, self.view.state
         delta = Delta(regrouped=regrouped, bound={name: found[name] for name in found if not name.startswith("*")})
         now: dict[str, Name] = {}
         for name, root in names.items():
@@ -305,11 +306,11 @@ class Capture(Survey):
         for name, entry in unsaved.items():
             if before.unsaved.get(name) != entry:
                 unsaved[name] = delta.unsaved[name] = replace(
-                    entry, summary=self.summary(found.get(name, snap.strays.get(name)))
+                    entry, summary=self.summary(found.get(name, view.strays.get(name)))
                 )
                 if before.unsaved.get(name) == unsaved[name]:
                     del delta.unsaved[name]
-        gone = (set(before.names) | set(before.unsaved)) - set(now) - set(unsaved) - snap.unloaded
+        gone = (set(before.names) | set(before.unsaved)) - set(now) - set(unsaved) - view.unloaded
         delta.deleted = sorted(gone)
         steady: set[int] = set()
         for key, part in list(live.items()):
@@ -348,7 +349,7 @@ class Capture(Survey):
             return ""
         began = time.perf_counter()
         try:
-            with self.snapshot.interrupts.deadline(SUMMARY_S):
+            with self.view.interrupts.deadline(SUMMARY_S):
                 return summarize(value)
         except BaseException:  # noqa: BLE001 - a library's own code may fail on what a user did to its objects
             return ""
@@ -365,8 +366,8 @@ class Capture(Survey):
             return before is part
         if not self.audit:
             return False
-        unstable = self.snapshot.unstable
-        if unstable.isdisjoint(part.roots):
+        habits = self.view.habits
+        if not habits.is_unstable(part.roots):
             try:
                 again = self._dump_group(part.roots, frozenset())
                 once_more = self._dump_group(part.roots, frozenset())
@@ -374,7 +375,7 @@ class Capture(Survey):
                 return False
             if fingerprint(part.roots, again) == fingerprint(part.roots, once_more):
                 return False
-            unstable.update(part.roots)
+            habits.note_unstable(part.roots)
         return True
 
     def with_stream(self, part: Component) -> Component:
@@ -388,7 +389,7 @@ class Capture(Survey):
     def shown_size(self, value: Any, root: int) -> int:
         if is_atom(value):
             return sys.getsizeof(value)
-        known = self.snapshot.context.arrays.size_bytes(value)
+        known = self.view.context.arrays.size_bytes(value)
         if known is not None:
             return known
         size = self.scan_of(root).size_bytes

@@ -10,26 +10,42 @@ import json
 import time
 import types
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kernelrepl.guest import imports, sources, wire
+from kernelrepl.guest import frames, imports, sources, wire
 from kernelrepl.guest.beside import Beside
 from kernelrepl.guest.checkpoint.audit import Audits
 from kernelrepl.guest.checkpoint.environment import Environment
+from kernelrepl.guest.checkpoint.restoring import Restoring
 from kernelrepl.guest.checkpoint.snapshot import Snapshot
 from kernelrepl.guest.checkpoint.state import PLACED, CaptureLimits, Delta, Unsaved
 from kernelrepl.guest.code_names import stored_attributes, words_of
 from kernelrepl.guest.interrupts import Interrupts
+from kernelrepl.guest.mailbox import Mailbox
 from kernelrepl.guest.neutral import name_of
-from kernelrepl.guest.pickling.chunks import Known, new_views
+from kernelrepl.guest.pickling.chunks import new_views
 from kernelrepl.guest.pickling.pickler import PicklingContext
 from kernelrepl.guest.restore.loader import MAGIC
-from kernelrepl.guest.restore.restoring import Restoring
 from kernelrepl.guest.settings.hooks import Hooks
 from kernelrepl.guest.settings.options import Options
 
 INLINE_BYTES = 1 << 20
 """Components up to this size travel in the commit frame itself."""
+
+
+@dataclass(frozen=True)
+class _Commit:
+    """What one commit brings, and why."""
+
+    cause: str
+    delta: Delta
+    failure: str | None
+    request: str = ""
+    outcome: dict[str, Any] | None = None
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+    missed: int = 0
+    """How many changes the analysis of code had missed."""
 
 
 class Durability:
@@ -49,16 +65,15 @@ class Durability:
         self.interrupts = interrupts
         self.durable = bool(start["durable"])
         self.environment = Environment(start["workspace"], Options(shell), confined=start["confined"])
-        self.snapshot = Snapshot(
-            PicklingContext(shell.user_ns, main_module, shell),
-            shell.user_ns_hidden,
-            interrupts,
-            CaptureLimits(**start["limits"]),
-        )
+        self.beside = Beside()
+        self.stirs = self.beside.runs
+        context = PicklingContext(shell.user_ns, main_module, shell)
+        context.others_run = self.stirs
+        limits = CaptureLimits(**start["limits"])
+        self.snapshot = Snapshot(context, shell.user_ns_hidden, interrupts, limits)
         self.in_cell = False
         self._mentioned: set[str] = set()
         self._stored: set[tuple[str, str]] = set()
-        self.beside = Beside()
         self._hooks = Hooks(shell, self.snapshot.is_own, interrupts.originals)
         self._kept_in_modules: dict[str, Any] = {}
         """What the last cell that could change it had changed in modules of the session's own files."""
@@ -66,11 +81,9 @@ class Durability:
         self._commits = 0
         self.spent_s = 0.0
         """How long all commits of executions have taken, from the end of the code until the store had them."""
-        self._kept: list[dict[str, Any]] = []
-        """Frames that came while another was waited for."""
-        self.restoring = Restoring(self)
-        self.snapshot.context.others_run = self.stirs = self.beside.runs
-        self.audits = Audits(self, lambda: self.channel.send({"type": "audited"}))
+        self._mailbox = Mailbox(channel)
+        self.restoring = Restoring(self._mailbox, shell, main_module, self.snapshot, self.environment)
+        self.audits = Audits(self, lambda: self.channel.send(frames.build("audited")))
 
     def begin_cell(self, request: str) -> None:
         """Tell the keeper that this request runs from here on. Does not wait: what is sent survives our death."""
@@ -80,7 +93,7 @@ class Durability:
         self._hooks.begin()
         self.beside.begin()
         self.snapshot.begin()
-        self.channel.send({"type": "begin", "request": request})
+        self.channel.send(frames.build("begin", request=request))
 
     def mention(self, code: types.CodeType) -> None:
         """Note the names in code that is about to run."""
@@ -90,7 +103,7 @@ class Durability:
             self.environment.options.notice(code, words, self.shell.user_ns)
         self.restoring.need(words)
         self._stored.update(stored_attributes(code))
-        self.snapshot.context.imported.update(name for name in _names(code) if "." in name)
+        self.snapshot.note_imports(name for name in _names(code) if "." in name)
 
     def _since_last(self) -> frozenset[str] | None:
         """The names through which state may have changed; None if it may have changed by other ways."""
@@ -106,14 +119,13 @@ class Durability:
 
     def serve_keeper(self) -> None:
         """The keeper has sent something while nobody waits for it."""
-        self._kept.append(self.channel.recv()[0])
+        self._mailbox.collect()
         if not self.in_cell:
             self._serve_kept()
 
     def _serve_kept(self) -> None:
         """It wants an audit before it stops us, or brings what was asked for."""
-        while self._kept:
-            header = self._kept.pop(0)
+        for header in self._mailbox.kept():
             if header["type"] == "audit":
                 self.audits.finish()
             elif header["type"] == "data":
@@ -122,21 +134,10 @@ class Durability:
                 # No code of anybody has run here yet, and now it is known for whom it will.
                 self.shell.last_execution_result = None
                 sources.forget(self.shell.compile)
-                self.durable, self.snapshot.limits = header["durable"], CaptureLimits(**header["limits"])
-                self.channel.send({"type": "adopted"})
+                self.durable = header["durable"]
+                self.snapshot.limit(CaptureLimits(**header["limits"]))
+                self.channel.send(frames.build("adopted"))
         self.restoring.rest()
-
-    def receive(self, wanted: str) -> dict[str, Any]:
-        """The next frame of this type; others are kept for later."""
-        for header in self._kept:
-            if header["type"] == wanted:
-                self._kept.remove(header)
-                return header
-        while True:
-            header, _ = self.channel.recv()
-            if header["type"] == wanted:
-                return header
-            self._kept.append(header)
 
     # Commit
 
@@ -153,9 +154,9 @@ class Durability:
         suspects = self._suspects(words)
         if suspects is None:
             self._kept_in_modules = imports.changed()
-        self.snapshot.strays = {**self._hooks.strays(), **self._kept_in_modules}
+        self.snapshot.note_strays({**self._hooks.strays(), **self._kept_in_modules})
         delta, failure = self._capture(suspects, harmless=harmless)
-        saved = self._commit("execution", request, outcome, outputs, delta, failure)
+        saved = self._commit(_Commit("execution", delta, failure, request, outcome, outputs))
         self.spent_s += time.perf_counter() - began
         self.audits.after(suspects, harmless=harmless)
         self._serve_kept()
@@ -177,7 +178,7 @@ class Durability:
             self.store_is_behind = False
             return
         found = [*delta.created, *delta.changed, *delta.deleted] if missed and not store_is_behind else []
-        self._commit("audit", "", None, [], delta, failure, missed=len(found))
+        self._commit(_Commit("audit", delta, failure, missed=len(found)))
 
     def _capture(self, suspects: set[int] | None, **kind: bool) -> tuple[Delta, str | None]:
         if not self.durable:
@@ -190,26 +191,18 @@ class Durability:
     def _own_values(self) -> dict[str, Any]:
         values = self.environment.own_values()
         options = self.environment.options
-        self.snapshot.placed = {PLACED + name: record for name, record in options.placed.items()}
-        told = {name: why for name, why in options.told.items() if name not in self.snapshot.strays}
-        self.snapshot.told = {name: Unsaved("setting", name, why, 0) for name, why in told.items()}
+        placed = {PLACED + name: record for name, record in options.placed.items()}
+        told = {name: Unsaved("setting", name, why, 0) for name, why in options.told.items()}
+        self.snapshot.note_settings(placed, told)
         return values
 
-    def _commit(
-        self,
-        cause: str,
-        request: str,
-        outcome: dict[str, Any] | None,
-        outputs: list[dict[str, Any]],
-        delta: Delta,
-        failure: str | None,
-        missed: int = 0,
-    ) -> dict[str, Any]:
+    def _commit(self, commit: _Commit) -> dict[str, Any]:
         self._commits += 1
-        if failure is None and (failure := _too_much(delta)) is not None:
-            delta = Delta()  # the next commit tries again
-        self._send(cause, request, outcome, outputs, delta, failure, missed)
+        if commit.failure is None and (too_much := _too_much(commit.delta)) is not None:
+            commit = replace(commit, delta=Delta(), failure=too_much)  # the next commit tries again
+        self._send(commit)
         answer = self._answer()
+        delta, failure = commit.delta, commit.failure
         not_saved = [
             {"name": name, "type": entry.type, "path": entry.path, "reason": entry.reason}
             for name, entry in itertools.islice(delta.unsaved.items(), _TOLD)
@@ -217,7 +210,7 @@ class Durability:
         ]
         self.store_is_behind = answer["reason"] is not None or failure is not None
         if answer["reason"] is not None:
-            self.snapshot.chunks = Known()  # whatever the store has not, comes with the next commit
+            self.snapshot.distrust_store()
             return {"committed": False, "saved": Delta().saved, "not_saved": not_saved}
         if self.durable and failure is None:
             self.snapshot.accept(delta)
@@ -227,22 +220,14 @@ class Durability:
 
     def _answer(self) -> dict[str, Any]:
         while True:
-            header = self.receive("committed")
+            header = self._mailbox.receive("committed")
             if header["commit"] == self._commits:
                 return header
 
-    def _send(
-        self,
-        cause: str,
-        request: str,
-        outcome: dict[str, Any] | None,
-        outputs: list[dict[str, Any]],
-        delta: Delta,
-        failure: str | None,
-        missed: int,
-    ) -> None:
+    def _send(self, commit: _Commit) -> None:
+        delta = commit.delta
         entries: list[dict[str, Any]] = []
-        inline: list[wire.Buffer] = [json.dumps(outputs).encode() if outputs else b""]
+        inline: list[wire.Buffer] = [json.dumps(commit.outputs).encode() if commit.outputs else b""]
         if len(inline[0]) > wire.MAX_OUTPUTS_BYTES:
             inline[0] = json.dumps([_LEFT_OUT]).encode()
         budget_bytes = wire.PIECE_BYTES
@@ -257,7 +242,7 @@ class Durability:
                 "code": part.has_code,
                 "inert": part.stream.inert,
             }
-            runs = None if part.size_bytes <= wire.ROW_BYTES else self.snapshot.chunks.runs(part.stream.sums)
+            runs = self.snapshot.runs(part, part.stream.sums)
             if runs is not None:
                 used = keys | {key for key, _, _ in runs if key >= 0}
                 if len(runs) > runs_left or len(used) > wire.MAX_RUN_KEYS:
@@ -275,34 +260,34 @@ class Durability:
                 self._stage(index, views)
             entries.append(entry)
         self.channel.send(
-            {
-                "type": "commit",
-                "commit": self._commits,
-                "cause": cause,
-                "request": request,
-                "outcome": outcome,
-                "outputs_bytes": len(inline[0]),
-                "names": {
+            frames.build(
+                "commit",
+                commit=self._commits,
+                cause=commit.cause,
+                request=commit.request,
+                outcome=commit.outcome,
+                outputs_bytes=len(inline[0]),
+                names={
                     name: [e.root, e.type[:_MOST], e.size_bytes, e.summary[:_MOST]] for name, e in delta.names.items()
                 },
-                "unsaved": {
+                unsaved={
                     name: [e.type[:_MOST], e.path[:_MOST], e.reason[:_MOST], e.summary[:_MOST]]
                     for name, e in delta.unsaved.items()
                 },
-                "deleted": delta.deleted,
-                "components": entries,
-                "closed": delta.closed,
-                "magic": MAGIC,
-                "failure": failure,
-                "missed": missed,
-                "saved": delta.saved,
-            },
+                deleted=delta.deleted,
+                components=entries,
+                closed=delta.closed,
+                magic=MAGIC,
+                failure=commit.failure,
+                missed=commit.missed,
+                saved=delta.saved,
+            ),
             inline,
         )
 
     def _stage(self, index: int, views: list[memoryview]) -> None:
         # The keeper cuts each frame into chunks: only the last one of a frame may be short.
-        header = {"type": "stage", "commit": self._commits, "component": index}
+        header = frames.build("stage", component=index)
         frame: list[memoryview] = []
         size = 0
         for view in views:

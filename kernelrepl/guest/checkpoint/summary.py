@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
-from kernelrepl.guest.explain import class_name
+from kernelrepl.guest.neutral import name_of
 
 MAX_CHARS = 200
 _SHOWN = 8
@@ -44,7 +44,7 @@ def _summarize(value: Any) -> str:
     if kind in (bytes, bytearray):
         return f"{len(value)} bytes"
     if kind in _SEQUENCES:
-        return _counted(len(value), "item", (class_name(type(item)) for item in islice(value, 100)))
+        return _counted(len(value), "item", (name_of(type(item)) for item in islice(value, 100)))
     if kind in _MAPPINGS:
         return _counted(len(value), "key", (_label(key) for key in islice(value, _SHOWN + 1)))
     if kind is range:
@@ -54,8 +54,8 @@ def _summarize(value: Any) -> str:
     if kind is types.ModuleType:
         return f"module {_module(value)}"
     if isinstance(value, type):
-        bases = [class_name(base) for base in type.mro(value)[1:2] if base is not object] if kind is type else []
-        return f"class {class_name(value)}" + (f"({', '.join(bases)})" if bases else "")
+        bases = [name_of(base) for base in type.mro(value)[1:2] if base is not object] if kind is type else []
+        return f"class {name_of(value)}" + (f"({', '.join(bases)})" if bases else "")
     return _attributes(value) if _module_of(kind) == "__main__" else _of_library(value, kind)
 
 
@@ -122,10 +122,10 @@ def _of_library(value: Any, kind: type) -> str:
             named = "" if value.name is None else f", name {_column(value.name)}"
             return f"Series of {len(value)}: {_dtype(value.dtype)}{named}"
     module = str(_module_of(kind))
-    if module.startswith("polars.") and class_name(kind) == "DataFrame":
+    if module.startswith("polars.") and name_of(kind) == "DataFrame":
         few = value.schema.items()
         return _frame("DataFrame", value.shape, [f"{_column(name)} {dtype}" for name, dtype in islice(few, _SHOWN + 1)])
-    if module == "matplotlib.figure" and class_name(kind) == "Figure":
+    if module == "matplotlib.figure" and name_of(kind) == "Figure":
         width, height = value.get_size_inches() * value.dpi
         return f"Figure {width:.0f} x {height:.0f} pixels with {len(value.axes)} axes"
     return ""

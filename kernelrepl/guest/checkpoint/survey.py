@@ -10,20 +10,22 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import xxhash
 
-from kernelrepl.guest import explain
-from kernelrepl.guest.checkpoint.components import closure
-from kernelrepl.guest.checkpoint.proving import MAX_BYTES, CannotLoad, Trial, may_lack, possible, tried_all
+from kernelrepl.guest.checkpoint import explain
+from kernelrepl.guest.checkpoint.proving import MAX_BYTES, Trial, may_lack, possible, tried_all
 from kernelrepl.guest.checkpoint.reach import reach
-from kernelrepl.guest.checkpoint.state import PLACED, CaptureLimits, CommittedState, RootScan, Unsaved
+from kernelrepl.guest.checkpoint.state import PLACED, RootScan, Unsaved
+from kernelrepl.guest.checkpoint.view import View
+from kernelrepl.guest.components import closure
 from kernelrepl.guest.depth import is_too_deep
-from kernelrepl.guest.interrupts import DeadlinePassed, Interrupts
+from kernelrepl.guest.interrupts import DeadlinePassed
 from kernelrepl.guest.neutral import is_a, is_atom
 from kernelrepl.guest.pickling.ones import refuse_copy
-from kernelrepl.guest.pickling.pickler import PicklingContext, dump
+from kernelrepl.guest.pickling.pickler import dump
+from kernelrepl.guest.pickling.proven import CannotLoad
 from kernelrepl.guest.pickling.segments import Segment, Segmented, dump_segments, is_long
 from kernelrepl.guest.pickling.stream import Stream, TooLarge
 from kernelrepl.guest.restore.loader import Loader
@@ -33,44 +35,14 @@ _SECOND_TRY_S = 1.0
 _EXPLAIN_LIMIT_BYTES = 64 << 20
 
 
-class Captured(Protocol):
-    """What a pass needs of the snapshot that it is made for."""
-
-    context: PicklingContext
-    interrupts: Interrupts
-    limits: CaptureLimits
-    state: CommittedState
-    holders: dict[int, int]
-    part_of: dict[int, int]
-    unloaded: set[str]
-    pinned: dict[int, Any]
-    frozen_bytes: int
-    next_root: int
-    own_roots: dict[str, int]
-    strays: dict[str, Any]
-    placed: dict[str, Any]
-    kept: dict[str, Any]
-    told: dict[str, Unsaved]
-    slow: dict[int, Any]
-    unstable: set[int]
-    has_long: bool
-    bound: dict[str, Any]
-
-    def identify(self, value: Any) -> int: ...
-
-    def user_names(self) -> dict[str, Any]: ...
-
-    def changes(self) -> tuple[dict[str, Any], list[str]]: ...
-
-
 class Survey:
     """What is known of each root.
 
     suspects: the roots that may have changed since the last survey; None for all of them.
     """
 
-    def __init__(self, snapshot: Captured, own: dict[str, Any], suspects: set[int] | None) -> None:
-        self.snapshot = snapshot
+    def __init__(self, view: View, own: dict[str, Any], suspects: set[int] | None) -> None:
+        self.view = view
         self.own = own
         """The session's own values, by names that no variable can have."""
         self.suspects = suspects
@@ -89,15 +61,15 @@ class Survey:
     def scan_of(self, root: int) -> RootScan:
         """Return the latest scan of a root."""
         fresh = self.fresh.get(root)
-        return self.snapshot.state.scans[root] if fresh is None else fresh
+        return self.view.state.scans[root] if fresh is None else fresh
 
     def value(self, root: int) -> Any:
-        return self.values[root] if root in self.values else self.snapshot.state.objects[root]
+        return self.values[root] if root in self.values else self.view.state.objects[root]
 
     def is_changed(self, root: int) -> bool:
         """Return whether a root is new or other than at the last scan."""
         fresh = self.fresh.get(root)
-        return fresh is not None and not fresh.same_as(self.snapshot.state.scans.get(root))
+        return fresh is not None and not fresh.same_as(self.view.state.scans.get(root))
 
     def visit(self, root: int, value: Any) -> None:
         """Scan a root that is new or suspect, and the entities that it refers to."""
@@ -106,7 +78,7 @@ class Survey:
             root, value = work.pop()
             if root in self.fresh:
                 continue
-            known = root in self.snapshot.state.scans
+            known = root in self.view.state.scans
             if known and self.suspects is not None and root not in self.suspects:
                 continue
             self.values[root] = value
@@ -115,11 +87,11 @@ class Survey:
                     self.dump_plain(root, value)
                 continue
             references = self._dump_root(root, value)
-            work.extend((self.snapshot.identify(entity), entity) for entity in references)
+            work.extend((self.view.identify(entity), entity) for entity in references)
 
     def dump_plain(self, root: int, value: Any) -> None:
         """A value of built-in types, with nothing that others may share."""
-        limit = self.snapshot.limits.variable_bytes
+        limit = self.view.limits.variable_bytes
         if type(value) in (str, bytes) and limit is not None and len(value) > limit:
             self.fresh[root] = RootScan(error=TooLarge(limit))
             return
@@ -139,7 +111,7 @@ class Survey:
             stream.size_bytes,
             in_segments if in_segments and not stream.array_roots else tuple(touched),
             tuple((id(array), id(owner)) for array, owner in stream.array_roots),
-            tuple(sorted(self.snapshot.identify(entity) for entity in entities)),
+            tuple(sorted(self.view.identify(entity) for entity in entities)),
             stream.words,
             stream.reaches,
             has_code=stream.has_code,
@@ -152,33 +124,33 @@ class Survey:
         return entities
 
     def _stream_of(self, root: int, value: Any) -> tuple[Stream | None, tuple[Segment, ...], tuple[int, ...]]:
-        snap = self.snapshot
-        seconds = _SECOND_TRY_S if id(value) in snap.slow else snap.limits.deadline_s
+        view = self.view
+        seconds = _SECOND_TRY_S if view.habits.is_slow(value) else view.limits.deadline_s
         for attempt in (1, 2):
             try:
-                with snap.interrupts.deadline(seconds):
+                with view.interrupts.deadline(seconds):
                     found = self._dump(root, value)
             except BaseException as error:  # noqa: BLE001
                 # User reducers may raise anything. A container that another thread changes gets a second try.
                 if attempt == 1 and type(error) is RuntimeError and "changed" in str(error):
                     continue
                 if is_a(error, DeadlinePassed):
-                    snap.slow[id(value)] = value
-                words, ids, may_change_anything = reach(value, snap.context.namespace)
+                    view.habits.note_slow(value, slow=True)
+                words, ids, may_change_anything = reach(value, view.context.namespace)
                 self.fresh[root] = RootScan(
                     words=words, reaches=ids, may_change_anything=may_change_anything, error=error
                 )
                 return None, (), ()
-            snap.slow.pop(id(value), None)
+            view.habits.note_slow(value, slow=False)
             return found
         return None, (), ()
 
     def _dump(self, root: int, value: Any) -> tuple[Stream, tuple[Segment, ...], tuple[int, ...]]:
-        snap = self.snapshot
-        limit = snap.limits.variable_bytes
-        known = snap.state.scans.get(root)
+        view = self.view
+        limit = view.limits.variable_bytes
+        known = view.state.scans.get(root)
         # One that was pickled whole shares objects within itself, or with others.
-        whole = not is_long(value) or snap.context.tables.find(value) is not None
+        whole = not is_long(value) or view.context.tables.find(value) is not None
         if not whole and (known is None or known.segments or self.rescan):
             before = () if known is None or self.rescan else known.segments
             found = self._segmented(value, before, limit)
@@ -189,14 +161,14 @@ class Survey:
                 if found.touches_known:
                     self.touches_known.add(root)
                 return found.stream, found.segments, found.touched
-        stream, memo = dump([value], snap.context, snap.identify, frozenset({id(value)}), limit_bytes=limit)
+        stream, memo = dump([value], view.context, view.identify, frozenset({id(value)}), limit_bytes=limit)
         self.kept.append(memo)
         return stream, (), ()
 
     def _segmented(self, value: Any, before: tuple[Segment, ...], limit: int | None) -> Segmented | None:
-        snap = self.snapshot
+        view = self.view
         try:
-            return dump_segments(value, snap.context, snap.identify, before, snap.holders.get, limit)
+            return dump_segments(value, view.context, view.identify, before, view.holders.get, limit)
         except Exception as error:
             if is_too_deep(error):
                 return None
@@ -204,18 +176,18 @@ class Survey:
 
     def visit_failed(self, found: dict[str, Any]) -> None:
         """Look again at what could not be loaded for want of a name, if names were bound."""
-        snap = self.snapshot
-        if not any(name not in snap.bound or snap.bound[name] is not value for name, value in found.items()):
+        view = self.view
+        if not any(name not in view.bound or view.bound[name] is not value for name, value in found.items()):
             return
-        for root in snap.context.proven.forget_missing():
-            if root in snap.state.objects and root not in self.fresh:
+        for root in view.context.proven.forget_missing():
+            if root in view.state.objects and root not in self.fresh:
                 if self.suspects is not None:
                     self.suspects.add(root)
-                self.visit(root, snap.state.objects[root])
+                self.visit(root, view.state.objects[root])
 
     def prove(self) -> None:
         """Find out of what is new whether it could be loaded again; what could not be has an error from here on."""
-        proven = self.snapshot.context.proven
+        proven = self.view.context.proven
         if self.loaded:
             # What says nothing of its attributes is tried when it is saved the next time.
             proven.trust(
@@ -233,19 +205,19 @@ class Survey:
             if failure is not None:
                 self.fresh[root] = replace(scan, error=failure, stream=None)
             elif scan.stream.doubtful and scan.stream.size_bytes <= MAX_BYTES:
-                before = self.snapshot.state.scans.get(root)
+                before = self.view.state.scans.get(root)
                 as_before = before is not None and before.error is None and before.print == scan.print
                 if not (as_before and proven.knows(scan.stream.doubtful)):
                     doubtful[root] = scan.stream
         if not doubtful or not possible():
             return
-        loader = Loader(self.snapshot.context.namespace, self.snapshot.context.main_module, self.snapshot.context.shell)
-        loader.objects = {**self.snapshot.state.objects, **self.values}
+        loader = Loader(self.view.context.namespace, self.view.context.main_module, self.view.context.shell)
+        loader.objects = {**self.view.state.objects, **self.values}
         for trial, tried in tried_all(doubtful, loader):
             self._learn(trial, tried)
 
     def _learn(self, trial: Trial, tried: Mapping[int, Stream]) -> None:
-        proven = self.snapshot.context.proven
+        proven = self.view.context.proven
         proven.give_up(kind for root in trial.slow for kind in tried[root].doubtful)
         for root in trial.loaded:
             proven.trust(tried[root].telling)
@@ -261,7 +233,7 @@ class Survey:
 
     def _complete(self, lacks: Mapping[type, frozenset[str]], tried: Mapping[int, Stream]) -> None:
         """Pickle with their attributes what would come back without them; as before where these cannot be pickled."""
-        context = self.snapshot.context
+        context = self.view.context
         for kind, names in lacks.items():
             for attributes in (names, frozenset[str]()):
                 context.proven.lack(kind, attributes)
@@ -278,9 +250,9 @@ class Survey:
 
         An object in them may have been replaced by one that looks the same.
         """
-        before = {} if self.rescan else self.snapshot.state.scans
+        before = {} if self.rescan else self.view.state.scans
         known = {root for root, scan in self.fresh.items() if scan.segments and root in before} - self.touches_known
-        holders = self.snapshot.holders
+        holders = self.view.holders
         others = [scan.touched for root, scan in self.fresh.items() if root not in known and self.is_changed(root)]
         if not known or all(key in holders for touched in others for key in touched):
             return
@@ -291,7 +263,7 @@ class Survey:
 
     def references(self) -> dict[int, tuple[int, ...]]:
         """Of each root that refers to others, to which."""
-        found = {root: scan.references for root, scan in self.snapshot.state.scans.items() if scan.references}
+        found = {root: scan.references for root, scan in self.view.state.scans.items() if scan.references}
         for root, scan in self.fresh.items():
             if scan.references:
                 found[root] = scan.references
@@ -301,7 +273,7 @@ class Survey:
 
     def errors(self) -> dict[int, BaseException]:
         """Of each root that cannot be saved, why."""
-        scans = self.snapshot.state.scans
+        scans = self.view.state.scans
         found = {root: scan.error for root, scan in scans.items() if scan.error and root not in self.fresh}
         found.update((root, scan.error) for root, scan in self.fresh.items() if scan.error)
         return {root: error for root, error in found.items() if error is not None}
@@ -336,7 +308,7 @@ class Survey:
     def explain(self, name: str, value: Any, root: int, origin: int) -> Unsaved:
         """Why a name cannot be saved."""
         culprit_value = self.value(origin)
-        known = self.snapshot.state.unsaved.get(name.removeprefix(PLACED))
+        known = self.view.state.unsaved.get(name.removeprefix(PLACED))
         if name.startswith(PLACED):
             name, value = name.removeprefix(PLACED), value[-1]
             culprit_value = value if origin == root else culprit_value
@@ -355,7 +327,7 @@ class Survey:
             using = "" if origin == root else f"it uses {explain.label(self.value(origin))}: "
             return Unsaved(kind, name, f"{using}its bytes cannot be loaded again ({error})", root)
         try:
-            with self.snapshot.interrupts.deadline(_EXPLAIN_S):
+            with self.view.interrupts.deadline(_EXPLAIN_S):
                 path, culprit, deeper = explain.find_culprit(culprit_value, name, self._fails)
         except BaseException:  # noqa: BLE001 - user reducers again; the first error is reason enough
             path, culprit, deeper = name, culprit_value, None
@@ -365,7 +337,7 @@ class Survey:
         return Unsaved(kind, path[:300], reason, root)
 
     def passed_limit(self, error: BaseException) -> str | None:
-        limits = self.snapshot.limits
+        limits = self.view.limits
         if is_a(error, TooLarge) and limits.variable_bytes is not None:
             return too_large(limits.variable_bytes)
         if is_a(error, DeadlinePassed):
@@ -373,9 +345,9 @@ class Survey:
         return None
 
     def _fails(self, value: Any) -> BaseException | None:
-        snap = self.snapshot
+        view = self.view
         try:
-            dump([value], snap.context, snap.identify, frozenset({id(value)}), limit_bytes=_EXPLAIN_LIMIT_BYTES)
+            dump([value], view.context, view.identify, frozenset({id(value)}), limit_bytes=_EXPLAIN_LIMIT_BYTES)
         except DeadlinePassed:
             raise
         except BaseException as error:  # noqa: BLE001 - user reducers may raise anything

@@ -28,10 +28,10 @@ from jupyter_client.session import new_id
 from traitlets import Any as AnyTrait
 from traitlets.config import Config
 
-from kernelrepl.guest import handshake, imports, lifeline, wire
+from kernelrepl.guest import frames, handshake, imports, lifeline, wire
 from kernelrepl.guest.checkpoint.saving import Durability
 from kernelrepl.guest.interrupts import Interrupts
-from kernelrepl.guest.ipython.kernel import GuestKernel, NoShellThread  # first: it keeps the debugger out
+from kernelrepl.guest.ipython.kernel import GuestKernel, NoShellThread, Parts  # first: it keeps the debugger out
 from kernelrepl.guest.ipython.mending import Repair
 from kernelrepl.guest.ipython.output import (
     GuestStream,
@@ -146,7 +146,6 @@ class GuestApp(IPKernelApp):
         kernel.shell_stream = ZMQStream(self.shell_socket)
         kernel.control_thread, kernel.iopub_thread = self.control_thread, self.iopub_thread
         kernel.iopub_socket, kernel.stdin_socket = self.iopub_socket, self.stdin_socket
-        kernel.streams = tuple(self.streams)
         # Last: each thread that starts takes the interpreter from this one for a while.
         for thread in (self.iopub_thread, self.control_thread, *self.streams):
             thread.start()
@@ -262,18 +261,17 @@ def serve(channel: wire.Channel, sockets: list[int], app: GuestApp | None = None
     if start["most_file_bytes"] is not None:
         # Now, when IPython has written what it writes, and before anything of the session is loaded.
         resource.setrlimit(resource.RLIMIT_FSIZE, (start["most_file_bytes"],) * 2)
-    kernel.interrupts = interrupts
     os.chdir(start["workspace"])
     imports.find_in_working_directory()
     sys.argv[:] = ARGUMENTS
     sys.orig_argv[:] = [sys.executable]
     kernel.shell.user_ns["_dh"][:] = [Path.cwd()]  # where `%cd -` leads; a process that forks is somewhere else
-    kernel.saving = Durability(channel, kernel.shell, app.user_module, interrupts, start)
-    report = kernel.saving.restoring.restore(start)
-    kernel.shell.mending = Repair(
-        kernel.shell.user_ns, kernel.shell.user_ns_hidden, kernel.streams, interrupts.originals
-    )
-    flush_cell(kernel.streams, app.recorder, {})
+    saving = Durability(channel, kernel.shell, app.user_module, interrupts, start)
+    report = saving.restoring.restore(start)
+    streams = tuple(app.streams)
+    mending = Repair(kernel.shell.user_ns, kernel.shell.user_ns_hidden, streams, interrupts.originals)
+    kernel.attach(Parts(interrupts, saving, mending, streams))
+    flush_cell(streams, app.recorder, {})
     app.recorder.take()  # what loading the session printed is no output of its first cell
     lifeline.die_with_channel(channel.fileno())
     _run(app, channel, report)
@@ -293,7 +291,7 @@ def _run(app: GuestApp, channel: wire.Channel, report: dict[str, Any]) -> None:
         app.wakeup = wakeup
         signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
         asyncio.get_running_loop().add_reader(channel.fileno(), app.kernel.saving.serve_keeper)
-        channel.send({"type": "ready", **report})
+        channel.send(frames.build("ready", **report))
         app.kernel.saving.restoring.rest()
 
     loop.add_callback(ready)

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from kernelrepl.guest import lifeline
@@ -45,7 +46,15 @@ from kernelrepl.guest import depth  # noqa: E402
 from kernelrepl.guest.checkpoint.saving import Durability  # noqa: E402
 from kernelrepl.guest.interrupts import Interrupts  # noqa: E402
 from kernelrepl.guest.ipython import console  # noqa: E402
-from kernelrepl.guest.ipython.output import NAME_CHARS, ROW_CHARS, OutputRecorder, flush_cell, shortened  # noqa: E402
+from kernelrepl.guest.ipython.mending import Repair  # noqa: E402
+from kernelrepl.guest.ipython.output import (  # noqa: E402
+    NAME_CHARS,
+    ROW_CHARS,
+    GuestStream,
+    OutputRecorder,
+    flush_cell,
+    shortened,
+)
 from kernelrepl.guest.ipython.shell import GuestShell  # noqa: E402
 
 
@@ -58,8 +67,18 @@ class NoShellThread:
         return False
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a kernel works with for one session."""
+
+    interrupts: Interrupts
+    saving: Durability
+    mending: Repair
+    streams: tuple[GuestStream, ...]
+
+
 class GuestKernel(IPythonKernel):
-    """Commits before it replies."""
+    """Commits before it replies. It serves a session from `attach` on."""
 
     shell_class = Type(GuestShell)
     shell_channel_thread = AnyTrait(NoShellThread())
@@ -69,10 +88,22 @@ class GuestKernel(IPythonKernel):
     interrupts: Interrupts = AnyTrait()  # type: ignore[assignment]
     recorder: OutputRecorder = AnyTrait()  # type: ignore[assignment]
     saving: Durability = AnyTrait()  # type: ignore[assignment]
-    streams: Any = AnyTrait(())
+    streams: tuple[GuestStream, ...] = AnyTrait(())  # type: ignore[assignment]
     context: contextvars.Context | None = None
     shutting_down = False
     pid = 0
+
+    def attach(self, parts: Parts) -> None:
+        """Serve a session in this process, with these parts."""
+        assert self.shell is not None
+        self.pid = os.getpid()
+        self.interrupts, self.saving, self.streams = parts.interrupts, parts.saving, parts.streams
+        self.shell.mending = parts.mending
+
+    def detach(self) -> None:
+        """Serve no session any more: this process is a zygote, and its children get parts of their own."""
+        self.interrupts = self.saving = self.shell.mending = None  # type: ignore[assignment]
+        self.streams = ()
 
     def pre_handler_hook(self) -> None:
         """SIGINT stays with `interrupts`."""
@@ -87,7 +118,6 @@ class GuestKernel(IPythonKernel):
 
     def start(self) -> None:
         super().start()
-        self.pid = os.getpid()
         console.install()
         self.context = contextvars.copy_context()
         self.shell_stream.on_recv(self._receive, copy=False)

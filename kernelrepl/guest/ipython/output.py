@@ -23,7 +23,7 @@ from ipykernel.iostream import OutStream
 from jupyter_client.session import Session
 
 from kernelrepl.guest import wire
-from kernelrepl.guest.ipython import bundles
+from kernelrepl.guest.display import bundles
 
 HEAD_CHARS = 500_000
 TAIL_CHARS = 500_000

@@ -22,10 +22,10 @@ from typing import Any
 
 import xxhash
 
+from kernelrepl.guest import pouring
 from kernelrepl.guest.neutral import attributes_of
-from kernelrepl.guest.restore import pouring
-from kernelrepl.guest.restore.pouring import CONTENTS
-from kernelrepl.guest.settings.options_table import is_of_session
+from kernelrepl.guest.origin import is_of_session
+from kernelrepl.guest.pouring import CONTENTS
 
 _MOST = 4_000
 """Into a part with more objects than that nobody looks: it may have changed."""

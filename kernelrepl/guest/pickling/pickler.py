@@ -19,13 +19,13 @@ import cloudpickle
 from cloudpickle.cloudpickle import _code_reduce, _should_pickle_by_reference
 
 from kernelrepl.guest import recipes, sources
-from kernelrepl.guest.checkpoint.proving import Proven, has_state
 from kernelrepl.guest.code_names import EVERYTHING, words_of
 from kernelrepl.guest.depth import deeper, is_too_deep
 from kernelrepl.guest.neutral import flags_of, is_a, module_of
 from kernelrepl.guest.pickling import classes, functions, instances, library, locks, modules, singletons, tables
 from kernelrepl.guest.pickling.arrays import ArraySupport
 from kernelrepl.guest.pickling.inert import is_inert
+from kernelrepl.guest.pickling.proven import Proven, has_state
 from kernelrepl.guest.pickling.sharing import shareable
 from kernelrepl.guest.pickling.stream import SetAside, Sink, Stream
 from kernelrepl.guest.pickling.texts import Texts

@@ -6,23 +6,22 @@ kernel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import xxhash
 
-from kernelrepl.guest import wire
+from kernelrepl.guest import frames, wire
+from kernelrepl.guest.mailbox import Mailbox
 from kernelrepl.guest.pickling.chunks import checksums
 
 
 class Incoming:
     """One stream of bytes."""
 
-    def __init__(self, window: memoryview, channel: wire.Channel, receive: Callable[[str], dict[str, Any]]) -> None:
-        """receive: waits for the next frame of a type."""
+    def __init__(self, window: memoryview, mailbox: Mailbox) -> None:
         self._window = window
-        self._channel = channel
-        self._receive = receive
+        self._mailbox = mailbox
         self._rest = memoryview(b"")
         self._slot = 0
         self._whole = True
@@ -37,7 +36,7 @@ class Incoming:
         """Fill `target` with what comes next."""
         while target.nbytes:
             if not self._rest.nbytes:
-                piece = self._receive("piece")
+                piece = self._mailbox.receive("piece")
                 self._slot = piece["slot"]
                 self._whole = not piece.get("damaged")
                 start = self._slot * wire.SLOT_BYTES
@@ -47,7 +46,7 @@ class Incoming:
             target[:size] = self._rest[:size]
             target, self._rest = target[size:], self._rest[size:]
             if not self._rest.nbytes:
-                self._channel.send({"type": "emptied", "slot": self._slot})
+                self._mailbox.channel.send(frames.build("emptied", slot=self._slot))
 
 
 class Source(Protocol):

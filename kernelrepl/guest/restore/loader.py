@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kernelrepl.guest import handshake, recipes, sources, table_recipes, wire
-from kernelrepl.guest.checkpoint.components import load_order
+from kernelrepl.guest.components import load_order
 from kernelrepl.guest.restore.incoming import Source
 
 _LOAD = compile("load()", "<restore>", "eval")

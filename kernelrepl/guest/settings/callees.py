@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from kernelrepl.guest import imports
-from kernelrepl.guest.explain import class_name
-from kernelrepl.guest.neutral import attributes_of, bases_of, is_a, is_atom, module_of, space_of
+from kernelrepl.guest.neutral import attributes_of, bases_of, is_a, is_atom, module_of, name_of, space_of
 from kernelrepl.guest.pickling.singletons import Singletons, known
 from kernelrepl.guest.settings.contents import Path as Place
 from kernelrepl.guest.settings.contents import found_at
@@ -248,7 +247,7 @@ class _Values:
             return [space_of(value)[name] for name in names if name in space_of(value)] if own else []
         if kind in _HOLDERS:
             return [one for one in _HOLDERS[kind](value) if not is_atom(one)]
-        if class_name(kind) in IN_C:
+        if name_of(kind) in IN_C:
             self._note(value)
             return [value.__self__] if kind is types.BuiltinFunctionType and is_a(value.__self__, type) else []
         if kind is functools.partial:

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from kernelrepl.guest.neutral import is_a, space_of
+from kernelrepl.guest.origin import is_of_session
 from kernelrepl.guest.originals import Originals
 from kernelrepl.guest.settings.options_python import handler_of
-from kernelrepl.guest.settings.options_table import is_of_session
 
 _STORES = frozenset({"setattr", "__setattr__", "__dict__", "patch", "register", "register_error", "modules", "reload"})
 """Words by which code puts something onto a module without assigning to an attribute."""

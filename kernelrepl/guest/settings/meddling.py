@@ -18,13 +18,13 @@ from importlib.machinery import ModuleSpec
 from typing import Any
 
 from kernelrepl.guest import imports
-from kernelrepl.guest.explain import class_name
-from kernelrepl.guest.neutral import is_a, space_of
+from kernelrepl.guest.neutral import is_a, name_of, space_of
+from kernelrepl.guest.origin import is_of_session
 from kernelrepl.guest.pickling.modules import is_another_file
 from kernelrepl.guest.settings import contents
 from kernelrepl.guest.settings.callees import IN_C, Said
 from kernelrepl.guest.settings.contents import ABSENT, REPLACED, Copied, Path, found_at
-from kernelrepl.guest.settings.options_table import is_of_session, is_plain, same
+from kernelrepl.guest.settings.options_table import is_plain, same
 from kernelrepl.guest.settings.setters import KNOWN, sets
 
 _NOT_LOOKED_AT = frozenset({"builtins", "__main__", "kernelrepl", "IPython", "ipykernel", "traitlets", "logging"})
@@ -264,14 +264,14 @@ def _built_upon(module: types.ModuleType, name: str) -> set[str]:
 
 def _is_in_c(setter: Any) -> bool:
     """Whether a setter, or one of the same kind that it calls, is not written in Python: its effect is in no module."""
-    if class_name(type(setter)) in IN_C:
+    if name_of(type(setter)) in IN_C:
         return True
     if not is_a(setter, types.FunctionType):
         return False
     names, space = setter.__code__.co_names, setter.__globals__
     called = [space.get(name) for name in names]
     called += [space_of(one).get(name) for one in called if is_a(one, types.ModuleType) for name in names]
-    return any(class_name(type(one)) in IN_C and _SETTERS.match(str(getattr(one, "__name__", ""))) for one in called)
+    return any(name_of(type(one)) in IN_C and _SETTERS.match(str(getattr(one, "__name__", ""))) for one in called)
 
 
 def _holds_own(value: Any) -> bool:

@@ -14,7 +14,7 @@ import types
 from collections.abc import Iterable
 from typing import Any
 
-from kernelrepl.guest.explain import class_name
+from kernelrepl.guest.neutral import name_of
 from kernelrepl.guest.pickling.singletons import Singletons
 from kernelrepl.guest.settings import callees, options_python
 from kernelrepl.guest.settings.arrivals import Arrivals
@@ -229,7 +229,7 @@ def _told(table: str, key: Any) -> str:
 def _word(key: Any) -> str:
     """A key as a person would name it."""
     if isinstance(key, type):
-        return class_name(key)
+        return name_of(key)
     if isinstance(key, tuple):
         return ".".join(map(_word, key))
     return str(key)[:100] if is_plain(key) else type(key).__name__

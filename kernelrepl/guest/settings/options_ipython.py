@@ -6,7 +6,8 @@ import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kernelrepl.guest.settings.options_table import Options, is_of_session, remembered, same
+from kernelrepl.guest.origin import is_of_session
+from kernelrepl.guest.settings.options_table import Options, remembered, same
 
 _LISTS = ("ast_transformers", "input_transformers_cleanup", "input_transformers_post")
 _PLAIN = (str, int, float, bool, list, dict, tuple, set, type(None))

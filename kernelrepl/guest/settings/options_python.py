@@ -22,7 +22,8 @@ from typing import Any
 
 from kernelrepl.guest import depth
 from kernelrepl.guest.neutral import is_a
-from kernelrepl.guest.settings.options_table import Options, is_of_session, remembered
+from kernelrepl.guest.origin import is_of_session
+from kernelrepl.guest.settings.options_table import Options, remembered
 
 
 def _interpreter() -> dict[str, Any]:

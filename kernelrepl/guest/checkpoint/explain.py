@@ -53,7 +53,6 @@ _REFUSED = re.compile(r"can(?:not|'t) pickle '?([\w.]{1,100})'? (?:object|instan
 """What the interpreter says of types that come from C."""
 
 
-class_name = name_of
 _qualified: Callable[[type], str] = type.__dict__["__qualname__"].__get__
 
 
@@ -93,7 +92,7 @@ def label(value: Any) -> str:
 
 def type_name(value: Any) -> str:
     """The name of a value's type, never asking the value itself."""
-    return class_name(type(value))[:200]
+    return name_of(type(value))[:200]
 
 
 def reason(error: BaseException, culprit: Any) -> str:
@@ -110,7 +109,7 @@ def reason(error: BaseException, culprit: Any) -> str:
     refused = _REFUSED.search(text) if is_a(error, TypeError) else None
     if refused is not None:
         return f"a value of type {refused[1]} cannot be saved; keep what it is made from, and make it again"
-    kind = class_name(type(error))[:100]
+    kind = name_of(type(error))[:100]
     return f"{kind}: {text[:300]}" if text else kind
 
 
@@ -120,7 +119,7 @@ def _known(value: Any) -> str | None:
         home = module_of(cls)
         if home == "__main__":
             continue
-        name = class_name(cls)
+        name = name_of(cls)
         if home.partition(".")[0] == "multiprocessing":
             return f"what belongs to several processes ({name}) cannot be saved; make it again where it is needed"
         if (found := _KINDS.get(name)) is not None:
@@ -133,7 +132,7 @@ def _known(value: Any) -> str | None:
 
 def _future(cls: Any, value: Any) -> str:
     """A future or a task, as its own class knows it: methods of the session's may do anything."""
-    kind = "task" if class_name(cls) == "Task" else "future"
+    kind = "task" if name_of(cls) == "Task" else "future"
     if not cls.done(value):
         return f"a {kind} that is not done cannot be saved; keep its result when it has one"
     if cls.cancelled(value):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kernelrepl.guest import wire
-from kernelrepl.guest.ipython import html_text, pictures, plots
+from kernelrepl.guest.display import html_text, pictures, plots
 
 _DISPLAYS = frozenset({"execute_result", "display_data", "update_display_data"})
 KINDS = _DISPLAYS | {"clear_output", "error"}

@@ -11,12 +11,13 @@ import builtins
 import dis
 import types
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
-from kernelrepl.guest import wire
+from kernelrepl.guest import frames, wire
 from kernelrepl.guest.checkpoint.environment import ENVIRONMENT, Environment
 from kernelrepl.guest.checkpoint.snapshot import Snapshot
-from kernelrepl.guest.checkpoint.state import PLACED, Name, Unsaved
+from kernelrepl.guest.checkpoint.state import PLACED, Name
+from kernelrepl.guest.mailbox import Mailbox
 from kernelrepl.guest.restore.incoming import Flowing, Held, Incoming, Source
 from kernelrepl.guest.restore.loader import Loader, Stored
 
@@ -26,25 +27,22 @@ _BATCH_BYTES = 64 << 20
 """How much is asked for at once while nothing runs; a single component may be larger."""
 
 
-class Restored(Protocol):
-    """What restoring needs of the kernel's saving."""
-
-    channel: wire.Channel
-    shell: Any
-    main_module: types.ModuleType
-    snapshot: Snapshot
-    environment: Environment
-    in_cell: bool
-
-    def receive(self, wanted: str) -> dict[str, Any]:
-        """The next frame of this type; others are kept for later."""
-
-
 class Restoring:
     """What has been restored of one session, and what is still to come."""
 
-    def __init__(self, saving: Restored) -> None:
-        self._saving = saving
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        shell: Any,
+        main_module: types.ModuleType,
+        snapshot: Snapshot,
+        environment: Environment,
+    ) -> None:
+        self._mailbox = mailbox
+        self._shell = shell
+        self._main_module = main_module
+        self._snapshot = snapshot
+        self._environment = environment
         self._stories: dict[str, str] = {}
         self._names: dict[str, Name] = {}
         """Names whose values wait."""
@@ -63,8 +61,7 @@ class Restoring:
 
     def _is_lost(self, name: str) -> bool:
         """Whether nobody has bound a lost name again; what IPython has put under it (`open`) does not count."""
-        shell = self._saving.shell
-        space, hidden = shell.user_ns, shell.user_ns_hidden
+        space, hidden = self._shell.user_ns, self._shell.user_ns_hidden
         return name in self._stories and (name not in space or (name in hidden and hidden[name] is space[name]))
 
     def lost_builtin(self, code: types.CodeType) -> str | None:
@@ -72,7 +69,7 @@ class Restoring:
         if not self._stories:
             return None
         for name in _reads(code):
-            if self._is_lost(name) and (hasattr(builtins, name) or name in self._saving.shell.user_ns):
+            if self._is_lost(name) and (hasattr(builtins, name) or name in self._shell.user_ns):
                 return self._stories[name]
         return None
 
@@ -85,13 +82,13 @@ class Restoring:
 
     def restore(self, start: dict[str, Any]) -> dict[str, Any]:
         """Load what the keeper has sent with the `start` frame. Returns the report for the `ready` frame."""
-        with self._saving.shell.builtin_trap:  # libraries that are imported find what they find in a cell
+        with self._shell.builtin_trap:  # libraries that are imported find what they find in a cell
             return self._restore(start)
 
     def _restore(self, start: dict[str, Any]) -> dict[str, Any]:
-        saving, snap = self._saving, self._saving.snapshot
-        saving.shell.execution_count = start["execution_count"] + 1
-        self._incoming = Incoming(wire.map_window(start["file"]), saving.channel, saving.receive)
+        snap, shell, environment = self._snapshot, self._shell, self._environment
+        shell.execution_count = start["execution_count"] + 1
+        self._incoming = Incoming(wire.map_window(start["file"]), self._mailbox)
         parts = {entry["roots"][0]: self._stored(entry, Held) for entry in start["components"]}
         self._waiting = {entry["roots"][0]: entry for entry in start["later"]}
         self._holder = {root: key for key, entry in self._waiting.items() for root in entry["roots"]}
@@ -99,30 +96,30 @@ class Restoring:
         for name, (root, *_) in start["names"].items():
             if not name.startswith("*"):
                 bound.setdefault(root, []).append(name)
-        loader = Loader(saving.shell.user_ns, saving.main_module, saving.shell, bound)
+        loader = Loader(shell.user_ns, self._main_module, shell, bound)
         root, *_ = start["names"].get(ENVIRONMENT, (None,))
         failed: list[tuple[str, str]] = []
         if root in parts:
             # First of all: modules are found through the session's own import path.
             loader.load({root: parts[root]}, self._note_loading)
             if root in loader.objects:
-                failed = saving.environment.apply({ENVIRONMENT: loader.objects[root]})
+                failed = environment.apply({ENVIRONMENT: loader.objects[root]})
         loader.load({key: part for key, part in parts.items() if key != root}, self._note_loading)
         if parts:
-            saving.channel.send({"type": "loaded"})
-        snap.context.imported.update(loader.imported)
-        # Also those of what is lost: a new value under the number of an old one would be taken for it.
+            self._mailbox.channel.send(frames.build("loaded", not_restored=[]))
+        snap.note_imports(loader.imported)
+        # Also those of what is lost.
         used = [root for part in parts.values() for root in (*part.roots, *part.references)]
         used += [root for root, *_ in start["names"].values()]
-        snap.next_root = max([snap.next_root, *(root + 1 for root in (*used, *self._holder))])
+        snap.reserve((*used, *self._holder))
         names, not_restored, own = self._bind(start["names"], loader)
         self._stories = dict(start["stories"]) | {entry["name"]: _lost(entry) for entry in not_restored}
-        snap.unloaded = {*self._stories, *self._names}
-        snap.frozen_bytes = sum(sum(entry["segments"]) for entry in self._waiting.values())
+        snap.await_names((*self._stories, *self._names))
+        snap.freeze(sum(sum(entry["segments"]) for entry in self._waiting.values()))
         self._freeze(parts, loader)
         own.pop(ENVIRONMENT, None)
-        failed += saving.environment.apply(own)
-        for what, why in failed + saving.environment.options.place(snap.placed.values()):
+        failed += environment.apply(own)
+        for what, why in failed + environment.options.place(snap.placed):
             not_restored.append({"name": what, "type": "", "reason": why[: wire.MAX_SAID_CHARS]})
         # What was never stored is as gone as what failed, and whoever comes back may not have been there.
         not_restored += [
@@ -133,11 +130,8 @@ class Restoring:
         for root, value in loader.objects.items():
             snap.adopt(root, value)
         loaded = self._learn(parts.values(), loader)
-        snap.rebase(names, [part.roots for part in loaded], saving.environment.own_values())
-        for name in [name for name in snap.unloaded if "." in name]:
-            # An attribute of a module. It is told once that it is gone, and forgotten.
-            snap.unloaded.discard(name)
-            snap.state.unsaved[name] = Unsaved("", name, "", 0)
+        snap.rebase(names, [part.roots for part in loaded], environment.own_values())
+        snap.tell_lost_attributes()
         restored = sorted(name for name in (*names, *self._names) if not name.startswith("*") and name != "_")
         return {"restored": restored, "not_restored": not_restored}
 
@@ -158,14 +152,14 @@ class Restoring:
         )
 
     def _note_loading(self, part: Stored) -> None:
-        self._saving.channel.send({"type": "loading", "component": part.key})
+        self._mailbox.channel.send(frames.build("loading", component=part.key))
 
     def _learn(self, parts: Iterable[Stored], loader: Loader) -> list[Stored]:
         """The chunks of what was loaded are in the store. Returns what was loaded."""
-        snap = self._saving.snapshot
+        snap = self._snapshot
         loaded = [part for part in parts if part.key not in loader.failures]
         for part in loaded:
-            snap.chunks.add(part.key, part.source.sums(), part.size_bytes)
+            snap.note_stored(part.key, part.source.sums(), part.size_bytes)
         return loaded
 
     def _bind(
@@ -175,7 +169,7 @@ class Restoring:
         bound: dict[str, Name] = {}
         lost: list[dict[str, str]] = []
         own: dict[str, Any] = {}
-        shell = self._saving.shell
+        shell = self._shell
         for name, (root, kind, size) in names.items():
             if root in self._holder:
                 self._names[name] = Name(root, kind, size)
@@ -195,11 +189,11 @@ class Restoring:
             value = loader.objects[root]
             bound[name] = Name(root, kind, size)
             if name.startswith(PLACED):
-                self._saving.snapshot.placed[name] = value
+                self._snapshot.place(name, value)
                 continue
             if name.startswith("*"):
                 own[name] = value
-                self._saving.snapshot.adopt_own(name, root)
+                self._snapshot.adopt_own(name, root)
                 continue
             shell.user_ns[name] = value
             if name == "_":
@@ -208,12 +202,12 @@ class Restoring:
 
     def _freeze(self, parts: dict[int, Stored], loader: Loader) -> None:
         """Components that could not be loaded stay in the store; what they refer to must stay as well."""
-        snap = self._saving.snapshot
+        snap = self._snapshot
         for key in loader.failures:
-            snap.frozen_bytes += parts[key].size_bytes
+            snap.freeze(parts[key].size_bytes)
             for root in parts[key].references:
                 if root in loader.objects:
-                    snap.pinned[root] = loader.objects[root]
+                    snap.pin(root, loader.objects[root])
 
     # Later
 
@@ -221,7 +215,7 @@ class Restoring:
         """Code that names these words is about to run: load what it could touch."""
         if not self._waiting:
             return
-        reached = self._saving.snapshot.words_within(words)
+        reached = self._snapshot.words_within(words)
         if reached is None:
             self.need_all()
         else:
@@ -237,29 +231,28 @@ class Restoring:
         wanted = set(keys) & self._waiting.keys()
         self._ask(key for key in self._waiting if key in wanted and key not in self._asked)
         while wanted & self._waiting.keys():
-            self.take(self._saving.receive("data"))
+            self.take(self._mailbox.receive("data"))
 
     def _ask(self, keys: Iterable[int]) -> None:
         asked = list(keys)
         if asked:
             self._asked += asked
-            self._saving.channel.send({"type": "want", "components": asked})
+            self._mailbox.channel.send(frames.build("want", components=asked))
 
     def take(self, header: dict[str, Any]) -> None:
         """Load what the keeper has sent."""
-        with self._saving.shell.builtin_trap:
+        with self._shell.builtin_trap:
             self._take(header)
 
     def _take(self, header: dict[str, Any]) -> None:
-        saving = self._saving
         for entry in header["components"]:
             part = self._stored(entry, Flowing)
             key = part.key
-            loader = Loader(saving.shell.user_ns, saving.main_module, saving.shell)
+            loader = Loader(self._shell.user_ns, self._main_module, self._shell)
             loader.load({key: part}, self._note_loading)
             part.source.finish()
             names = {name: known for name, known in self._names.items() if known.root in part.roots}
-            if "_" in saving.shell.user_ns:
+            if "_" in self._shell.user_ns:
                 names.pop("_", None)  # it is the result of another cell by now
             self._forget(key)
             lost: list[dict[str, str]] = []
@@ -267,19 +260,19 @@ class Restoring:
                 lost = self._lose(part, names, loader.failures[key])
             elif names:
                 self._admit(part, names, loader)
-            self._saving.channel.send({"type": "loaded", "not_restored": lost})
+            self._mailbox.channel.send(frames.build("loaded", not_restored=lost))
 
     def _forget(self, key: int) -> None:
         """A component waits no longer."""
         entry = self._waiting.pop(key)
         self._asked.remove(key)
-        self._saving.snapshot.frozen_bytes -= sum(entry["segments"])
+        self._snapshot.freeze(-sum(entry["segments"]))
         for root in entry["roots"]:
             del self._holder[root]
         self._names = {name: known for name, known in self._names.items() if known.root in self._holder}
 
     def _lose(self, part: Stored, names: dict[str, Name], reason: str) -> list[dict[str, str]]:
-        self._saving.snapshot.frozen_bytes += part.size_bytes
+        self._snapshot.freeze(part.size_bytes)
         lost = [
             {"name": name, "type": known.type, "reason": reason[: wire.MAX_SAID_CHARS]}
             for name, known in names.items()
@@ -289,7 +282,7 @@ class Restoring:
         return lost
 
     def _admit(self, part: Stored, names: dict[str, Name], loader: Loader) -> None:
-        snap, shell = self._saving.snapshot, self._saving.shell
+        snap, shell = self._snapshot, self._shell
         for root in part.roots:
             snap.adopt(root, loader.objects[root])
         bound = {name: loader.objects[known.root] for name, known in names.items()}

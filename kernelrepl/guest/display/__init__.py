@@ -1,0 +1,1 @@
+"""What a cell shows, as data that is recorded and sent. Runs in the kernel."""
