@@ -22,7 +22,7 @@ from kernelrepl import discovery
 from kernelrepl.keeper.metrics import Metrics
 from kernelrepl.kernel import spawn
 from kernelrepl.kernel.process import Launcher
-from kernelrepl.model import Execution, Limits, Resources, StoredComponent
+from kernelrepl.model import ExecutionResult, Limits, Resources, StoredComponent
 from kernelrepl.sandbox import Tier, probe
 from kernelrepl.sessions.capacity import KernelCapacity
 from kernelrepl.sessions.confinement import Confinement, Grants, base_environment
@@ -206,10 +206,10 @@ class Sessions:
         )
         options.setdefault("request_id", secrets.token_hex(8))
         started = await self.manager.execute(code, session_id, Origin("test", grants), **options)
-        assert not isinstance(started, Execution)
+        assert not isinstance(started, ExecutionResult)
         return started
 
-    async def run(self, code: str, session_id: str = "s", **options: Any) -> Execution:
+    async def run(self, code: str, session_id: str = "s", **options: Any) -> ExecutionResult:
         """Run code to its end."""
         _, job = await self.submit(code, session_id, **options)
         return await asyncio.wait_for(asyncio.shield(job.result), RUN_TIMEOUT_S)

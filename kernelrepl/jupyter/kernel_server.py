@@ -20,7 +20,7 @@ from kernelrepl.jupyter.iopub import COMMS, HEADER, IOPub
 from kernelrepl.jupyter.replies import Answer, failed
 from kernelrepl.jupyter.sockets import KernelSockets
 from kernelrepl.kernel import KernelDied
-from kernelrepl.model import Execution, JupyterRequest
+from kernelrepl.model import ExecutionResult, JupyterRequest
 from kernelrepl.outputs import remarks, sanitize
 from kernelrepl.outputs.notebook import encodable
 from kernelrepl.outputs.terminal_text import output
@@ -206,7 +206,7 @@ class KernelServer:
             started = await self._manager.execute(
                 code, self.session_id, self._origin, request_id=f"jupyter-{secrets.token_hex(12)}", cell=_known(cell)
             )
-            assert not isinstance(started, Execution)
+            assert not isinstance(started, ExecutionResult)
             client.running = session, job = started
             await job.over.wait()
             self._version = session.python or self._version
@@ -215,7 +215,7 @@ class KernelServer:
             client.running, client.asked = None, False
             self._owners.pop(request.msg_id, None)
 
-    def _conclude(self, request: JupyterRequest, execution: Execution, job: Job) -> Answer:
+    def _conclude(self, request: JupyterRequest, execution: ExecutionResult, job: Job) -> Answer:
         """Say what is to be said beside the output, and make the reply."""
         answer = None if job.reply is None else self._answer(job.reply)
         if answer is None:

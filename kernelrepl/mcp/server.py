@@ -44,7 +44,7 @@ from kernelrepl.mcp.results import (
     of_sessions,
     of_variables,
 )
-from kernelrepl.model import Execution
+from kernelrepl.model import ExecutionResult
 from kernelrepl.outputs import notebook
 from kernelrepl.sessions.execution import Job
 from kernelrepl.sessions.session import Session
@@ -155,7 +155,7 @@ def _plain_id(request: str) -> str:
     return request if request.isdigit() else hashlib.sha256(request.encode()).hexdigest()[:16]
 
 
-def _reply(execution: Execution) -> CallToolResult:
+def _reply(execution: ExecutionResult) -> CallToolResult:
     """Return the reply for an execution in the form that the connection of this call needs."""
     connection = _connection.get()
     whole = connection.name in _NO_MODELS
@@ -237,10 +237,10 @@ class Tools:
         self,
         ctx: Context[Any, Any],
         connection: Connection,
-        started: tuple[Session, Job] | Execution,
+        started: tuple[Session, Job] | ExecutionResult,
         wait: float | None,
     ) -> CallToolResult:
-        if isinstance(started, Execution):
+        if isinstance(started, ExecutionResult):
             return _reply(started)
         session, job = started
         try:
@@ -279,7 +279,7 @@ class Tools:
         try:
             check_wait(wait)
             found = await self._keeper.manager.latest(session_id)
-            if isinstance(found, Execution):
+            if isinstance(found, ExecutionResult):
                 return _reply(found)
             session, job = found
             await self._wait(ctx, job, wait)
@@ -302,7 +302,7 @@ class Tools:
         """
         try:
             found = await self._keeper.manager.latest(session_id)
-            if isinstance(found, Execution):
+            if isinstance(found, ExecutionResult):
                 return _reply(nothing_ran(found, NOTHING_RAN))
             session, job = found
             if job.result.done():

@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kernelrepl.model import Commit, Execution, Failure, JupyterRequest, NotSaved, Output, Restored, Status
+from kernelrepl.model import Commit, ExecutionResult, Failure, JupyterRequest, NotSaved, Output, Restored, Status
 from kernelrepl.outputs import terminal_text, transcript
 
 KEPT_CHARS = 100_000
@@ -46,7 +46,7 @@ class Job:
     """It has been sent to a kernel."""
     began: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a kernel has begun to run it."""
-    result: asyncio.Future[Execution] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    result: asyncio.Future[ExecutionResult] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
     def heavy(self) -> bool:

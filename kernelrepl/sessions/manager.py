@@ -13,7 +13,7 @@ from typing import Any
 
 from kernelrepl.errors import DirectoryFailed, NothingRunning, SessionDamaged, UnknownSession
 from kernelrepl.kernel import KernelDied
-from kernelrepl.model import ALL, Execution, JupyterRequest, Page, PageRequest, SessionInfo, Variable
+from kernelrepl.model import ALL, ExecutionResult, JupyterRequest, Page, PageRequest, SessionInfo, Variable
 from kernelrepl.outputs import beside, remarks
 from kernelrepl.sandbox import Access
 from kernelrepl.sessions import standby
@@ -85,7 +85,7 @@ class Manager:
         reset: bool = False,
         resumed: bool = False,
         cell: JupyterRequest | None = None,
-    ) -> tuple[Session, Job] | Execution:
+    ) -> tuple[Session, Job] | ExecutionResult:
         """Start code in a session, creating it if there is none.
 
         A request that was seen before is not run again: its outcome comes from its row, or the job that
@@ -139,7 +139,7 @@ class Manager:
         self.confinement.exposure.forget(session.launch.workspace.name)
         await asyncio.to_thread(standby.remove, session.launch.workspace)
 
-    async def latest(self, session_id: str) -> tuple[Session, Job] | Execution:
+    async def latest(self, session_id: str) -> tuple[Session, Job] | ExecutionResult:
         """The execution that runs in a session, or the last one that did. Raises NothingRunning."""
         info, _ = await self._known(session_id)
         session = self._sessions.get(session_id)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from kernelrepl.errors import StorageFailed
 from kernelrepl.kernel import Kernel
-from kernelrepl.model import Commit, Execution, Limits, Manifest, Portion, Status, StoredComponent, Write
+from kernelrepl.model import Commit, ExecutionResult, Limits, Manifest, Portion, Status, StoredComponent, Write
 from kernelrepl.outputs import beside, transcript
 from kernelrepl.sessions.execution import Job, outcome_status
 from kernelrepl.store import Store
@@ -130,7 +130,7 @@ DAMAGED = (
 )
 
 
-def from_row(session_id: str, row: ExecutionRow, sandbox: str) -> Execution:
+def from_row(session_id: str, row: ExecutionRow, sandbox: str) -> ExecutionResult:
     """What an execution came to, as its row tells it. sandbox: how the session is confined, in words."""
     status: Any = row.status
     note = "the reply was lost on the way; this is the committed outcome" if row.committed else None
@@ -144,7 +144,7 @@ def from_row(session_id: str, row: ExecutionRow, sandbox: str) -> Execution:
             note = "it ran to its end, but what it changed could not be stored with it"
     if row.damaged:
         note = "; ".join([DAMAGED, *([note] if note else [])])
-    return Execution(
+    return ExecutionResult(
         session_id,
         status,
         transcript.load(row.outputs),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from kernelrepl.model import Execution, Failure, NotRestored, Resources, Restored, Saved, Status
+from kernelrepl.model import ExecutionResult, Failure, NotRestored, Resources, Restored, Saved, Status
 from kernelrepl.sessions import endings
 from kernelrepl.sessions.execution import Job, outcome_status, output_of, unsaved_of
 
@@ -30,13 +30,13 @@ class Uncollected:
     def __contains__(self, job: Job) -> bool:
         return job.msg_id in self._jobs or job.msg_id in self._told
 
-    def add(self, job: Job, tell: Callable[[Execution], str]) -> None:
+    def add(self, job: Job, tell: Callable[[ExecutionResult], str]) -> None:
         """Note that a call has returned before its job ended. tell: what a later call says of it."""
         if job not in self:
             self._jobs[job.msg_id] = job
             job.result.add_done_callback(lambda _: self._end(job, tell))
 
-    def _end(self, job: Job, tell: Callable[[Execution], str]) -> None:
+    def _end(self, job: Job, tell: Callable[[ExecutionResult], str]) -> None:
         if self._jobs.pop(job.msg_id, None) is None or job.result.cancelled() or job.result.exception():
             return
         self._told[job.msg_id] = tell(job.result.result())
@@ -54,7 +54,7 @@ class Uncollected:
         return found
 
 
-def noted(result: Execution, before: str | None, after: str | None) -> Execution:
+def noted(result: ExecutionResult, before: str | None, after: str | None) -> ExecutionResult:
     """A result with these notes beside its own."""
     notes = dict.fromkeys(note for note in (before, result.note, after) if note)
     return replace(result, note="; ".join(notes) or None)
@@ -75,7 +75,7 @@ def deadly(error: Exception) -> str:
     return f"the kernel died while loading it ({error}); it is skipped since then, its bytes are kept"
 
 
-def committed(job: Job, session_id: str | None, sandbox: str, resources: Resources | None) -> Execution:
+def committed(job: Job, session_id: str | None, sandbox: str, resources: Resources | None) -> ExecutionResult:
     """The result of a job whose kernel replied.
 
     resources: what the session may use, where errors of the code may come from it; None where nothing confines it.
@@ -83,7 +83,7 @@ def committed(job: Job, session_id: str | None, sandbox: str, resources: Resourc
     commit = job.commit
     if commit is None or commit.outcome is None:
         # Only a kernel that breaks the protocol replies without having committed.
-        return Execution(
+        return ExecutionResult(
             session_id, "crashed", job.live.output(), sandbox=sandbox, restored=job.restored,
             note="the kernel replied without committing; its changes are not stored", request_id=job.request_id,
         )  # fmt: skip
@@ -91,7 +91,7 @@ def committed(job: Job, session_id: str | None, sandbox: str, resources: Resourc
     note = job.stopped_for
     if note is None and output.error is not None and resources is not None:
         note = endings.hint(output.error, resources)
-    return Execution(
+    return ExecutionResult(
         session_id,
         outcome_status(commit, job.stopped_by),
         output,
@@ -111,12 +111,12 @@ def crash_status(job: Job) -> Status:
     return "timeout" if job.stopped_by == "timeout" else "crashed"
 
 
-def crashed(job: Job, session_id: str | None, sandbox: str, died: str, exit_code: int | None) -> Execution:
+def crashed(job: Job, session_id: str | None, sandbox: str, died: str, exit_code: int | None) -> ExecutionResult:
     """The result of a job whose kernel ended. `died`: how, in words."""
     output = job.live.output()
     if output.error is None:
         output = replace(output, error=Failure("KernelDied", died, f"KernelDied: {died}"))
-    return Execution(
+    return ExecutionResult(
         session_id,
         crash_status(job),
         output,

@@ -14,7 +14,7 @@ from kernelrepl.errors import KernelStartFailed, SessionDeleted
 from kernelrepl.kernel import Kernel, KernelDied, Launch
 from kernelrepl.kernel.flood import Verdict
 from kernelrepl.kernel.kernel import START_TIMEOUT_S
-from kernelrepl.model import Commit, Execution, JupyterRequest, Limits, Status
+from kernelrepl.model import Commit, ExecutionResult, JupyterRequest, Limits, Status
 from kernelrepl.outputs import beside, shortening
 from kernelrepl.sessions import results
 from kernelrepl.sessions.confinement import OFF
@@ -84,10 +84,10 @@ class Session(KernelSlot):
         )
         return self.state is State.DELETED or (at_rest and not self.uncollected and self.greeting is None)
 
-    def running(self, job: Job) -> Execution:
+    def running(self, job: Job) -> ExecutionResult:
         """The execution as far as it has come."""
         note = None if job.started else "waiting for earlier executions of this session"
-        return Execution(
+        return ExecutionResult(
             self.session_id, "running", job.live.output(), sandbox=self.sandbox, note=note, request_id=job.request_id
         )
 
@@ -131,7 +131,7 @@ class Session(KernelSlot):
                 self.observer.ended(job)
             self._services.capacity.rest()
 
-    async def _execute(self, job: Job) -> Execution:
+    async def _execute(self, job: Job) -> ExecutionResult:
         if job.reset:
             await self._clear()
         for _ in range(STARTS_PER_CALL):
@@ -151,7 +151,7 @@ class Session(KernelSlot):
             return job.result.result() if job.result.done() else self._result(job)
         raise KernelStartFailed(f"the kernel ended {STARTS_PER_CALL} times before it could run the code")
 
-    def _answer(self, job: Job, execution: Execution) -> None:
+    def _answer(self, job: Job, execution: ExecutionResult) -> None:
         if not job.result.done():
             greeting, self.greeting = self.greeting, None
             # Now, and not again when its kernel has come to its end: others may have been used in the meantime.
@@ -203,11 +203,11 @@ class Session(KernelSlot):
 
     # Results
 
-    def _result(self, job: Job) -> Execution:
+    def _result(self, job: Job) -> ExecutionResult:
         resources = None if self.sandbox == OFF else self.launch.resources
         return results.committed(job, self.session_id, self.sandbox, resources)
 
-    async def _crashed(self, job: Job, error: KernelDied) -> Execution:
+    async def _crashed(self, job: Job, error: KernelDied) -> ExecutionResult:
         self._services.emit("kernel_died", session=self.session_id, exit_code=error.exit_code)
         if self._kernel is not None and self._kernel.process.out_of_memory:
             job.stopped_for = job.stopped_for or self._monitor.memory_reached

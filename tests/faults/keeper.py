@@ -13,7 +13,7 @@ from kernelrepl.keeper.run import run
 from kernelrepl.kernel import Launch, spawn
 from kernelrepl.kernel.process import Process
 from kernelrepl.mcp.server import ClientHandler
-from kernelrepl.model import Commit, Execution
+from kernelrepl.model import Commit, ExecutionResult
 from kernelrepl.sessions import manager
 from kernelrepl.sessions.execution import Job
 from kernelrepl.sessions.session import Session
@@ -41,11 +41,11 @@ class CredulousSession(Session):
         super().__init__(*args, **options)
         self._believed: dict[str, Job] = {}
 
-    def _result(self, job: Job) -> Execution:
+    def _result(self, job: Job) -> ExecutionResult:
         if job.commit is not None:
             return super()._result(job)
         self._believed[job.msg_id] = job
-        return Execution(
+        return ExecutionResult(
             self.session_id, "ok", job.live.output(), committed=True, restored=job.restored, request_id=job.request_id
         )
 

@@ -29,7 +29,7 @@ from kernelrepl.kernel.client import JupyterClient
 from kernelrepl.kernel.commits import parse_commit
 from kernelrepl.kernel.flood import Amount, Budget, FloodLimits, Verdict
 from kernelrepl.mcp.results import of_execution
-from kernelrepl.model import Commit, Execution, Limits, Output
+from kernelrepl.model import Commit, ExecutionResult, Limits, Output
 from kernelrepl.outputs import passing, transcript
 from kernelrepl.outputs.transcript import DROPPED, Transcript, fold, load
 from kernelrepl.store import Store
@@ -586,7 +586,7 @@ def test_any_frames_are_a_message_or_nothing(
 def check_output(output: Output) -> None:
     """It can be shown in every form that a reply has, to clients that read JSON as it is specified."""
     for outputs in (False, True):
-        result = of_execution(Execution("s", "ok", output), 1000, outputs=outputs)
+        result = of_execution(ExecutionResult("s", "ok", output), 1000, outputs=outputs)
         json.loads(result.model_dump_json(by_alias=True), parse_constant=pytest.fail)
 
 
@@ -689,7 +689,7 @@ COUNT = 200_000
 def test_folding_takes_linear_time(messages: list[dict[str, Any]]) -> None:
     """These took minutes or hours, and the keeper serves nobody meanwhile."""
     output = load(json.dumps(messages))
-    of_execution(Execution("s", "ok", output), 1000, outputs=True)
+    of_execution(ExecutionResult("s", "ok", output), 1000, outputs=True)
     assert len(output.cells) <= passing.MOST_MESSAGES + 1
 
 
@@ -829,7 +829,7 @@ async def test_outputs_that_take_much_are_not_kept_in_memory(sessions: Sessions,
     assert len(told.output.figures) == 4
     assert session.latest is None
     found = await sessions.manager.latest("s")
-    assert isinstance(found, Execution)
+    assert isinstance(found, ExecutionResult)
     assert (found.status, found.output.figures) == (told.status, told.output.figures)
     await sessions.run("1+1")
     assert session.latest is not None

@@ -22,7 +22,7 @@ from kernelrepl import bounded_json
 from kernelrepl.keeper import process
 from kernelrepl.kernel.client import JupyterClient
 from kernelrepl.kernel.commits import parse_commit
-from kernelrepl.model import Execution, Limits
+from kernelrepl.model import ExecutionResult, Limits
 from kernelrepl.outputs import passing, transcript
 from kernelrepl.sessions.execution import Job
 from kernelrepl.sessions.results import MOST_TOLD, Uncollected
@@ -162,10 +162,10 @@ async def test_what_a_kernel_had_begun_to_say_ends_with_it(sessions: Sessions) -
 
 
 def ended(job: Job, text: str) -> None:
-    job.result.set_result(Execution("s", "ok", transcript.load(json.dumps([])), note=text))
+    job.result.set_result(ExecutionResult("s", "ok", transcript.load(json.dumps([])), note=text))
 
 
-def told(execution: Execution) -> str:
+def told(execution: ExecutionResult) -> str:
     return f"told: {execution.note}"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kernelrepl.model import Execution
+from kernelrepl.model import ExecutionResult
 from kernelrepl.sessions import policy, standby
 from kernelrepl.sessions.capacity import KernelCapacity
 from kernelrepl.sessions.manager import Origin
@@ -194,7 +194,7 @@ async def test_a_session_that_sleeps_is_in_the_store_only(sessions: Sessions) ->
     await sleep(sessions)
     assert await forgotten(sessions) == {"s"}
     execution = await sessions.manager.latest("s")
-    assert isinstance(execution, Execution)
+    assert isinstance(execution, ExecutionResult)
     assert (execution.output.stdout, execution.note) == ("seen\n", None)
     assert await sessions.value("x") == "1"
 
