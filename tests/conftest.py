@@ -28,7 +28,7 @@ from kernelrepl.sessions.capacity import KernelCapacity
 from kernelrepl.sessions.confinement import Confinement, Grants, base_environment
 from kernelrepl.sessions.manager import Manager, Origin
 from kernelrepl.sessions.services import Services
-from kernelrepl.sessions.session import Job, Session
+from kernelrepl.sessions.session import Execution, Session
 from kernelrepl.store import Store, seals
 from kernelrepl.store.database import Database
 from tests.support.forking import forking
@@ -195,7 +195,7 @@ class Sessions:
         self.metrics = metrics
         self.store = store
 
-    async def submit(self, code: str, session_id: str = "s", **options: Any) -> tuple[Session, Job]:
+    async def submit(self, code: str, session_id: str = "s", **options: Any) -> tuple[Session, Execution]:
         """Start code; returns at once."""
         grants = Grants(
             options.pop("limits", Limits()),

@@ -24,7 +24,7 @@ from kernelrepl.model import ExecutionResult, JupyterRequest
 from kernelrepl.outputs import remarks, sanitize
 from kernelrepl.outputs.notebook import encodable
 from kernelrepl.outputs.terminal_text import output
-from kernelrepl.sessions.execution import Job
+from kernelrepl.sessions.execution import Execution
 from kernelrepl.sessions.manager import Manager, Origin
 from kernelrepl.sessions.session import Session
 from kernelrepl.store import Store
@@ -44,7 +44,7 @@ class Client:
         self.identity = identity
         self.queue: deque[JupyterRequest] = deque()
         self.work: asyncio.Task[None] | None = None
-        self.running: tuple[Session, Job] | None = None
+        self.running: tuple[Session, Execution] | None = None
         self.asking: tuple[Session, JupyterRequest, asyncio.Future[Any]] | None = None
         self.asked = False
         """Its code waits for what a person types."""
@@ -207,24 +207,24 @@ class KernelServer:
                 code, self.session_id, self._origin, request_id=f"jupyter-{secrets.token_hex(12)}", cell=_known(cell)
             )
             assert not isinstance(started, ExecutionResult)
-            client.running = session, job = started
-            await job.over.wait()
+            client.running = session, execution = started
+            await execution.over.wait()
             self._version = session.python or self._version
-            return self._conclude(request, job.result.result(), job)
+            return self._conclude(request, execution.result.result(), execution)
         finally:
             client.running, client.asked = None, False
             self._owners.pop(request.msg_id, None)
 
-    def _conclude(self, request: JupyterRequest, execution: ExecutionResult, job: Job) -> Answer:
+    def _conclude(self, request: JupyterRequest, result: ExecutionResult, execution: Execution) -> Answer:
         """Say what is to be said beside the output, and make the reply."""
-        answer = None if job.reply is None else self._answer(job.reply)
+        answer = None if execution.reply is None else self._answer(execution.reply)
         if answer is None:
-            error = execution.output.error
+            error = result.output.error
             if error is None:
                 return Answer({"status": "aborted"})  # it was stopped before it began
             answer = failed(error.name, error.message, error.traceback)
             self.iopub.publish("error", _error(answer), request.header)
-        if lines := remarks.for_notebook(execution):
+        if lines := remarks.for_notebook(result):
             self.iopub.publish("stream", {"name": "stderr", "text": "\n".join([*lines, ""])}, request.header)
         return answer
 
@@ -276,8 +276,8 @@ class KernelServer:
 
     def _stop(self, client: Client) -> None:
         if client.running is not None:
-            session, job = client.running
-            self._spawn(session.interrupt(job))
+            session, execution = client.running
+            self._spawn(session.interrupt(execution))
         elif client.asking is not None:
             session, asked, _ = client.asking
             session.interrupt_asked(asked)
@@ -292,7 +292,7 @@ class KernelServer:
         for client in list(self._clients.values()):
             self._drop_cells(client)
             self._withdraw(client)
-            if client.running is not None and not client.running[1].started:
+            if client.running is not None and client.running[1].is_waiting:
                 await client.running[0].interrupt(client.running[1])
 
     async def restart(self, sockets: KernelSockets) -> None:
@@ -309,12 +309,12 @@ class KernelServer:
 
     # What goes on in the session
 
-    def began(self, job: Job) -> None:
-        if job.msg_id not in self._owners:
-            self.iopub.began(job)
+    def began(self, execution: Execution) -> None:
+        if execution.msg_id not in self._owners:
+            self.iopub.began(execution)
 
-    def ended(self, job: Job) -> None:
-        self.iopub.ended(job)
+    def ended(self, execution: Execution) -> None:
+        self.iopub.ended(execution)
 
     def published(self, message: dict[str, Any]) -> None:
         """What a kernel shows, or asks."""

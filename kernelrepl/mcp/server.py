@@ -46,7 +46,7 @@ from kernelrepl.mcp.results import (
 )
 from kernelrepl.model import ExecutionResult
 from kernelrepl.outputs import notebook
-from kernelrepl.sessions.execution import Job
+from kernelrepl.sessions.execution import Execution
 from kernelrepl.sessions.session import Session
 from kernelrepl.validation import check_wait
 
@@ -162,7 +162,7 @@ def _reply(execution: ExecutionResult) -> CallToolResult:
     return of_execution(execution, connection.settings.max_output_chars, outputs=connection.outputs, whole=whole)
 
 
-def _deliver(session: Session, job: Job, remark: str | None = None) -> CallToolResult:
+def _deliver(session: Session, job: Execution, remark: str | None = None) -> CallToolResult:
     """Return the reply for a job as far as it has come, with outcomes of earlier code that no call has received.
 
     remark: a note for the reply, if the job has ended.
@@ -237,7 +237,7 @@ class Tools:
         self,
         ctx: Context[Any, Any],
         connection: Connection,
-        started: tuple[Session, Job] | ExecutionResult,
+        started: tuple[Session, Execution] | ExecutionResult,
         wait: float | None,
     ) -> CallToolResult:
         if isinstance(started, ExecutionResult):
@@ -252,7 +252,7 @@ class Tools:
             raise
         return _deliver(session, job)
 
-    async def _wait(self, ctx: Context[Any, Any], job: Job, wait: float | None) -> None:
+    async def _wait(self, ctx: Context[Any, Any], job: Execution, wait: float | None) -> None:
         """Wait until the execution is over or `wait` has passed, and report from time to time that it goes on."""
         loop = asyncio.get_running_loop()
         began = loop.time()

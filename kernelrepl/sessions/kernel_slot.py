@@ -12,7 +12,7 @@ from kernelrepl.kernel import Kernel, KernelDied, Launch
 from kernelrepl.kernel.flood import Verdict
 from kernelrepl.kernel.kernel import Handlers
 from kernelrepl.model import Commit, Limits, NotRestored, Restored
-from kernelrepl.sessions.execution import Job
+from kernelrepl.sessions.execution import Execution
 from kernelrepl.sessions.lifecycle import Event, State, advance
 from kernelrepl.sessions.recorder import Recorder
 from kernelrepl.sessions.resource_monitor import FULL_FILE_BYTES, ResourceMonitor
@@ -24,9 +24,9 @@ from kernelrepl.sessions.starting import Starter
 class SessionObserver(Protocol):
     """Somebody who sees all that goes on in the kernel of a session."""
 
-    def began(self, job: Job) -> None: ...
+    def began(self, execution: Execution) -> None: ...
 
-    def ended(self, job: Job) -> None: ...
+    def ended(self, execution: Execution) -> None: ...
 
     def published(self, message: dict[str, Any]) -> None: ...
 
@@ -49,7 +49,7 @@ class KernelSlot(ABC):
         self.launch = launch
         self.limits = limits
         self.state = State.ASLEEP
-        self.current: Job | None = None
+        self.current: Execution | None = None
         """What the kernel runs."""
         self.observer: SessionObserver | None = None
         self._recorder = recorder
@@ -115,8 +115,8 @@ class KernelSlot(ABC):
     def _advance(self, event: Event) -> None:
         self.state = advance(self.state, event)
 
-    async def _awake(self, job: Job | None = None) -> Kernel:
-        """The kernel of this session, started and restored if it has none. job: what to tell of it."""
+    async def _awake(self, execution: Execution | None = None) -> Kernel:
+        """The kernel of this session, started and restored if it has none. execution: what to tell of it."""
         if self._kernel is not None and self._kernel.process.alive():
             return self._kernel
         if self._kernel is not None:
@@ -135,10 +135,10 @@ class KernelSlot(ABC):
             self._advance(Event.DIED)
             raise
         self._take(kernel, kernel.process.how, began, restored)
-        if job is None:
+        if execution is None:
             self._save_state.lose(restored.not_restored)  # the next result tells
         elif restored.names or restored.not_restored:
-            job.restored = restored
+            execution.take_restored(restored)
         return kernel
 
     async def adopt(self, kernel: Kernel) -> None:

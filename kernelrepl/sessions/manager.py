@@ -18,7 +18,7 @@ from kernelrepl.outputs import beside, remarks
 from kernelrepl.sandbox import Access
 from kernelrepl.sessions import standby
 from kernelrepl.sessions.confinement import Confinement, Grants, SessionSpec
-from kernelrepl.sessions.execution import Job
+from kernelrepl.sessions.execution import Execution
 from kernelrepl.sessions.kernel_slot import SessionObserver
 from kernelrepl.sessions.lifecycle import State
 from kernelrepl.sessions.recorder import NullRecorder, StoreRecorder, from_row
@@ -85,10 +85,10 @@ class Manager:
         reset: bool = False,
         resumed: bool = False,
         cell: JupyterRequest | None = None,
-    ) -> tuple[Session, Job] | ExecutionResult:
+    ) -> tuple[Session, Execution] | ExecutionResult:
         """Start code in a session, creating it if there is none.
 
-        A request that was seen before is not run again: its outcome comes from its row, or the job that
+        A request that was seen before is not run again: its outcome comes from its row, or the execution that
         still runs is joined. resumed: the caller asks for a request whose reply it lost. cell: how a Jupyter
         client has asked.
         """
@@ -102,13 +102,11 @@ class Manager:
             row = await self._store.execution(request_id)
             if row is not None:
                 return await beside.large(len(row.outputs), from_row, session_id, row, self.sandbox)
-        job = Job(code, request_id, origin.name, timeout_s, reset, cell)
-        if cell is not None:
-            job.msg_id = cell.msg_id
+        execution = Execution(code, request_id, origin.name, timeout_s, reset, cell)
         self._kept.add(session)
-        return session, session.submit(job)
+        return session, session.submit(execution)
 
-    async def execute_once(self, code: str, origin: Origin, *, timeout_s: float | None) -> tuple[Session, Job]:
+    async def execute_once(self, code: str, origin: Origin, *, timeout_s: float | None) -> tuple[Session, Execution]:
         """Start code in a fresh kernel that leaves nothing. End it with `discard`."""
         check_code(code)
         check_timeout(timeout_s)
@@ -124,7 +122,7 @@ class Manager:
         session = Session(None, launch, spec.limits, NullRecorder(), self._services, sandbox=self.sandbox)
         self._transient.add(session)
         await self._give(session, prepared)
-        return session, session.submit(Job(code, secrets.token_hex(16), origin.name, timeout_s))
+        return session, session.submit(Execution(code, secrets.token_hex(16), origin.name, timeout_s))
 
     def discard(self, session: Session) -> asyncio.Task[None]:
         """End a session that leaves nothing, and its workspace. Nobody needs to wait for that."""
@@ -139,12 +137,12 @@ class Manager:
         self.confinement.exposure.forget(session.launch.workspace.name)
         await asyncio.to_thread(standby.remove, session.launch.workspace)
 
-    async def latest(self, session_id: str) -> tuple[Session, Job] | ExecutionResult:
+    async def latest(self, session_id: str) -> tuple[Session, Execution] | ExecutionResult:
         """The execution that runs in a session, or the last one that did. Raises NothingRunning."""
         info, _ = await self._known(session_id)
         session = self._sessions.get(session_id)
         if session is not None and session.latest is not None:
-            pending = (job for job in session.unfinished.values() if not job.result.done())
+            pending = (execution for execution in session.unfinished.values() if not execution.is_answered)
             return session, next(pending, session.latest)
         row = await self._store.last_execution(info.key)
         if row is None:

@@ -10,7 +10,7 @@ from kernelrepl.errors import StorageFailed
 from kernelrepl.kernel import Kernel
 from kernelrepl.model import Commit, ExecutionResult, Limits, Manifest, Portion, Status, StoredComponent, Write
 from kernelrepl.outputs import beside, transcript
-from kernelrepl.sessions.execution import Job, outcome_status
+from kernelrepl.sessions.execution import Execution, outcome_status
 from kernelrepl.store import Store
 from kernelrepl.store.reading import ExecutionRow
 
@@ -19,9 +19,9 @@ class Recorder(Protocol):
     """Where a session's executions and commits go. The store, or nowhere for a session that leaves nothing."""
 
     async def manifest(self) -> Manifest: ...
-    async def start(self, job: Job) -> int | None: ...
-    async def publish(self, job: Job | None, commit: Commit) -> int: ...
-    async def finish(self, job: Job, status: Status) -> None: ...
+    async def start(self, execution: Execution) -> int | None: ...
+    async def publish(self, execution: Execution | None, commit: Commit) -> int: ...
+    async def finish(self, execution: Execution, status: Status) -> None: ...
     async def stage(self, component: int, data: bytes) -> None: ...
     async def discard_staged(self) -> None: ...
     async def missing(self, parts: Sequence[StoredComponent]) -> set[int]: ...
@@ -42,15 +42,16 @@ class StoreRecorder:
     async def manifest(self) -> Manifest:
         return await self._store.manifest(self._key)
 
-    async def start(self, job: Job) -> int | None:
-        return await self._store.start_execution(self._key, job.request_id, job.origin, job.code)
+    async def start(self, execution: Execution) -> int | None:
+        return await self._store.start_execution(self._key, execution.request_id, execution.origin, execution.code)
 
-    async def publish(self, job: Job | None, commit: Commit) -> int:
+    async def publish(self, execution: Execution | None, commit: Commit) -> int:
         """Returns about how many bytes were written."""
-        if job is not None and commit.outcome is not None:
-            commit = replace(commit, outcome={**commit.outcome, "status": outcome_status(commit, job.stopped_by)})
-        row = None if job is None else job.row
-        restored = None if job is None else job.restored
+        if execution is not None and commit.outcome is not None:
+            status = outcome_status(commit, execution.stopped_by)
+            commit = replace(commit, outcome={**commit.outcome, "status": status})
+        row = None if execution is None else execution.row
+        restored = None if execution is None else execution.restored
         try:
             return await self._store.publish(self._key, row, commit, self._limits, restored)
         except StorageFailed:
@@ -59,10 +60,10 @@ class StoreRecorder:
                 await self._store.finish_execution(row, commit.outcome["status"], commit.outputs, restored)
             raise
 
-    async def finish(self, job: Job, status: Status) -> None:
-        if job.row is not None:
-            outputs = await beside.large(job.live.chars, job.live.dump)
-            await self._store.finish_execution(job.row, status, outputs, job.restored)
+    async def finish(self, execution: Execution, status: Status) -> None:
+        if execution.row is not None:
+            outputs = await beside.large(execution.live.chars, execution.live.dump)
+            await self._store.finish_execution(execution.row, status, outputs, execution.restored)
 
     async def stage(self, component: int, data: bytes) -> None:
         await self._store.stage(self._key, component, data, self._limits)
@@ -92,13 +93,13 @@ class NullRecorder:
     async def manifest(self) -> Manifest:
         return Manifest()
 
-    async def start(self, job: Job) -> int | None:
+    async def start(self, execution: Execution) -> int | None:
         return None
 
-    async def publish(self, job: Job | None, commit: Commit) -> int:
+    async def publish(self, execution: Execution | None, commit: Commit) -> int:
         return 0
 
-    async def finish(self, job: Job, status: Status) -> None:
+    async def finish(self, execution: Execution, status: Status) -> None:
         return None
 
     async def stage(self, component: int, data: bytes) -> None:

@@ -14,11 +14,11 @@ from kernelrepl.errors import KernelStartFailed, SessionDeleted
 from kernelrepl.kernel import Kernel, KernelDied, Launch
 from kernelrepl.kernel.flood import Verdict
 from kernelrepl.kernel.kernel import START_TIMEOUT_S
-from kernelrepl.model import Commit, ExecutionResult, JupyterRequest, Limits, Status
+from kernelrepl.model import Commit, ExecutionResult, JupyterRequest, Limits
 from kernelrepl.outputs import beside, shortening
 from kernelrepl.sessions import results
 from kernelrepl.sessions.confinement import OFF
-from kernelrepl.sessions.execution import Job, in_words
+from kernelrepl.sessions.execution import Execution, in_words
 from kernelrepl.sessions.interruption import Interrupter
 from kernelrepl.sessions.kernel_slot import KernelSlot
 from kernelrepl.sessions.lifecycle import Event, State
@@ -44,10 +44,10 @@ class Session(KernelSlot):
     ) -> None:
         super().__init__(session_id, launch, limits, recorder, services)
         self.sandbox = sandbox
-        self.latest: Job | None = None
+        self.latest: Execution | None = None
         self.waiting = 0
-        self.unfinished: dict[str, Job] = {}
-        """Jobs by request id, queued or running; no answered ones."""
+        self.unfinished: dict[str, Execution] = {}
+        """Executions by request id, queued or running; no answered ones."""
         self.uncollected = results.Uncollected()
         self.asked: JupyterRequest | None = None
         """What a Jupyter client has asked the kernel beside its executions, and is not answered yet."""
@@ -66,7 +66,7 @@ class Session(KernelSlot):
 
     @property
     def _answered(self) -> bool:
-        return self.current is not None and self.current.result.done()
+        return self.current is not None and self.current.is_answered
 
     @property
     def kernel_state(self) -> str:
@@ -84,79 +84,84 @@ class Session(KernelSlot):
         )
         return self.state is State.DELETED or (at_rest and not self.uncollected and self.greeting is None)
 
-    def running(self, job: Job) -> ExecutionResult:
+    def running(self, execution: Execution) -> ExecutionResult:
         """The execution as far as it has come."""
-        note = None if job.started else "waiting for earlier executions of this session"
+        note = "waiting for earlier executions of this session" if execution.is_waiting else None
         return ExecutionResult(
-            self.session_id, "running", job.live.output(), sandbox=self.sandbox, note=note, request_id=job.request_id
+            self.session_id,
+            "running",
+            execution.live.output(),
+            sandbox=self.sandbox,
+            note=note,
+            request_id=execution.request_id,
         )
 
     # Executions
 
-    def submit(self, job: Job) -> Job:
-        """Queue an execution. Its result arrives in `job.result`, whether or not anybody waits."""
+    def submit(self, execution: Execution) -> Execution:
+        """Queue an execution. Its result arrives in `execution.result`, whether or not anybody waits."""
         self.waiting += 1
-        self.latest = job
-        self.unfinished[job.request_id] = job
+        self.latest = execution
+        self.unfinished[execution.request_id] = execution
         # Answered, its id may come again, even before its kernel has come to its end.
-        job.result.add_done_callback(lambda _: self.unfinished.pop(job.request_id))
-        self._spawn(self._run(job))
-        return job
+        execution.result.add_done_callback(lambda _: self.unfinished.pop(execution.request_id))
+        self._spawn(self._run(execution))
+        return execution
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, execution: Execution) -> None:
         try:
             async with self._turn:
                 self.waiting -= 1
-                if job.result.done():
+                if execution.is_answered:
                     return
                 self._refuse_deleted()
-                execution = await self._execute(job)
-                self._services.emit("executed", session=self.session_id, status=execution.status)
+                execution.start()
+                result = await self._execute(execution)
+                self._services.emit("executed", session=self.session_id, status=result.status)
                 await self._monitor.look_again()
-                self._answer(job, execution)
+                self._answer(execution, result)
                 await self._leave_limits()
         except BaseException as error:
             self.idle_since = asyncio.get_running_loop().time()
-            if not job.result.done():
-                job.result.set_exception(error)
-                job.result.exception()  # nobody may be waiting any more
+            if not execution.is_answered:
+                execution.fail(error)
             if not isinstance(error, Exception):
                 raise
         finally:
-            job.over.set()
-            if self.latest is job and job.heavy:
+            if self.latest is execution and execution.is_heavy:
                 self.latest = None  # whoever asks for it gets it from the store
-            job.forget()
+            execution.end()
             if self.observer is not None:
-                self.observer.ended(job)
+                self.observer.ended(execution)
             self._services.capacity.rest()
 
-    async def _execute(self, job: Job) -> ExecutionResult:
-        if job.reset:
+    async def _execute(self, execution: Execution) -> ExecutionResult:
+        if execution.reset:
             await self._clear()
         for _ in range(STARTS_PER_CALL):
-            kernel = await self._awake(job)
-            if job.result.done():
-                return job.result.result()  # interrupted while the kernel started
-            if job.row is None:
-                job.row = await self._recorder.start(job)
+            kernel = await self._awake(execution)
+            if execution.row is None and not execution.is_answered:
+                execution.take_row(await self._recorder.start(execution))
+            if execution.is_answered:  # interrupted while the kernel started: nothing of it runs
+                await self._recorder.finish(execution, "interrupted")
+                return execution.result.result()
             try:
-                await self._run_in(kernel, job)
+                await self._run_in(kernel, execution)
             except KernelDied as error:
-                if job.began.is_set() or job.commit is not None or job.stopped_by is not None:
-                    return await self._crashed(job, error)
-                # It died before it had begun: nothing ran, so the next kernel may run it.
+                if not execution.may_be_sent_again:
+                    return await self._crashed(execution, error)
+                execution.lose_kernel()
                 await self._drop_kernel()
                 continue
-            return job.result.result() if job.result.done() else self._result(job)
+            return execution.result.result() if execution.is_answered else self._result(execution)
         raise KernelStartFailed(f"the kernel ended {STARTS_PER_CALL} times before it could run the code")
 
-    def _answer(self, job: Job, execution: ExecutionResult) -> None:
-        if not job.result.done():
+    def _answer(self, execution: Execution, result: ExecutionResult) -> None:
+        if not execution.is_answered:
             greeting, self.greeting = self.greeting, None
             # Now, and not again when its kernel has come to its end: others may have been used in the meantime.
             self.idle_since = asyncio.get_running_loop().time()
-            job.result.set_result(results.noted(execution, greeting, self._monitor.over_file_limit))
+            execution.answer(results.noted(result, greeting, self._monitor.over_file_limit))
 
     async def _leave_limits(self) -> None:
         """End a kernel that may write no large files, now that there is room: before anything else runs in it."""
@@ -167,71 +172,70 @@ class Session(KernelSlot):
             self.greeting = f"{ROOM_AGAIN}: the kernel was ended between two calls"
             self._tell_restart()
 
-    def _answer_early(self, job: Job) -> None:
+    def _answer_early(self, execution: Execution) -> None:
         """All is known and stored: that the kernel has yet to come to its end need keep nobody waiting."""
-        if job.commit is not None and job.commit.outcome is not None and self._monitor.over_file_limit is None:
-            self._answer(job, self._result(job))
+        commit = execution.commit
+        if commit is not None and commit.outcome is not None and self._monitor.over_file_limit is None:
+            self._answer(execution, self._result(execution))
 
-    async def _run_in(self, kernel: Kernel, job: Job) -> None:
-        self.current = job
-        job.started = True
+    async def _run_in(self, kernel: Kernel, execution: Execution) -> None:
+        self.current = execution
+        execution.send()
         self._monitor.begin()
         self._advance(Event.RUN)
         if self.observer is not None:
-            self.observer.began(job)
+            self.observer.began(execution)
         try:
-            with self._interrupter.watching(job):
-                job.reply = await (kernel.ask(job.cell) if job.cell else kernel.execute(job.msg_id, job.code))
+            with self._interrupter.watching(execution):
+                if execution.cell is None:
+                    execution.take_reply(await kernel.execute(execution.msg_id, execution.code))
+                else:
+                    execution.take_reply(await kernel.ask(execution.cell))
             self._advance(Event.DONE)
         finally:
             self.current = None
 
-    async def interrupt(self, job: Job, *, reason: Status = "interrupted", force: bool = False) -> None:
+    async def interrupt(self, execution: Execution, *, force: bool = False) -> None:
         """Stop one execution: where it runs, or before it starts. `force` ends the kernel at once."""
-        if job.result.done() and job is not self.current:
+        if execution.is_answered and execution is not self.current:
             return
-        job.stopped_by = job.stopped_by or reason
-        if job is not self.current:
-            if not job.started:
-                job.result.set_result(
-                    replace(self.running(job), status="interrupted", note="it had not started; nothing ran")
-                )
-                job.over.set()
-            job.forget()
-            return
-        await (self._interrupter.kill(job) if force else self._interrupter.stop(job))
+        execution.stop()
+        if execution is self.current:
+            await (self._interrupter.kill(execution) if force else self._interrupter.stop(execution))
+        elif execution.is_waiting:
+            note = "it had not started; nothing ran"
+            execution.answer(replace(self.running(execution), status="interrupted", note=note))
+            execution.end()
 
     # Results
 
-    def _result(self, job: Job) -> ExecutionResult:
+    def _result(self, execution: Execution) -> ExecutionResult:
         resources = None if self.sandbox == OFF else self.launch.resources
-        return results.committed(job, self.session_id, self.sandbox, resources)
+        return results.committed(execution, self.session_id, self.sandbox, resources)
 
-    async def _crashed(self, job: Job, error: KernelDied) -> ExecutionResult:
+    async def _crashed(self, execution: Execution, error: KernelDied) -> ExecutionResult:
         self._services.emit("kernel_died", session=self.session_id, exit_code=error.exit_code)
         if self._kernel is not None and self._kernel.process.out_of_memory:
-            job.stopped_for = job.stopped_for or self._monitor.memory_reached
-            job.stopped_by = job.stopped_by or "interrupted"
-        if job.stopped_by is None:
+            execution.stop(reason=self._monitor.memory_reached)
+        if execution.stopped_by is None:
             await self._starter.note_death(error)
         await self._drop_kernel()
         self._tell_restart()
-        if job.commit is not None and job.commit_error is None:
+        if execution.commit is not None and execution.commit_error is None:
             # The commit was stored; only the reply is missing.
             return replace(
-                self._result(job), note=f"{error} after this execution was committed; the next call restarts it"
+                self._result(execution), note=f"{error} after this execution was committed; the next call restarts it"
             )
-        await self._recorder.finish(job, results.crash_status(job))
-        how = (job, self.session_id, self.sandbox, str(error), error.exit_code)
-        return await beside.large(job.live.chars, results.crashed, *how)
+        await self._recorder.finish(execution, results.crash_status(execution))
+        how = (execution, self.session_id, self.sandbox, str(error), error.exit_code)
+        return await beside.large(execution.live.chars, results.crashed, *how)
 
     def _overrun(self, reason: str, kill: bool) -> None:
         """It takes too much: stop what runs, or end its kernel."""
-        job = self.current
-        if job is not None and not (kill and job.result.done()):  # what has its answer tells nothing any more
-            job.stopped_for = job.stopped_for or reason
-            job.stopped_by = job.stopped_by or "interrupted"
-            self._spawn(self._interrupter.kill(job) if kill else self._interrupter.stop(job))
+        execution = self.current
+        if execution is not None and not (kill and execution.is_answered):  # what has its answer tells nothing any more
+            execution.stop(reason=reason)
+            self._spawn(self._interrupter.kill(execution) if kill else self._interrupter.stop(execution))
         elif kill and self._kernel is not None:
             self.greeting = f"{reason}: the kernel was ended between two calls"
             self._spawn(self._kernel.process.kill())
@@ -243,16 +247,16 @@ class Session(KernelSlot):
 
     def _on_begin(self, request: str) -> None:
         if self.current is not None and self.current.msg_id == request:
-            self.current.began.set()
+            self.current.begin()
 
     async def _on_commit(self, commit: Commit) -> None:
-        job = self.current if self.current is not None and self.current.msg_id == commit.request else None
-        await self._save_state.commit(job, commit, self._answer_early)
+        execution = self.current if self.current is not None and self.current.msg_id == commit.request else None
+        await self._save_state.commit(execution, commit, self._answer_early)
 
     def _on_output(self, parent: str, kind: str, content: dict[str, Any]) -> None:
-        job = self.current
-        if job is not None and job.msg_id == parent and kind != "status":
-            job.live.add(kind, content)
+        execution = self.current
+        if execution is not None and execution.msg_id == parent and kind != "status":
+            execution.show(kind, content)
 
     def _refuse_deleted(self) -> None:
         if self.state is State.DELETED:
@@ -341,7 +345,7 @@ class Session(KernelSlot):
     async def delete(self) -> None:
         """End everything at once, a running execution too, and remove the workspace."""
         if self.current is not None:
-            self.current.stopped_by = "interrupted"
+            self.current.stop()
         if self._kernel is not None and (self.current or self.asked):
             await self._kernel.process.kill()
         async with self._turn:

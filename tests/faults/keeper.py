@@ -15,7 +15,7 @@ from kernelrepl.kernel.process import Process
 from kernelrepl.mcp.server import ClientHandler
 from kernelrepl.model import Commit, ExecutionResult
 from kernelrepl.sessions import manager
-from kernelrepl.sessions.execution import Job
+from kernelrepl.sessions.execution import Execution
 from kernelrepl.sessions.session import Session
 from kernelrepl.store import Store
 from tests.faults.points import FAULT, LATE, reach
@@ -39,9 +39,9 @@ class CredulousSession(Session):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._believed: dict[str, Job] = {}
+        self._believed: dict[str, Execution] = {}
 
-    def _result(self, job: Job) -> ExecutionResult:
+    def _result(self, job: Execution) -> ExecutionResult:
         if job.commit is not None:
             return super()._result(job)
         self._believed[job.msg_id] = job

@@ -88,7 +88,7 @@ async def test_a_kernel_that_runs_something_is_not_stopped(sessions: Sessions, r
     await asyncio.wait_for(asyncio.gather(first.began.wait(), second.began.wait()), 20)
     _, third = await sessions.submit("x = 3", "c")
     await asyncio.sleep(0.3)
-    assert not third.started
+    assert third.is_waiting
     execution = await asyncio.wait_for(asyncio.shield(third.result), 20)
     assert execution.status == "ok"
     assert first.result.done()
