@@ -223,8 +223,8 @@ class Sessions:
     async def kill(self, session_id: str = "s") -> None:
         """kill -9 of the session's kernel."""
         session = self.manager._sessions[session_id]
-        assert session._kernel is not None
-        await session._kernel.process.kill()
+        assert session.slot.kernel is not None
+        await session.slot.kernel.process.kill()
 
     async def rows(self, query: str, *parameters: Any) -> list[Any]:
         return await self.store._reader.run(lambda db: db.execute(query, parameters).fetchall())

@@ -19,8 +19,8 @@ from kernelrepl.sandbox import Access
 from kernelrepl.sessions import standby
 from kernelrepl.sessions.confinement import Confinement, Grants, SessionSpec
 from kernelrepl.sessions.execution import Execution
-from kernelrepl.sessions.kernel_slot import SessionObserver
 from kernelrepl.sessions.lifecycle import State
+from kernelrepl.sessions.observer import SessionObserver
 from kernelrepl.sessions.recorder import NullRecorder, StoreRecorder, from_row
 from kernelrepl.sessions.services import Services
 from kernelrepl.sessions.session import Session
@@ -234,7 +234,7 @@ class Manager:
         """Let a session begin with a kernel that is ready; if that has ended meanwhile, it starts one itself."""
         if prepared is not None:
             try:
-                await session.adopt(prepared.kernel)
+                await session.slot.adopt(prepared.kernel)
             except KernelDied:
                 await prepared.kernel.stop()
 

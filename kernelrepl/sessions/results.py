@@ -76,6 +76,13 @@ def deadly(error: Exception) -> str:
     return f"the kernel died while loading it ({error}); it is skipped since then, its bytes are kept"
 
 
+def running(execution: Execution, session_id: str | None, sandbox: str) -> ExecutionResult:
+    """Return what an execution that is not answered yet has come to so far."""
+    note = "waiting for earlier executions of this session" if execution.is_waiting else None
+    output = execution.live.output()
+    return ExecutionResult(session_id, "running", output, sandbox=sandbox, note=note, request_id=execution.request_id)
+
+
 def committed(
     execution: Execution, session_id: str | None, sandbox: str, resources: Resources | None
 ) -> ExecutionResult:

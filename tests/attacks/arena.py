@@ -74,7 +74,7 @@ class Arena:
 
     def kernel(self, session_id: str) -> Any:
         """The live kernel of a session."""
-        kernel = self.manager._sessions[session_id]._kernel
+        kernel = self.manager._sessions[session_id].slot.kernel
         assert kernel is not None
         return kernel
 

@@ -49,7 +49,7 @@ class CredulousSession(Session):
             self.session_id, "ok", job.live.output(), committed=True, restored=job.restored, request_id=job.request_id
         )
 
-    async def _on_commit(self, commit: Commit) -> None:
+    async def on_commit(self, commit: Commit) -> None:
         await self._recorder.publish(self._believed.pop(commit.request), commit)
 
 

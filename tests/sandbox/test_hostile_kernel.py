@@ -742,7 +742,7 @@ async def test_messages_and_frames_of_a_kernel_have_one_budget(
 ) -> None:
     """Else a kernel would take a share of the keeper's time for each of its sockets."""
     await sessions.run("1+1")
-    kernel = sessions.manager._sessions["s"]._kernel
+    kernel = sessions.manager._sessions["s"].slot.kernel
     assert kernel is not None
     assert kernel._channel is not None
     assert kernel._client is not None
@@ -916,11 +916,11 @@ async def test_a_new_kernel_has_no_new_budget(sessions: Sessions) -> None:
     """A session that has its kernel ended again and again takes no more of the keeper's time than another."""
     await sessions.value("1")
     session = sessions.manager._sessions["s"]
-    first = session._kernel
+    first = session.slot.kernel
     assert first is not None
     await session.restart()
-    assert session._kernel is not first
-    assert session._kernel is not None
-    assert session._kernel.budget is first.budget
+    assert session.slot.kernel is not first
+    assert session.slot.kernel is not None
+    assert session.slot.kernel.budget is first.budget
     await sessions.value("1", "t")
-    assert sessions.manager._sessions["t"]._kernel.budget is not first.budget
+    assert sessions.manager._sessions["t"].slot.kernel.budget is not first.budget

@@ -146,7 +146,7 @@ async def test_a_frame_is_not_held_until_the_next_one(sessions: Sessions, traced
 async def test_what_a_kernel_had_begun_to_say_ends_with_it(sessions: Sessions) -> None:
     """80 MB at most would stay until somebody looks for garbage."""
     await sessions.run("1")
-    kernel = weakref.ref(sessions.manager._sessions["s"]._kernel)  # type: ignore[arg-type]
+    kernel = weakref.ref(sessions.manager._sessions["s"].slot.kernel)  # type: ignore[arg-type]
     gc.collect()
     gc.disable()
     try:
