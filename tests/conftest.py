@@ -205,9 +205,9 @@ class Sessions:
             write=options.pop("write", ()),
         )
         options.setdefault("request_id", secrets.token_hex(8))
-        started = await self.manager.execute(code, session_id, Origin("test", grants), **options)
-        assert not isinstance(started, ExecutionResult)
-        return started
+        handle = await self.manager.execute(code, session_id, Origin("test", grants), **options)
+        assert handle.session is not None
+        return handle.session, handle.execution
 
     async def run(self, code: str, session_id: str = "s", **options: Any) -> ExecutionResult:
         """Run code to its end."""

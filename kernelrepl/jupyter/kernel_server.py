@@ -25,6 +25,7 @@ from kernelrepl.outputs import remarks, sanitize
 from kernelrepl.outputs.notebook import encodable
 from kernelrepl.outputs.terminal_text import output
 from kernelrepl.sessions.execution import Execution
+from kernelrepl.sessions.handle import ExecutionHandle
 from kernelrepl.sessions.manager import Manager, Origin
 from kernelrepl.sessions.session import Session
 from kernelrepl.store import Store
@@ -44,7 +45,7 @@ class Client:
         self.identity = identity
         self.queue: deque[JupyterRequest] = deque()
         self.work: asyncio.Task[None] | None = None
-        self.running: tuple[Session, Execution] | None = None
+        self.running: ExecutionHandle | None = None
         self.asking: tuple[Session, JupyterRequest, asyncio.Future[Any]] | None = None
         self.asked = False
         """Its code waits for what a person types."""
@@ -203,21 +204,19 @@ class KernelServer:
             check_code(code)
             if asked["silent"] or not asked["store_history"] or not code.strip():
                 return await self._ask(client, cell)
-            started = await self._manager.execute(
+            client.running = handle = await self._manager.execute(
                 code, self.session_id, self._origin, request_id=f"jupyter-{secrets.token_hex(12)}", cell=_known(cell)
             )
-            assert not isinstance(started, ExecutionResult)
-            client.running = session, execution = started
-            await execution.over.wait()
-            self._version = session.python or self._version
-            return self._conclude(request, execution.result.result(), execution)
+            await handle.execution.over.wait()
+            self._version = handle.python or self._version
+            return self._conclude(request, handle.result(), handle.execution.reply)
         finally:
             client.running, client.asked = None, False
             self._owners.pop(request.msg_id, None)
 
-    def _conclude(self, request: JupyterRequest, result: ExecutionResult, execution: Execution) -> Answer:
-        """Say what is to be said beside the output, and make the reply."""
-        answer = None if execution.reply is None else self._answer(execution.reply)
+    def _conclude(self, request: JupyterRequest, result: ExecutionResult, reply: dict[str, Any] | None) -> Answer:
+        """Say what is to be said beside the output, and make the reply. reply: the kernel's own, if there is one."""
+        answer = None if reply is None else self._answer(reply)
         if answer is None:
             error = result.output.error
             if error is None:
@@ -259,10 +258,10 @@ class KernelServer:
 
     def _pass_input(self, client: Client, request: JupyterRequest) -> None:
         value = request.content.get("value")
-        at_work = client.running or client.asking
+        at_work = client.running or (client.asking and client.asking[0])
         if at_work is not None and isinstance(value, str):
             client.asked = False
-            at_work[0].answer(value)
+            at_work.answer(value)
 
     async def interrupt(self, sockets: KernelSockets, identity: bytes | None = None) -> None:
         """Stop what this client runs and what it has waiting, or all clients there; never what others run."""
@@ -276,8 +275,7 @@ class KernelServer:
 
     def _stop(self, client: Client) -> None:
         if client.running is not None:
-            session, execution = client.running
-            self._spawn(session.interrupt(execution))
+            self._spawn(client.running.interrupt())
         elif client.asking is not None:
             session, asked, _ = client.asking
             session.interrupt_asked(asked)
@@ -292,8 +290,8 @@ class KernelServer:
         for client in list(self._clients.values()):
             self._drop_cells(client)
             self._withdraw(client)
-            if client.running is not None and client.running[1].is_waiting:
-                await client.running[0].interrupt(client.running[1])
+            if client.running is not None and client.running.execution.is_waiting:
+                await client.running.interrupt()
 
     async def restart(self, sockets: KernelSockets) -> None:
         """A new kernel with all that is stored, for all who are attached. The one who asks knows."""

@@ -828,8 +828,9 @@ async def test_outputs_that_take_much_are_not_kept_in_memory(sessions: Sessions,
     await asyncio.wait_for(job.over.wait(), RUN_TIMEOUT_S)
     assert len(told.output.figures) == 4
     assert session.latest is None
-    found = await sessions.manager.latest("s")
-    assert isinstance(found, ExecutionResult)
+    handle = await sessions.manager.latest("s")
+    assert handle.is_stored
+    found = handle.result()
     assert (found.status, found.output.figures) == (told.status, told.output.figures)
     await sessions.run("1+1")
     assert session.latest is not None

@@ -403,8 +403,9 @@ async def test_an_execution_that_has_changed_is_told(sessions: Sessions) -> None
     row = await sessions.store.execution(execution.request_id)
     assert row is not None
     assert row.damaged
-    found = await sessions.manager.latest("s")
-    assert isinstance(found, ExecutionResult)
+    handle = await sessions.manager.latest("s")
+    assert handle.is_stored
+    found = handle.result()
     assert found.note is not None
     assert "damaged in the database" in found.note
 

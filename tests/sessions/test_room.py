@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from kernelrepl.model import ExecutionResult
 from kernelrepl.sessions import policy, standby
 from kernelrepl.sessions.capacity import KernelCapacity
 from kernelrepl.sessions.manager import Origin
@@ -115,10 +114,11 @@ async def test_calls_without_a_session_take_their_turn(sessions: Sessions, room:
     """They are kernels as well."""
     for name in ("a", "b"):
         await sessions.run("x = 1", name)
-    session, job = await sessions.manager.execute_once("1 + 1", Origin(), timeout_s=None)
-    assert (await job.result).output.result == "2"
+    handle = await sessions.manager.execute_once("1 + 1", Origin(), timeout_s=None)
+    assert await handle.wait()
+    assert handle.result().output.result == "2"
     assert len(awake(sessions)) == 1
-    await sessions.manager.discard(session)
+    await sessions.manager.discard(handle)
     await sessions.run("x = 1", "a")
     await sessions.run("x = 1", "b")
     assert awake(sessions) == {"a", "b"}
@@ -193,8 +193,9 @@ async def test_a_session_that_sleeps_is_in_the_store_only(sessions: Sessions) ->
     assert await forgotten(sessions) == set()
     await sleep(sessions)
     assert await forgotten(sessions) == {"s"}
-    execution = await sessions.manager.latest("s")
-    assert isinstance(execution, ExecutionResult)
+    handle = await sessions.manager.latest("s")
+    assert handle.is_stored
+    execution = handle.result()
     assert (execution.output.stdout, execution.note) == ("seen\n", None)
     assert await sessions.value("x") == "1"
 
