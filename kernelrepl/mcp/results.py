@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 from pydantic import AfterValidator, BaseModel, Field
 
-from kernelrepl.model import ExecutionResult, Output, Page, Restored, Variable, amount
+from kernelrepl.model import ExecutionResult, Page, Restored, Variable, amount
 from kernelrepl.outputs import notebook, remarks, shortening, transcript
 from kernelrepl.outputs.shortening import short
 from kernelrepl.outputs.terminal_text import field, said
 from kernelrepl.outputs.transcript import cut
 from kernelrepl.sessions.manager import SessionView
-from kernelrepl.sessions.recorder import DAMAGED
+from kernelrepl.sessions.results import DAMAGED
 from kernelrepl.store.reading import ExecutionRow
 
 TEXT_CHARS = 10_000
@@ -237,11 +237,6 @@ def of_execution(
         structured_content=structured.model_dump(mode="json"),
         _meta={**outputs_meta, REMARKS_KEY: remarks.remarks(execution)} if outputs else None,
     )
-
-
-def nothing_ran(last: ExecutionResult, note: str) -> ExecutionResult:
-    """What an interrupt gives that found nothing to stop: the outcome of older code would be taken for its own."""
-    return ExecutionResult(last.session_id, "ok", Output(), sandbox=last.sandbox, committed=last.committed, note=note)
 
 
 def describe(execution: ExecutionResult) -> str:

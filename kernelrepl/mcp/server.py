@@ -38,7 +38,6 @@ from kernelrepl.mcp.results import (
     VariablesResult,
     cells_of,
     earlier,
-    nothing_ran,
     of_execution,
     of_sessions,
     of_variables,
@@ -46,6 +45,7 @@ from kernelrepl.mcp.results import (
 from kernelrepl.model import ExecutionResult
 from kernelrepl.outputs import notebook
 from kernelrepl.sessions.handle import ExecutionHandle
+from kernelrepl.sessions.results import nothing_ran
 from kernelrepl.validation import check_wait
 
 FIRST_PROGRESS_S = 1.0

@@ -1,15 +1,14 @@
-"""One execution on its way through a session, with its states as one table, and what a commit says about it."""
+"""One execution on its way through a session, with its states as one table."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import replace
 from enum import Enum
 from typing import Any
 
-from kernelrepl.model import Commit, ExecutionResult, Failure, JupyterRequest, NotSaved, Output, Restored, Status
-from kernelrepl.outputs import terminal_text, transcript
+from kernelrepl.model import Commit, ExecutionResult, JupyterRequest, Output, Restored, Status
+from kernelrepl.outputs import transcript
 from kernelrepl.sessions.lifecycle import IllegalTransition
 
 KEPT_CHARS = 100_000
@@ -226,53 +225,3 @@ class Execution:
             self._advance(ExecutionEvent.END)
             self.over.set()
         self.commit, self.shown, self.live = None, Output(), transcript.Transcript()
-
-
-def output_of(commit: Commit, output: Output) -> Output:
-    """What a commit has shown; an error without a message of its own is made up from the outcome."""
-    outcome = commit.outcome or {}
-    if outcome.get("error") and output.error is None:
-        name, message = terminal_text.field(outcome["error"][0]), transcript.plain(outcome["error"][1])
-        output = replace(output, error=Failure(name, message, f"{name}: {message}"))
-    if not outcome.get("error") and output.error is not None:
-        # Shown by the cell, which went on: a repr that fails, a cell that it ran itself.
-        output = replace(output, error=None, stderr=transcript.below(output.stderr, output.error.traceback))
-    return output
-
-
-_OWN = {
-    "*environment": "working directory and environment",
-    "*long names": "names that are too long",
-    "*further names": "further names",
-    "*random": "random state",
-    "*numpy.random": "random state of numpy",
-}
-
-
-def in_words(name: str) -> str:
-    """How people are told of a name of a session: what it keeps under no name of its own, in words."""
-    return _OWN.get(name, name)
-
-
-def unsaved_of(commit: Commit, storage_error: str | None) -> tuple[NotSaved, ...]:
-    """What to say of each name whose value is not in the store after a commit."""
-    # `_` is IPython's; that the last result was a generator is no loss to tell.
-    not_saved = [NotSaved(in_words(name), *entry) for name, entry in commit.unsaved.items() if name != "_"]
-    if storage_error is not None:
-        not_saved += [
-            NotSaved(name, kind, name, f"storage: {storage_error}")
-            for name, (_, kind, _) in commit.names.items()
-            if not name.startswith("*") and name != "_"
-        ]
-    if commit.failure is not None:
-        not_saved.append(NotSaved("*", "", "*", commit.failure))
-    return tuple(not_saved)
-
-
-def outcome_status(commit: Commit, stopped_by: Status | None) -> Status:
-    """ok or error as the kernel says; interrupted or timeout if the error is the one we caused."""
-    outcome = commit.outcome or {}
-    error = outcome.get("error")
-    if error and stopped_by is not None and error[0] in ("KeyboardInterrupt", "CancelledError"):
-        return stopped_by
-    return "error" if error else "ok"

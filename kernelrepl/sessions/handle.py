@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 
 from kernelrepl.model import ExecutionResult
+from kernelrepl.sessions import results
 from kernelrepl.sessions.execution import Execution
 from kernelrepl.sessions.session import Session
 from kernelrepl.store.reading import ExecutionRow
@@ -76,8 +76,8 @@ class ExecutionHandle:
             self.session.uncollected.add(self.execution, tell)
             return self.result()
         result = self.result()
-        notes = [note for note in (remark, result.note, *self.session.uncollected.take(self.execution)) if note]
-        return replace(result, note="; ".join(notes) or None)
+        notes = (remark, result.note, *self.session.uncollected.take(self.execution))
+        return results.with_notes(result, filter(None, notes))
 
     async def interrupt(self, *, force: bool = False) -> None:
         """Stop it, where it runs or before it starts. force: end its kernel at once."""

@@ -16,13 +16,13 @@ from kernelrepl.kernel import KernelDied
 from kernelrepl.model import ALL, JupyterRequest, Page, PageRequest, SessionInfo, Variable
 from kernelrepl.outputs import beside, remarks
 from kernelrepl.sandbox import Access
-from kernelrepl.sessions import standby
+from kernelrepl.sessions import results, standby
 from kernelrepl.sessions.confinement import Confinement, Grants, SessionSpec
 from kernelrepl.sessions.execution import Execution
 from kernelrepl.sessions.handle import ExecutionHandle
 from kernelrepl.sessions.lifecycle import State
 from kernelrepl.sessions.observer import SessionObserver
-from kernelrepl.sessions.recorder import NullRecorder, StoreRecorder, from_row
+from kernelrepl.sessions.recorder import NullRecorder, StoreRecorder
 from kernelrepl.sessions.services import Services
 from kernelrepl.sessions.session import Session
 from kernelrepl.sessions.standby import Standby, StandbyKernel
@@ -98,7 +98,7 @@ class Manager:
         if (known := session.unfinished.get(request_id)) is not None:
             return ExecutionHandle(known, session)
         if resumed and (row := await self._store.execution(request_id)) is not None:
-            return await self._stored(session_id, row)
+            return await self._stored(session_id, row, lost_reply=True)
         execution = Execution(code, request_id, origin.name, timeout_s, reset, cell)
         self._kept.add(session)
         return ExecutionHandle(session.submit(execution), session)
@@ -146,11 +146,11 @@ class Manager:
         row = await self._store.last_execution(info.key)
         if row is None:
             raise NothingRunning(session_id)
-        return await self._stored(session_id, row, has_note=row.status == "crashed" or row.damaged)
+        return await self._stored(session_id, row, lost_reply=False)
 
-    async def _stored(self, session_id: str, row: ExecutionRow, *, has_note: bool = True) -> ExecutionHandle:
-        result = await beside.large(len(row.outputs), from_row, session_id, row, self.sandbox)
-        return ExecutionHandle.of_row(row, result if has_note else replace(result, note=None))
+    async def _stored(self, session_id: str, row: ExecutionRow, *, lost_reply: bool) -> ExecutionHandle:
+        result = await beside.large(len(row.outputs), results.from_row, session_id, row, self.sandbox, lost_reply)
+        return ExecutionHandle.of_row(row, result)
 
     # Sessions
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from kernelrepl.errors import StorageFailed
 from kernelrepl.kernel import Kernel
-from kernelrepl.model import Commit, ExecutionResult, Limits, Manifest, Portion, Status, StoredComponent, Write
-from kernelrepl.outputs import beside, transcript
-from kernelrepl.sessions.execution import Execution, outcome_status
+from kernelrepl.model import Commit, Limits, Manifest, Portion, Status, StoredComponent, Write
+from kernelrepl.outputs import beside
+from kernelrepl.sessions.execution import Execution
+from kernelrepl.sessions.results import outcome_status
 from kernelrepl.store import Store
-from kernelrepl.store.reading import ExecutionRow
 
 
 class Recorder(Protocol):
@@ -123,39 +123,3 @@ class NullRecorder:
 
     async def note_versions(self, kernel: Kernel) -> None:
         return None
-
-
-DAMAGED = (
-    "what is stored of this execution is damaged in the database: its code, its outputs and what it says of them may"
-    " not be what they were"
-)
-
-
-def from_row(session_id: str, row: ExecutionRow, sandbox: str) -> ExecutionResult:
-    """What an execution came to, as its row tells it. sandbox: how the session is confined, in words."""
-    status: Any = row.status
-    note = "the reply was lost on the way; this is the committed outcome" if row.committed else None
-    if not row.committed:
-        status = "crashed" if row.status in ("started", "crashed") else row.status
-        note = (
-            "the keeper or the kernel ended while this ran; nothing of it was kept, and variables are as they"
-            " were before it"
-        )
-        if status in ("ok", "error", "interrupted"):
-            note = "it ran to its end, but what it changed could not be stored with it"
-    if row.damaged:
-        note = "; ".join([DAMAGED, *([note] if note else [])])
-    return ExecutionResult(
-        session_id,
-        status,
-        transcript.load(row.outputs),
-        execution_count=row.execution_count,
-        duration_s=row.duration_s,
-        saved=row.saved,
-        not_saved=row.not_saved,
-        restored=row.restored,
-        committed=row.committed,
-        sandbox=sandbox,
-        note=note,
-        request_id=row.request_id,
-    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import replace
 from typing import Any
 
 from kernelrepl.errors import KernelStartFailed, SessionDeleted
@@ -18,7 +17,7 @@ from kernelrepl.model import Commit, ExecutionResult, JupyterRequest, Limits
 from kernelrepl.outputs import beside, shortening
 from kernelrepl.sessions import results
 from kernelrepl.sessions.confinement import OFF
-from kernelrepl.sessions.execution import Execution, in_words
+from kernelrepl.sessions.execution import Execution
 from kernelrepl.sessions.interruption import Interrupter
 from kernelrepl.sessions.kernel_slot import KernelSlot
 from kernelrepl.sessions.lifecycle import State
@@ -230,8 +229,7 @@ class Session:
         if execution is self.current:
             await (self._interrupter.kill(execution) if force else self._interrupter.stop(execution))
         elif execution.is_waiting:
-            note = "it had not started; nothing ran"
-            execution.answer(replace(self.running(execution), status="interrupted", note=note))
+            execution.answer(results.withdrawn(execution, self.session_id, self.sandbox))
             execution.end()
 
     # Results
@@ -250,9 +248,7 @@ class Session:
         self.on_restart()
         if execution.commit is not None and execution.commit_error is None:
             # The commit was stored; only the reply is missing.
-            return replace(
-                self._result(execution), note=f"{error} after this execution was committed; the next call restarts it"
-            )
+            return results.without_reply(self._result(execution), str(error))
         await self._recorder.finish(execution, results.crash_status(execution))
         how = (execution, self.session_id, self.sandbox, str(error), error.exit_code)
         return await beside.large(execution.live.chars, results.crashed, *how)
@@ -313,7 +309,7 @@ class Session:
         """Stop the kernel and keep the session. why: what it has to make room for, if it has."""
         async with self._turn:
             await self.slot.audit()
-            lost = sorted(map(in_words, self.unsaved))
+            lost = sorted(map(results.in_words, self.unsaved))
             await self.slot.stop()
             if why and lost:
                 self.greeting = (
@@ -332,7 +328,7 @@ class Session:
         async with self._turn:
             self._refuse_deleted()
             await self.slot.audit()
-            lost = sorted(map(in_words, self.unsaved))
+            lost = sorted(map(results.in_words, self.unsaved))
             await self.slot.stop()
             if lost:
                 self.greeting = f"the kernel was restarted; not saved, and gone: {shortening.listed(lost)}"
