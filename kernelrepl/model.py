@@ -107,7 +107,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Execution:
+class ExecutionResult:
     """One execution, finished or not, as its session and its row know it."""
 
     session_id: str | None

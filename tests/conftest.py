@@ -22,13 +22,13 @@ from kernelrepl import discovery
 from kernelrepl.keeper.metrics import Metrics
 from kernelrepl.kernel import spawn
 from kernelrepl.kernel.process import Launcher
-from kernelrepl.model import Execution, Limits, Resources, StoredComponent
+from kernelrepl.model import ExecutionResult, Limits, Resources, StoredComponent
 from kernelrepl.sandbox import Tier, probe
 from kernelrepl.sessions.capacity import KernelCapacity
 from kernelrepl.sessions.confinement import Confinement, Grants, base_environment
 from kernelrepl.sessions.manager import Manager, Origin
 from kernelrepl.sessions.services import Services
-from kernelrepl.sessions.session import Job, Session
+from kernelrepl.sessions.session import Execution, Session
 from kernelrepl.store import Store, seals
 from kernelrepl.store.database import Database
 from tests.support.forking import forking
@@ -195,7 +195,7 @@ class Sessions:
         self.metrics = metrics
         self.store = store
 
-    async def submit(self, code: str, session_id: str = "s", **options: Any) -> tuple[Session, Job]:
+    async def submit(self, code: str, session_id: str = "s", **options: Any) -> tuple[Session, Execution]:
         """Start code; returns at once."""
         grants = Grants(
             options.pop("limits", Limits()),
@@ -205,11 +205,11 @@ class Sessions:
             write=options.pop("write", ()),
         )
         options.setdefault("request_id", secrets.token_hex(8))
-        started = await self.manager.execute(code, session_id, Origin("test", grants), **options)
-        assert not isinstance(started, Execution)
-        return started
+        handle = await self.manager.execute(code, session_id, Origin("test", grants), **options)
+        assert handle.session is not None
+        return handle.session, handle.execution
 
-    async def run(self, code: str, session_id: str = "s", **options: Any) -> Execution:
+    async def run(self, code: str, session_id: str = "s", **options: Any) -> ExecutionResult:
         """Run code to its end."""
         _, job = await self.submit(code, session_id, **options)
         return await asyncio.wait_for(asyncio.shield(job.result), RUN_TIMEOUT_S)
@@ -223,8 +223,8 @@ class Sessions:
     async def kill(self, session_id: str = "s") -> None:
         """kill -9 of the session's kernel."""
         session = self.manager._sessions[session_id]
-        assert session._kernel is not None
-        await session._kernel.process.kill()
+        assert session.slot.kernel is not None
+        await session.slot.kernel.process.kill()
 
     async def rows(self, query: str, *parameters: Any) -> list[Any]:
         return await self.store._reader.run(lambda db: db.execute(query, parameters).fetchall())

@@ -16,7 +16,7 @@ from typing import Any
 from kernelrepl.guest.wire import REPLY
 from kernelrepl.jupyter.sockets import KernelSockets
 from kernelrepl.outputs import sanitize, terminal_text
-from kernelrepl.sessions.execution import Job
+from kernelrepl.sessions.execution import Execution
 
 HEADER = ("msg_id", "msg_type", "session", "username", "date", "version")
 """What the protocol knows of a header."""
@@ -62,18 +62,18 @@ class IOPub:
 
     # What is not asked for by a Jupyter client
 
-    def began(self, job: Job) -> None:
-        header = {"msg_id": job.msg_id, "msg_type": "execute_request", "session": f"of {job.origin}",
-                  "username": job.origin, "version": "5.4"}  # fmt: skip
-        self._foreign[job.msg_id] = header
+    def began(self, execution: Execution) -> None:
+        header = {"msg_id": execution.msg_id, "msg_type": "execute_request", "session": f"of {execution.origin}",
+                  "username": execution.origin, "version": "5.4"}  # fmt: skip
+        self._foreign[execution.msg_id] = header
         while len(self._foreign) > _FOREIGN:
             self._foreign.popitem(last=False)
-        self._active.add(job.msg_id)
+        self._active.add(execution.msg_id)
         self.publish("status", {"execution_state": "busy"}, header)
 
-    def ended(self, job: Job) -> None:
-        self._active.discard(job.msg_id)
-        if (header := self._foreign.get(job.msg_id)) is not None:
+    def ended(self, execution: Execution) -> None:
+        self._active.discard(execution.msg_id)
+        if (header := self._foreign.get(execution.msg_id)) is not None:
             self.publish("status", {"execution_state": "idle"}, header)
 
     # What the kernel shows

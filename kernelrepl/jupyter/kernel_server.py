@@ -20,11 +20,12 @@ from kernelrepl.jupyter.iopub import COMMS, HEADER, IOPub
 from kernelrepl.jupyter.replies import Answer, failed
 from kernelrepl.jupyter.sockets import KernelSockets
 from kernelrepl.kernel import KernelDied
-from kernelrepl.model import Execution, JupyterRequest
+from kernelrepl.model import ExecutionResult, JupyterRequest
 from kernelrepl.outputs import remarks, sanitize
 from kernelrepl.outputs.notebook import encodable
 from kernelrepl.outputs.terminal_text import output
-from kernelrepl.sessions.execution import Job
+from kernelrepl.sessions.execution import Execution
+from kernelrepl.sessions.handle import ExecutionHandle
 from kernelrepl.sessions.manager import Manager, Origin
 from kernelrepl.sessions.session import Session
 from kernelrepl.store import Store
@@ -44,7 +45,7 @@ class Client:
         self.identity = identity
         self.queue: deque[JupyterRequest] = deque()
         self.work: asyncio.Task[None] | None = None
-        self.running: tuple[Session, Job] | None = None
+        self.running: ExecutionHandle | None = None
         self.asking: tuple[Session, JupyterRequest, asyncio.Future[Any]] | None = None
         self.asked = False
         """Its code waits for what a person types."""
@@ -203,28 +204,26 @@ class KernelServer:
             check_code(code)
             if asked["silent"] or not asked["store_history"] or not code.strip():
                 return await self._ask(client, cell)
-            started = await self._manager.execute(
+            client.running = handle = await self._manager.execute(
                 code, self.session_id, self._origin, request_id=f"jupyter-{secrets.token_hex(12)}", cell=_known(cell)
             )
-            assert not isinstance(started, Execution)
-            client.running = session, job = started
-            await job.over.wait()
-            self._version = session.python or self._version
-            return self._conclude(request, job.result.result(), job)
+            await handle.execution.over.wait()
+            self._version = handle.python or self._version
+            return self._conclude(request, handle.result(), handle.execution.reply)
         finally:
             client.running, client.asked = None, False
             self._owners.pop(request.msg_id, None)
 
-    def _conclude(self, request: JupyterRequest, execution: Execution, job: Job) -> Answer:
-        """Say what is to be said beside the output, and make the reply."""
-        answer = None if job.reply is None else self._answer(job.reply)
+    def _conclude(self, request: JupyterRequest, result: ExecutionResult, reply: dict[str, Any] | None) -> Answer:
+        """Say what is to be said beside the output, and make the reply. reply: the kernel's own, if there is one."""
+        answer = None if reply is None else self._answer(reply)
         if answer is None:
-            error = execution.output.error
+            error = result.output.error
             if error is None:
                 return Answer({"status": "aborted"})  # it was stopped before it began
             answer = failed(error.name, error.message, error.traceback)
             self.iopub.publish("error", _error(answer), request.header)
-        if lines := remarks.for_notebook(execution):
+        if lines := remarks.for_notebook(result):
             self.iopub.publish("stream", {"name": "stderr", "text": "\n".join([*lines, ""])}, request.header)
         return answer
 
@@ -259,10 +258,10 @@ class KernelServer:
 
     def _pass_input(self, client: Client, request: JupyterRequest) -> None:
         value = request.content.get("value")
-        at_work = client.running or client.asking
+        at_work = client.running or (client.asking and client.asking[0])
         if at_work is not None and isinstance(value, str):
             client.asked = False
-            at_work[0].answer(value)
+            at_work.answer(value)
 
     async def interrupt(self, sockets: KernelSockets, identity: bytes | None = None) -> None:
         """Stop what this client runs and what it has waiting, or all clients there; never what others run."""
@@ -276,8 +275,7 @@ class KernelServer:
 
     def _stop(self, client: Client) -> None:
         if client.running is not None:
-            session, job = client.running
-            self._spawn(session.interrupt(job))
+            self._spawn(client.running.interrupt())
         elif client.asking is not None:
             session, asked, _ = client.asking
             session.interrupt_asked(asked)
@@ -292,8 +290,8 @@ class KernelServer:
         for client in list(self._clients.values()):
             self._drop_cells(client)
             self._withdraw(client)
-            if client.running is not None and not client.running[1].started:
-                await client.running[0].interrupt(client.running[1])
+            if client.running is not None and client.running.execution.is_waiting:
+                await client.running.interrupt()
 
     async def restart(self, sockets: KernelSockets) -> None:
         """A new kernel with all that is stored, for all who are attached. The one who asks knows."""
@@ -309,12 +307,12 @@ class KernelServer:
 
     # What goes on in the session
 
-    def began(self, job: Job) -> None:
-        if job.msg_id not in self._owners:
-            self.iopub.began(job)
+    def began(self, execution: Execution) -> None:
+        if execution.msg_id not in self._owners:
+            self.iopub.began(execution)
 
-    def ended(self, job: Job) -> None:
-        self.iopub.ended(job)
+    def ended(self, execution: Execution) -> None:
+        self.iopub.ended(execution)
 
     def published(self, message: dict[str, Any]) -> None:
         """What a kernel shows, or asks."""

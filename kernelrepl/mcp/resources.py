@@ -12,7 +12,7 @@ from kernelrepl.keeper.keeper import Keeper
 from kernelrepl.mcp.results import FIGURE_URI, OUTPUT_URI
 from kernelrepl.model import Output
 from kernelrepl.outputs import beside, transcript
-from kernelrepl.sessions.recorder import DAMAGED
+from kernelrepl.sessions.results import DAMAGED
 
 _STREAMS = ("stdout", "stderr", "result")
 

@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 from pydantic import AfterValidator, BaseModel, Field
 
-from kernelrepl.model import Execution, Output, Page, Restored, Variable, amount
+from kernelrepl.model import ExecutionResult, Page, Restored, Variable, amount
 from kernelrepl.outputs import notebook, remarks, shortening, tracebacks, transcript
 from kernelrepl.outputs.shortening import short
 from kernelrepl.outputs.terminal_text import field, said
 from kernelrepl.outputs.transcript import cut
 from kernelrepl.sessions.manager import SessionView
-from kernelrepl.sessions.recorder import DAMAGED
+from kernelrepl.sessions.results import DAMAGED
 from kernelrepl.store.reading import ExecutionRow
 
 TEXT_CHARS = 10_000
@@ -168,7 +168,7 @@ class KeeperStatus(BaseModel):
 
 
 def of_execution(
-    execution: Execution, limit_chars: int, *, outputs: bool = False, whole: bool = False
+    execution: ExecutionResult, limit_chars: int, *, outputs: bool = False, whole: bool = False
 ) -> CallToolResult:
     """The reply for an execution: structured content, a text and every figure; and the outputs, if asked for.
 
@@ -239,12 +239,7 @@ def of_execution(
     )
 
 
-def nothing_ran(last: Execution, note: str) -> Execution:
-    """What an interrupt gives that found nothing to stop: the outcome of older code would be taken for its own."""
-    return Execution(last.session_id, "ok", Output(), sandbox=last.sandbox, committed=last.committed, note=note)
-
-
-def describe(execution: Execution, *, whole: bool = False) -> str:
+def describe(execution: ExecutionResult, *, whole: bool = False) -> str:
     """An execution as one reads it in a terminal, with what matters about its durability.
 
     whole: for a person, who gets all of a traceback.
@@ -268,7 +263,7 @@ def describe(execution: Execution, *, whole: bool = False) -> str:
     return "\n".join(parts + remarks.endings(execution)) or said(shown)
 
 
-def earlier(execution: Execution) -> str:
+def earlier(execution: ExecutionResult) -> str:
     """The outcome of code that its own call did not wait for, as a note to a later one."""
     figures = (
         "\n" + said(f"{len(execution.output.figures)} figures are left out here") if execution.output.figures else ""

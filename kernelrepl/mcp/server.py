@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections import deque
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Annotated, Any
 
 import anyio
@@ -40,15 +39,14 @@ from kernelrepl.mcp.results import (
     VariablesResult,
     cells_of,
     earlier,
-    nothing_ran,
     of_execution,
     of_sessions,
     of_variables,
 )
-from kernelrepl.model import Execution
+from kernelrepl.model import ExecutionResult
 from kernelrepl.outputs import notebook
-from kernelrepl.sessions.execution import Job
-from kernelrepl.sessions.session import Session
+from kernelrepl.sessions.handle import ExecutionHandle
+from kernelrepl.sessions.results import nothing_ran
 from kernelrepl.validation import check_wait
 
 FIRST_PROGRESS_S = 1.0
@@ -181,24 +179,19 @@ def _plain_id(request: str) -> str:
     return request if request.isdigit() else hashlib.sha256(request.encode()).hexdigest()[:16]
 
 
-def _reply(execution: Execution) -> CallToolResult:
+def _reply(execution: ExecutionResult) -> CallToolResult:
     """Return the reply for an execution in the form that the connection of this call needs."""
     connection = _connection.get()
     whole = connection.name in _NO_MODELS
     return of_execution(execution, connection.settings.max_output_chars, outputs=connection.outputs, whole=whole)
 
 
-def _deliver(session: Session, job: Job, remark: str | None = None) -> CallToolResult:
-    """Return the reply for a job as far as it has come, with outcomes of earlier code that no call has received.
+def _deliver(handle: ExecutionHandle, remark: str | None = None) -> CallToolResult:
+    """Return the reply for an execution as far as it has come, with outcomes of earlier code that no call received.
 
-    remark: a note for the reply, if the job has ended.
+    remark: a note for the reply, if the execution has ended.
     """
-    if not job.result.done():
-        session.uncollected.add(job, earlier)
-        return _reply(session.running(job))
-    execution = job.result.result()
-    notes = [note for note in (remark, execution.note, *session.uncollected.take(job)) if note]
-    return _reply(replace(execution, note="; ".join(notes) or None))
+    return _reply(handle.collect(earlier, remark))
 
 
 class Tools:
@@ -233,7 +226,7 @@ class Tools:
         if session_id is None:
             return await self._run_once(ctx, connection, code, wait, timeout)
         request = json.dumps(ctx.request_context.request_id)
-        started = await self._keeper.manager.execute(
+        handle = await self._keeper.manager.execute(
             code,
             session_id,
             connection.origin(_client_of(ctx, connection)),
@@ -242,7 +235,7 @@ class Tools:
             reset=reset,
             resumed=request in connection.resumed,
         )
-        return await self._collect(ctx, connection, started, wait)
+        return await self._collect(ctx, connection, handle, wait)
 
     async def _run_once(
         self, ctx: Context[Any, Any], connection: Connection, code: str, wait: float, timeout: float | None
@@ -250,32 +243,29 @@ class Tools:
         # There is no session to come back to, so the call itself has to end it.
         limit = min(wait, timeout) if timeout is not None else wait
         manager = self._keeper.manager
-        session, job = await manager.execute_once(code, connection.origin(), timeout_s=max(limit, 0.001))
+        handle = await manager.execute_once(code, connection.origin(), timeout_s=max(limit, 0.001))
         try:
-            return await self._collect(ctx, connection, (session, job), None)
+            return await self._collect(ctx, connection, handle, None)
         finally:
-            manager.discard(session)
+            manager.discard(handle)
 
     async def _collect(
         self,
         ctx: Context[Any, Any],
         connection: Connection,
-        started: tuple[Session, Job] | Execution,
+        handle: ExecutionHandle,
         wait: float | None,
     ) -> CallToolResult:
-        if isinstance(started, Execution):
-            return _reply(started)
-        session, job = started
         try:
-            await self._wait(ctx, job, wait)
+            await self._wait(ctx, handle, wait)
         except anyio.get_cancelled_exc_class():
             if str(ctx.request_context.request_id) in connection.cancelled:
                 with anyio.CancelScope(shield=True):
-                    await session.interrupt(job)
+                    await handle.interrupt()
             raise
-        return _deliver(session, job)
+        return _deliver(handle)
 
-    async def _wait(self, ctx: Context[Any, Any], job: Job, wait: float | None) -> None:
+    async def _wait(self, ctx: Context[Any, Any], handle: ExecutionHandle, wait: float | None) -> None:
         """Wait until the execution is over or `wait` has passed, and report from time to time that it goes on."""
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -286,10 +276,9 @@ class Tools:
                 # Even a wait of 0 lets a result through that is there already.
                 await asyncio.sleep(0)
                 return
-            done, _ = await asyncio.wait({job.result}, timeout=pause if left is None else min(pause, left))
-            if done:
+            if await handle.wait(pause if left is None else min(pause, left)):
                 return
-            await ctx.report_progress(round(loop.time() - began, 1), message=job.live.last_line() or "running")
+            await ctx.report_progress(round(loop.time() - began, 1), message=handle.last_line or "running")
             pause = PROGRESS_S
 
     async def python_wait(
@@ -300,12 +289,9 @@ class Tools:
         If nothing runs, the outcome of the last execution is returned.
         """
         check_wait(wait)
-        found = await self._keeper.manager.latest(session_id)
-        if isinstance(found, Execution):
-            return _reply(found)
-        session, job = found
-        await self._wait(ctx, job, wait)
-        return _deliver(session, job)
+        handle = await self._keeper.manager.latest(session_id)
+        await self._wait(ctx, handle, wait)
+        return _deliver(handle)
 
     async def python_interrupt(
         self,
@@ -320,21 +306,19 @@ class Tools:
         Its changes until then are kept. With force the kernel is ended and the session returns to its state before
         this code.
         """
-        found = await self._keeper.manager.latest(session_id)
-        if isinstance(found, Execution):
-            return _reply(nothing_ran(found, NOTHING_RAN))
-        session, job = found
-        if job.result.done():
+        handle = await self._keeper.manager.latest(session_id)
+        if handle.is_stored:
+            return _reply(nothing_ran(handle.result(), NOTHING_RAN))
+        if handle.is_done:
             if force:
-                await session.interrupt(job, force=True)  # it may be stuck behind its answer
-                await session.hibernate()
-            if job in session.uncollected:  # its outcome has not come to anybody yet
-                return _deliver(session, job, IDLE_ENDED if force else ENDED_BEFORE)
-            return _reply(nothing_ran(job.result.result(), IDLE_ENDED if force else NOTHING_RAN))
-        await session.interrupt(job, force=force)
+                await handle.end_kernel()
+            if handle.is_uncollected:
+                return _deliver(handle, IDLE_ENDED if force else ENDED_BEFORE)
+            return _reply(nothing_ran(handle.result(), IDLE_ENDED if force else NOTHING_RAN))
+        await handle.interrupt(force=force)
         if force:
-            await asyncio.wait({job.result})
-        return _deliver(session, job)
+            await handle.wait()
+        return _deliver(handle)
 
     async def python_list_variables(
         self,

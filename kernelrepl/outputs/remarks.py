@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kernelrepl.model import Execution, Restored
+from kernelrepl.model import ExecutionResult, Restored
 from kernelrepl.outputs.terminal_text import field, said
 
 
-def remarks(execution: Execution) -> list[str]:
+def remarks(execution: ExecutionResult) -> list[str]:
     """What is to be said of an execution beside its output."""
     restored = [] if execution.restored is None else [describe_restored(execution.restored)]
     return restored + endings(execution)
@@ -33,7 +33,7 @@ def greeting(session_id: str, expired_at: str | None, losses: str) -> str | None
     )
 
 
-def endings(execution: Execution) -> list[str]:
+def endings(execution: ExecutionResult) -> list[str]:
     """How it ended, and what could not be saved."""
     lines = []
     if execution.session_id is None and execution.status == "timeout":
@@ -82,7 +82,7 @@ def describe_restored(restored: Restored) -> str:
     return text
 
 
-def for_notebook(execution: Execution) -> list[str]:
+def for_notebook(execution: ExecutionResult) -> list[str]:
     """The same for somebody who sees the cell: that names came back is no news there."""
     lines = endings(execution) if execution.status not in ("interrupted", "timeout") else endings(execution)[1:]
     lost = () if execution.restored is None else execution.restored.not_restored

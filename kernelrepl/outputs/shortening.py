@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from kernelrepl.model import Execution, Failure, Figure, NotRestored, NotSaved, Output, Restored, Saved
+from kernelrepl.model import ExecutionResult, Failure, Figure, NotRestored, NotSaved, Output, Restored, Saved
 from kernelrepl.outputs.terminal_text import field
 
 T = TypeVar("T")
@@ -118,8 +118,8 @@ def _fits(figure: Figure, budget_chars: int, whole: bool) -> bool:
 
 
 def of_reply(
-    execution: Execution, limit_chars: int, cut: Callable[[str, int], str], *, whole: bool = False
-) -> Execution:
+    execution: ExecutionResult, limit_chars: int, cut: Callable[[str, int], str], *, whole: bool = False
+) -> ExecutionResult:
     """Bound an execution for a reply in which stdout, stderr and the result may each take `limit_chars`.
 
     All other texts of it together take at most four times as much, and its figures FIGURE_CHARS. whole: see `figures`.

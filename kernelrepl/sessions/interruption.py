@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from kernelrepl.kernel import Kernel
-from kernelrepl.sessions.execution import Job
+from kernelrepl.sessions.execution import Execution
 
 INTERRUPT_GRACE_S = 5.0
 BEGIN_TIMEOUT_S = 60.0
@@ -26,28 +26,28 @@ class Interrupter:
 
     def __init__(
         self,
-        running: Callable[[], tuple[Kernel | None, Job | None]],
+        running: Callable[[], tuple[Kernel | None, Execution | None]],
         spawn: Callable[[Coroutine[Any, Any, Any]], None],
     ) -> None:
         self._running = running
         self._spawn = spawn
 
     @contextlib.contextmanager
-    def watching(self, job: Job) -> Iterator[None]:
+    def watching(self, execution: Execution) -> Iterator[None]:
         """Stop it when it takes too long to begin or to end."""
         loop = asyncio.get_running_loop()
-        timers = [loop.call_later(BEGIN_TIMEOUT_S, self._look, job)]
-        if job.timeout_s is not None:
-            timers.append(loop.call_later(job.timeout_s, self._time_out, job))
+        timers = [loop.call_later(BEGIN_TIMEOUT_S, self._look, execution)]
+        if execution.timeout_s is not None:
+            timers.append(loop.call_later(execution.timeout_s, self._time_out, execution))
 
         def answered(result: asyncio.Future[Any]) -> None:
-            timers.append(loop.call_later(REPLY_TIMEOUT_S, lambda: self._spawn(self.kill(job))))
+            timers.append(loop.call_later(REPLY_TIMEOUT_S, lambda: self._spawn(self.kill(execution))))
 
-        job.result.add_done_callback(answered)
+        execution.result.add_done_callback(answered)
         try:
             yield
         finally:
-            job.result.remove_done_callback(answered)
+            execution.result.remove_done_callback(answered)
             for timer in timers:
                 timer.cancel()
 
@@ -68,34 +68,34 @@ class Interrupter:
             for timer in timers:
                 timer.cancel()
 
-    def _look(self, job: Job) -> None:
+    def _look(self, execution: Execution) -> None:
         """A kernel that earlier code broke may not even take the next; another one can."""
-        if not job.began.is_set():
-            self._spawn(self.kill(job))
+        if not execution.began.is_set():
+            self._spawn(self.kill(execution))
 
-    def _time_out(self, job: Job) -> None:
-        job.stopped_by = "timeout"
-        self._spawn(self.stop(job))
+    def _time_out(self, execution: Execution) -> None:
+        execution.stop("timeout")
+        self._spawn(self.stop(execution))
 
-    async def stop(self, job: Job) -> None:
+    async def stop(self, execution: Execution) -> None:
         """Interrupt; a timeout that user code ignores ends the kernel in the end."""
         # A kernel at rest drops an interrupt, and takes one for the code that it has begun with.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(job.began.wait(), INTERRUPT_GRACE_S)
+            await asyncio.wait_for(execution.began.wait(), INTERRUPT_GRACE_S)
         for _ in range(2):
             kernel, current = self._running()
-            if job is not current or kernel is None or job.result.done():
+            if execution is not current or kernel is None or execution.is_answered:
                 return
             kernel.interrupt()
-            done, _pending = await asyncio.wait({job.result}, timeout=INTERRUPT_GRACE_S)
+            done, _pending = await asyncio.wait({execution.result}, timeout=INTERRUPT_GRACE_S)
             if done:
                 return
-            if job.stopped_by != "timeout" and job.stopped_for is None:
+            if execution.stopped_by != "timeout" and execution.stopped_for is None:
                 return
-        await self.kill(job)
+        await self.kill(execution)
 
-    async def kill(self, job: Job) -> None:
+    async def kill(self, execution: Execution) -> None:
         """End the kernel, if it runs this."""
         kernel, current = self._running()
-        if job is current and kernel is not None:
+        if execution is current and kernel is not None:
             await kernel.process.kill()

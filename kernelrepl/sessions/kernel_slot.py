@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import Coroutine
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -12,7 +12,8 @@ from kernelrepl.kernel import Kernel, KernelDied, Launch
 from kernelrepl.kernel.flood import Verdict
 from kernelrepl.kernel.kernel import Handlers
 from kernelrepl.model import Commit, Limits, NotRestored, Restored
-from kernelrepl.sessions.execution import Job
+from kernelrepl.sessions.capacity import Occupant
+from kernelrepl.sessions.execution import Execution
 from kernelrepl.sessions.lifecycle import Event, State, advance
 from kernelrepl.sessions.recorder import Recorder
 from kernelrepl.sessions.resource_monitor import FULL_FILE_BYTES, ResourceMonitor
@@ -21,171 +22,192 @@ from kernelrepl.sessions.services import Services
 from kernelrepl.sessions.starting import Starter
 
 
-class SessionObserver(Protocol):
-    """Somebody who sees all that goes on in the kernel of a session."""
+class SlotOwner(Occupant, Protocol):
+    """The session that has a slot. It hears from the slot what its kernel says, and what becomes of it."""
 
-    def began(self, job: Job) -> None: ...
+    def on_begin(self, request: str) -> None:
+        """The kernel has begun to run a request."""
 
-    def ended(self, job: Job) -> None: ...
+    async def on_commit(self, commit: Commit) -> None:
+        """The kernel commits. Returns when that is in the store. Raises StorageFailed."""
 
-    def published(self, message: dict[str, Any]) -> None: ...
+    def on_output(self, parent: str, kind: str, content: dict[str, Any]) -> None:
+        """The kernel shows something that belongs to the outputs of a request."""
 
-    def restarted(self) -> None:
-        """Its kernel is gone, without having been at rest: what only the kernel had is lost."""
+    def on_message(self, message: dict[str, Any]) -> None:
+        """The kernel publishes a message of the Jupyter protocol, as it came."""
 
-    def deleted(self) -> None:
-        """The session is gone. There may be another one with its name."""
+    def on_overrun(self, reason: str, kill: bool) -> None:
+        """The kernel takes too much. kill: it has to end; else it is enough that its code stops."""
+
+    def on_restart(self) -> None:
+        """The kernel is gone, without having been at rest: what only the kernel had is lost."""
 
 
-class KernelSlot(ABC):
-    """Has a kernel or none. What the kernel runs is the business of who inherits from this."""
-
-    idle_since: float
+class KernelSlot:
+    """This object has the kernel of a session, or none. It starts the kernel, watches it and ends it."""
 
     def __init__(
-        self, session_id: str | None, launch: Launch, limits: Limits, recorder: Recorder, services: Services
+        self, owner: SlotOwner, launch: Launch, limits: Limits, recorder: Recorder, services: Services
     ) -> None:
-        self.session_id = session_id
         self.launch = launch
-        self.limits = limits
+        """How the next kernel is started."""
         self.state = State.ASLEEP
-        self.current: Job | None = None
-        """What the kernel runs."""
-        self.observer: SessionObserver | None = None
+        self.kernel: Kernel | None = None
+        self.renewed = asyncio.Event()
+        """Set when there is another kernel than before."""
+        self.save_state = SaveState(recorder, services.emit, owner.session_id)
+        self.monitor = ResourceMonitor(
+            launch.resources, launch.workspace, owner.on_overrun, lambda size: services.capacity.weigh(owner, size)
+        )
+        self._owner = owner
         self._recorder = recorder
         self._services = services
-        self._save_state = SaveState(recorder, services.emit, session_id)
-        self._starter = Starter(recorder, services, limits, durable=session_id is not None)
-        self._kernel: Kernel | None = None
-        self._renewed = asyncio.Event()
-        """Set when there is another kernel than before."""
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._starter = Starter(recorder, services, limits, durable=owner.session_id is not None)
         self._watches: list[asyncio.Task[None]] = []
         self._ending: asyncio.Task[None] | None = None
-        self._monitor = ResourceMonitor(
-            launch.resources, launch.workspace, self._overrun, lambda size: services.capacity.weigh(self, size)
-        )
 
-    @property
-    def unsaved(self) -> set[str]:
-        """The names whose values only the kernel has."""
-        return self._save_state.unsaved
-
-    @property
-    def store_is_behind(self) -> bool:
-        """Whether the kernel has changes that the store has not: the last commit failed."""
-        return self._save_state.store_is_behind
+    # What others see
 
     @property
     def pid(self) -> int | None:
-        return None if self._kernel is None else self._kernel.pid
+        return None if self.kernel is None else self.kernel.pid
 
     @property
     def python(self) -> str:
         """The version of Python that its kernel runs; empty if it has none."""
-        return "" if self._kernel is None else self._kernel.python
+        return "" if self.kernel is None else self.kernel.python
 
     @property
-    @abstractmethod
-    def busy(self) -> bool: ...
+    def is_as_new(self) -> bool:
+        """Whether nothing is known here that another slot for the same session would not find out."""
+        return self.kernel is None and not self._starter.has_suspect and self.monitor.over_file_limit is None
 
-    @abstractmethod
-    async def hibernate(self, why: str | None = None) -> None: ...
+    @property
+    def has_outlived_limit(self) -> bool:
+        """Whether its kernel may write no large files, although there is room for them again."""
+        limited = self.kernel is not None and self.kernel.process.launch.most_file_bytes is not None
+        return limited and self.monitor.over_file_limit is None
 
-    @abstractmethod
-    def _on_begin(self, request: str) -> None: ...
+    @property
+    def ran_out_of_memory(self) -> bool:
+        """Whether the system has ended its kernel for the memory that it took."""
+        return self.kernel is not None and self.kernel.process.out_of_memory
 
-    @abstractmethod
-    async def _on_commit(self, commit: Commit) -> None: ...
+    # The beginning of a kernel
 
-    @abstractmethod
-    def _on_output(self, parent: str, kind: str, content: dict[str, Any]) -> None: ...
+    async def awake(self, execution: Execution | None = None) -> Kernel:
+        """Return the kernel, started and restored if there is none. execution: it is told what came back.
 
-    @abstractmethod
-    def _on_flood(self, verdict: Verdict) -> None: ...
-
-    @abstractmethod
-    def _overrun(self, reason: str, kill: bool) -> None: ...
-
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _advance(self, event: Event) -> None:
-        self.state = advance(self.state, event)
-
-    async def _awake(self, job: Job | None = None) -> Kernel:
-        """The kernel of this session, started and restored if it has none. job: what to tell of it."""
-        if self._kernel is not None and self._kernel.process.alive():
-            return self._kernel
-        if self._kernel is not None:
-            await self._starter.note_death(KernelDied(self._kernel.process.exit_code, self._kernel.loading))
-            await self._drop_kernel()
-        await self._services.capacity.enter(self)
+        Raises KernelStartFailed, SandboxUnavailable, AccessRefused.
+        """
+        if self.kernel is not None and self.kernel.process.alive():
+            return self.kernel
+        if self.kernel is not None:
+            await self.note_death(KernelDied(self.kernel.process.exit_code, self.kernel.loading))
+            await self.drop()
+        await self._services.capacity.enter(self._owner)
         self._advance(Event.START)
-        launch = replace(
-            self.launch, most_file_bytes=None if self._monitor.over_file_limit is None else FULL_FILE_BYTES
-        )
+        launch = replace(self.launch, most_file_bytes=None if self.monitor.over_file_limit is None else FULL_FILE_BYTES)
         began = asyncio.get_running_loop().time()
         try:
             kernel, restored = await self._starter.start(launch, self._handlers())
         except BaseException:
-            self._services.capacity.leave(self)
+            self._services.capacity.leave(self._owner)
             self._advance(Event.DIED)
             raise
         self._take(kernel, kernel.process.how, began, restored)
-        if job is None:
-            self._save_state.lose(restored.not_restored)  # the next result tells
+        if execution is None:
+            self.save_state.lose(restored.not_restored)  # the next result tells
         elif restored.names or restored.not_restored:
-            job.restored = restored
+            execution.take_restored(restored)
         return kernel
 
     async def adopt(self, kernel: Kernel) -> None:
         """Begin with a kernel that has been started for whoever comes. Raises KernelDied; then it is the caller's."""
-        await self._services.capacity.enter(self)
+        await self._services.capacity.enter(self._owner)
         began = asyncio.get_running_loop().time()
         try:
             await self._starter.adopt(kernel, self._handlers())
         except BaseException:
-            self._services.capacity.leave(self)
+            self._services.capacity.leave(self._owner)
             raise
         self._advance(Event.START)
         self._take(kernel, "standby", began, Restored(), fresh=True)
 
     def _handlers(self) -> Handlers:
+        owner = self._owner
         return Handlers(
-            self._on_begin, self._recorder.stage, self._on_commit, self._on_output, self._recorder, self._on_loaded,
-            self._on_flood, lambda reason: self._overrun(reason, True), self._on_message,
-        )  # fmt: skip
+            owner.on_begin,
+            self._recorder.stage,
+            owner.on_commit,
+            owner.on_output,
+            self._recorder,
+            self._on_loaded,
+            lambda verdict: owner.on_overrun("the code wrote too much", verdict is Verdict.KILL),
+            lambda reason: owner.on_overrun(reason, True),
+            owner.on_message,
+        )
 
     def _take(self, kernel: Kernel, how: str, began: float, restored: Restored, *, fresh: bool = False) -> None:
-        self._kernel = kernel
+        self.kernel = kernel
         self._advance(Event.READY)
-        self._renewed.set()
+        self.renewed.set()
         self._watches = [
             asyncio.create_task(self._watch_idle_death(kernel)),
-            asyncio.create_task(self._monitor.watch(kernel.process, lambda: self.busy, fresh=fresh)),
+            asyncio.create_task(self.monitor.watch(kernel.process, lambda: self._owner.busy, fresh=fresh)),
         ]
         self._services.emit(
             "kernel_started",
-            session=self.session_id,
+            session=self._owner.session_id,
             how=how,
             seconds=asyncio.get_running_loop().time() - began,
             restored=len(restored.names),
             not_restored=len(restored.not_restored),
         )
 
+    # Its work
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Mark the kernel as busy until code has come to its end in it. If it raises, the kernel has to be dropped."""
+        self.monitor.begin()
+        self._advance(Event.RUN)
+        yield
+        self._advance(Event.DONE)
+
+    async def audit(self) -> None:
+        """Let a kernel at rest commit what its commits have missed."""
+        if self.kernel is not None and self.state is State.IDLE:
+            await self.kernel.audit()
+
+    def _on_loaded(self, key: int | None, lost: tuple[NotRestored, ...]) -> None:
+        """The kernel has loaded what waited until it was needed."""
+        self._starter.loaded(key)
+        self.save_state.lose(lost)
+
+    # Its end
+
     async def _watch_idle_death(self, kernel: Kernel) -> None:
         await kernel.ended.wait()
-        if self._kernel is kernel and self.state is State.IDLE:
-            self._services.emit("kernel_died", session=self.session_id, exit_code=kernel.process.exit_code)
-            if kernel.process.out_of_memory:
-                self._overrun(self._monitor.memory_reached, True)
-            self._tell_restart()
+        if self.kernel is kernel and self.state is State.IDLE:
+            self._services.emit("kernel_died", session=self._owner.session_id, exit_code=kernel.process.exit_code)
+            if self.ran_out_of_memory:
+                self._owner.on_overrun(self.monitor.memory_reached, True)
+            self._owner.on_restart()
 
-    async def _drop_kernel(self) -> None:
-        kernel, self._kernel = self._kernel, None
+    async def note_death(self, error: KernelDied) -> None:
+        """Note that its kernel has ended by itself: what it was loading then is suspected of that."""
+        await self._starter.note_death(error)
+
+    async def kill(self) -> None:
+        """End the process of its kernel, if there is one. The slot has the kernel until it is dropped."""
+        if self.kernel is not None:
+            await self.kernel.process.kill()
+
+    async def drop(self) -> None:
+        """Have no kernel any more: end it at once, with all that only it has."""
+        kernel, self.kernel = self.kernel, None
         if kernel is None:
             return
         for watch in self._watches:
@@ -194,31 +216,28 @@ class KernelSlot(ABC):
         # To its end, even if whoever waits here is cancelled: it would leave sockets and directories behind.
         self._ending = asyncio.create_task(kernel.stop())
         await asyncio.shield(self._ending)
-        self._services.capacity.leave(self)
-        self._save_state.forget()
+        self._services.capacity.leave(self._owner)
+        self.save_state.forget()
         await self._recorder.discard_staged()
         if self.state in (State.IDLE, State.BUSY, State.STOPPING):
             self._advance(Event.DIED)
 
-    async def _audit(self) -> None:
-        if self._kernel is not None and self.state is State.IDLE:
-            await self._kernel.audit()
-
-    async def _stop_kernel(self) -> None:
+    async def stop(self) -> None:
+        """Have no kernel any more, on purpose."""
         if self.state is not State.ASLEEP:
             self._advance(Event.STOP)
-            await self._drop_kernel()
+            await self.drop()
             self._advance(Event.STOPPED)
 
-    def _on_message(self, message: dict[str, Any]) -> None:
-        if self.observer is not None:
-            self.observer.published(message)
+    async def stopped(self) -> None:
+        """Wait for the end of a kernel that is being dropped."""
+        if self._ending is not None:
+            await self._ending
 
-    def _tell_restart(self) -> None:
-        if self.observer is not None:
-            self.observer.restarted()
+    def retire(self) -> None:
+        """Never have a kernel again: the session is deleted. It may be said twice."""
+        if self.state is State.ASLEEP:
+            self._advance(Event.DELETE)
 
-    def _on_loaded(self, key: int | None, lost: tuple[NotRestored, ...]) -> None:
-        """The kernel has loaded what waited until it was needed."""
-        self._starter.loaded(key)
-        self._save_state.lose(lost)
+    def _advance(self, event: Event) -> None:
+        self.state = advance(self.state, event)

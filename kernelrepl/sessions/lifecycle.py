@@ -28,7 +28,7 @@ class Event(Enum):
 class IllegalTransition(AssertionError):
     """A bug: an event came in a state that does not know it."""
 
-    def __init__(self, state: State, event: Event) -> None:
+    def __init__(self, state: Enum, event: Enum) -> None:
         super().__init__(f"event {event.value!r} in state {state.value!r}")
         self.state = state
         self.event = event

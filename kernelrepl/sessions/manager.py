@@ -13,15 +13,16 @@ from typing import Any
 
 from kernelrepl.errors import DirectoryFailed, NothingRunning, SessionDamaged, UnknownSession
 from kernelrepl.kernel import KernelDied
-from kernelrepl.model import ALL, Execution, JupyterRequest, Page, PageRequest, SessionInfo, Variable
+from kernelrepl.model import ALL, JupyterRequest, Page, PageRequest, SessionInfo, Variable
 from kernelrepl.outputs import beside, remarks
 from kernelrepl.sandbox import Access
-from kernelrepl.sessions import standby
+from kernelrepl.sessions import results, standby
 from kernelrepl.sessions.confinement import Confinement, Grants, SessionSpec
-from kernelrepl.sessions.execution import Job
-from kernelrepl.sessions.kernel_slot import SessionObserver
+from kernelrepl.sessions.execution import Execution
+from kernelrepl.sessions.handle import ExecutionHandle
 from kernelrepl.sessions.lifecycle import State
-from kernelrepl.sessions.recorder import NullRecorder, StoreRecorder, from_row
+from kernelrepl.sessions.observer import SessionObserver
+from kernelrepl.sessions.recorder import NullRecorder, StoreRecorder
 from kernelrepl.sessions.services import Services
 from kernelrepl.sessions.session import Session
 from kernelrepl.sessions.standby import Standby, StandbyKernel
@@ -85,30 +86,24 @@ class Manager:
         reset: bool = False,
         resumed: bool = False,
         cell: JupyterRequest | None = None,
-    ) -> tuple[Session, Job] | Execution:
+    ) -> ExecutionHandle:
         """Start code in a session, creating it if there is none.
 
-        A request that was seen before is not run again: its outcome comes from its row, or the job that
-        still runs is joined. resumed: the caller asks for a request whose reply it lost. cell: how a Jupyter
-        client has asked.
+        A request that was seen before is not run again: its outcome comes from its row, or the execution that still
+        runs is joined. resumed: the caller asks for a request whose reply it lost. cell: how a Jupyter client asked.
         """
         check_code(code)
         check_timeout(timeout_s)
         session = await self._session(check_session_id(session_id), origin)
-        known = session.unfinished.get(request_id)
-        if known is not None:
-            return session, known
-        if resumed:
-            row = await self._store.execution(request_id)
-            if row is not None:
-                return await beside.large(len(row.outputs), from_row, session_id, row, self.sandbox)
-        job = Job(code, request_id, origin.name, timeout_s, reset, cell)
-        if cell is not None:
-            job.msg_id = cell.msg_id
+        if (known := session.unfinished.get(request_id)) is not None:
+            return ExecutionHandle(known, session)
+        if resumed and (row := await self._store.execution(request_id)) is not None:
+            return await self._stored(session_id, row, lost_reply=True)
+        execution = Execution(code, request_id, origin.name, timeout_s, reset, cell)
         self._kept.add(session)
-        return session, session.submit(job)
+        return ExecutionHandle(session.submit(execution), session)
 
-    async def execute_once(self, code: str, origin: Origin, *, timeout_s: float | None) -> tuple[Session, Job]:
+    async def execute_once(self, code: str, origin: Origin, *, timeout_s: float | None) -> ExecutionHandle:
         """Start code in a fresh kernel that leaves nothing. End it with `discard`."""
         check_code(code)
         check_timeout(timeout_s)
@@ -124,11 +119,13 @@ class Manager:
         session = Session(None, launch, spec.limits, NullRecorder(), self._services, sandbox=self.sandbox)
         self._transient.add(session)
         await self._give(session, prepared)
-        return session, session.submit(Job(code, secrets.token_hex(16), origin.name, timeout_s))
+        execution = Execution(code, secrets.token_hex(16), origin.name, timeout_s)
+        return ExecutionHandle(session.submit(execution), session)
 
-    def discard(self, session: Session) -> asyncio.Task[None]:
+    def discard(self, handle: ExecutionHandle) -> asyncio.Task[None]:
         """End a session that leaves nothing, and its workspace. Nobody needs to wait for that."""
-        ending = asyncio.create_task(self._end(session))
+        assert handle.session is not None
+        ending = asyncio.create_task(self._end(handle.session))
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
         return ending
@@ -139,18 +136,21 @@ class Manager:
         self.confinement.exposure.forget(session.launch.workspace.name)
         await asyncio.to_thread(standby.remove, session.launch.workspace)
 
-    async def latest(self, session_id: str) -> tuple[Session, Job] | Execution:
+    async def latest(self, session_id: str) -> ExecutionHandle:
         """The execution that runs in a session, or the last one that did. Raises NothingRunning."""
         info, _ = await self._known(session_id)
         session = self._sessions.get(session_id)
         if session is not None and session.latest is not None:
-            pending = (job for job in session.unfinished.values() if not job.result.done())
-            return session, next(pending, session.latest)
+            pending = (execution for execution in session.unfinished.values() if not execution.is_answered)
+            return ExecutionHandle(next(pending, session.latest), session)
         row = await self._store.last_execution(info.key)
         if row is None:
             raise NothingRunning(session_id)
-        found = await beside.large(len(row.outputs), from_row, session_id, row, self.sandbox)
-        return found if row.status == "crashed" or row.damaged else replace(found, note=None)
+        return await self._stored(session_id, row, lost_reply=False)
+
+    async def _stored(self, session_id: str, row: ExecutionRow, *, lost_reply: bool) -> ExecutionHandle:
+        result = await beside.large(len(row.outputs), results.from_row, session_id, row, self.sandbox, lost_reply)
+        return ExecutionHandle.of_row(row, result)
 
     # Sessions
 
@@ -236,7 +236,7 @@ class Manager:
         """Let a session begin with a kernel that is ready; if that has ended meanwhile, it starts one itself."""
         if prepared is not None:
             try:
-                await session.adopt(prepared.kernel)
+                await session.slot.adopt(prepared.kernel)
             except KernelDied:
                 await prepared.kernel.stop()
 

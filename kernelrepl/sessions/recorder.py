@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from kernelrepl.errors import StorageFailed
 from kernelrepl.kernel import Kernel
-from kernelrepl.model import Commit, Execution, Limits, Manifest, Portion, Status, StoredComponent, Write
-from kernelrepl.outputs import beside, transcript
-from kernelrepl.sessions.execution import Job, outcome_status
+from kernelrepl.model import Commit, Limits, Manifest, Portion, Status, StoredComponent, Write
+from kernelrepl.outputs import beside
+from kernelrepl.sessions.execution import Execution
+from kernelrepl.sessions.results import outcome_status
 from kernelrepl.store import Store
-from kernelrepl.store.reading import ExecutionRow
 
 
 class Recorder(Protocol):
     """Where a session's executions and commits go. The store, or nowhere for a session that leaves nothing."""
 
     async def manifest(self) -> Manifest: ...
-    async def start(self, job: Job) -> int | None: ...
-    async def publish(self, job: Job | None, commit: Commit) -> int: ...
-    async def finish(self, job: Job, status: Status) -> None: ...
+    async def start(self, execution: Execution) -> int | None: ...
+    async def publish(self, execution: Execution | None, commit: Commit) -> int: ...
+    async def finish(self, execution: Execution, status: Status) -> None: ...
     async def stage(self, component: int, data: bytes) -> None: ...
     async def discard_staged(self) -> None: ...
     async def missing(self, parts: Sequence[StoredComponent]) -> set[int]: ...
@@ -42,15 +42,16 @@ class StoreRecorder:
     async def manifest(self) -> Manifest:
         return await self._store.manifest(self._key)
 
-    async def start(self, job: Job) -> int | None:
-        return await self._store.start_execution(self._key, job.request_id, job.origin, job.code)
+    async def start(self, execution: Execution) -> int | None:
+        return await self._store.start_execution(self._key, execution.request_id, execution.origin, execution.code)
 
-    async def publish(self, job: Job | None, commit: Commit) -> int:
+    async def publish(self, execution: Execution | None, commit: Commit) -> int:
         """Returns about how many bytes were written."""
-        if job is not None and commit.outcome is not None:
-            commit = replace(commit, outcome={**commit.outcome, "status": outcome_status(commit, job.stopped_by)})
-        row = None if job is None else job.row
-        restored = None if job is None else job.restored
+        if execution is not None and commit.outcome is not None:
+            status = outcome_status(commit, execution.stopped_by)
+            commit = replace(commit, outcome={**commit.outcome, "status": status})
+        row = None if execution is None else execution.row
+        restored = None if execution is None else execution.restored
         try:
             return await self._store.publish(self._key, row, commit, self._limits, restored)
         except StorageFailed:
@@ -59,10 +60,10 @@ class StoreRecorder:
                 await self._store.finish_execution(row, commit.outcome["status"], commit.outputs, restored)
             raise
 
-    async def finish(self, job: Job, status: Status) -> None:
-        if job.row is not None:
-            outputs = await beside.large(job.live.chars, job.live.dump)
-            await self._store.finish_execution(job.row, status, outputs, job.restored)
+    async def finish(self, execution: Execution, status: Status) -> None:
+        if execution.row is not None:
+            outputs = await beside.large(execution.live.chars, execution.live.dump)
+            await self._store.finish_execution(execution.row, status, outputs, execution.restored)
 
     async def stage(self, component: int, data: bytes) -> None:
         await self._store.stage(self._key, component, data, self._limits)
@@ -92,13 +93,13 @@ class NullRecorder:
     async def manifest(self) -> Manifest:
         return Manifest()
 
-    async def start(self, job: Job) -> int | None:
+    async def start(self, execution: Execution) -> int | None:
         return None
 
-    async def publish(self, job: Job | None, commit: Commit) -> int:
+    async def publish(self, execution: Execution | None, commit: Commit) -> int:
         return 0
 
-    async def finish(self, job: Job, status: Status) -> None:
+    async def finish(self, execution: Execution, status: Status) -> None:
         return None
 
     async def stage(self, component: int, data: bytes) -> None:
@@ -122,39 +123,3 @@ class NullRecorder:
 
     async def note_versions(self, kernel: Kernel) -> None:
         return None
-
-
-DAMAGED = (
-    "what is stored of this execution is damaged in the database: its code, its outputs and what it says of them may"
-    " not be what they were"
-)
-
-
-def from_row(session_id: str, row: ExecutionRow, sandbox: str) -> Execution:
-    """What an execution came to, as its row tells it. sandbox: how the session is confined, in words."""
-    status: Any = row.status
-    note = "the reply was lost on the way; this is the committed outcome" if row.committed else None
-    if not row.committed:
-        status = "crashed" if row.status in ("started", "crashed") else row.status
-        note = (
-            "the keeper or the kernel ended while this ran; nothing of it was kept, and variables are as they"
-            " were before it"
-        )
-        if status in ("ok", "error", "interrupted"):
-            note = "it ran to its end, but what it changed could not be stored with it"
-    if row.damaged:
-        note = "; ".join([DAMAGED, *([note] if note else [])])
-    return Execution(
-        session_id,
-        status,
-        transcript.load(row.outputs),
-        execution_count=row.execution_count,
-        duration_s=row.duration_s,
-        saved=row.saved,
-        not_saved=row.not_saved,
-        restored=row.restored,
-        committed=row.committed,
-        sandbox=sandbox,
-        note=note,
-        request_id=row.request_id,
-    )

@@ -10,7 +10,7 @@ from kernelrepl.errors import StorageFailed
 from kernelrepl.model import Commit, NotRestored, Output
 from kernelrepl.outputs import beside, passing, shortening, transcript
 from kernelrepl.sessions import results
-from kernelrepl.sessions.execution import Job
+from kernelrepl.sessions.execution import Execution
 from kernelrepl.sessions.recorder import Recorder
 from kernelrepl.sessions.services import Emit
 
@@ -28,25 +28,26 @@ class SaveState:
         self._session_id = session_id
         self._lost: tuple[NotRestored, ...] = ()  # what could not be loaded, and no result has told yet
 
-    async def commit(self, job: Job | None, commit: Commit, stored: Callable[[Job], None]) -> None:
+    async def commit(self, execution: Execution | None, commit: Commit, stored: Callable[[Execution], None]) -> None:
         """Put a commit into the store; `stored` is called when its outcome is known, good or bad. Raises why not."""
-        if job is not None:
-            job.shown, outputs = await beside.large(len(commit.outputs), _kept, commit)
-            commit = job.commit = replace(commit, outputs=outputs)
-            job.restored, self._lost = results.without(job.restored, self._lost), ()
+        if execution is not None:
+            shown, outputs = await beside.large(len(commit.outputs), _kept, commit)
+            commit = replace(commit, outputs=outputs)
+            lost, self._lost = self._lost, ()
+            execution.take_commit(commit, shown, results.without(execution.restored, lost))
         self.store_is_behind = True
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
-            size = await self._recorder.publish(job, commit)
+            size = await self._recorder.publish(execution, commit)
         except Exception as error:
             self._emit("commit_failed", session=self._session_id, reason=str(error))
-            if job is not None:
-                job.commit_error = str(error) if isinstance(error, StorageFailed) else f"internal error: {error!r}"
-                stored(job)
+            if execution is not None:
+                execution.fail_commit(str(error) if isinstance(error, StorageFailed) else f"internal error: {error!r}")
+                stored(execution)
             raise
-        if job is not None:
-            stored(job)
+        if execution is not None:
+            stored(execution)
         self.store_is_behind = commit.failure is not None
         self._emit("committed", session=self._session_id, seconds=clock() - began, bytes=size, missed=commit.missed)
         self.unsaved.difference_update(commit.names, commit.deleted)

@@ -18,7 +18,7 @@ from kernelrepl.errors import KernelReplError
 from kernelrepl.keeper.metrics import Metrics
 from kernelrepl.kernel import spawn
 from kernelrepl.kernel.process import Launcher
-from kernelrepl.model import Execution, Resources
+from kernelrepl.model import ExecutionResult, Resources
 from kernelrepl.sessions.capacity import KernelCapacity
 from kernelrepl.sessions.confinement import base_environment
 from kernelrepl.sessions.manager import Manager
@@ -53,7 +53,7 @@ class Arena:
         """Run code in a session; what it says, or what ended it."""
         return self.said(await self.execution(code, session_id))
 
-    async def execution(self, code: str, session_id: str = "s") -> Execution:
+    async def execution(self, code: str, session_id: str = "s") -> ExecutionResult:
         """Run code in a session that knows what it may reach for."""
         confinement = self.manager.confinement
         assert confinement.tier is not None
@@ -61,7 +61,7 @@ class Arena:
         told = _told({**self.targets.known(), **places, "tier": confinement.tier.number, **self.more})
         return await self.sessions.run(told + code, session_id, resources=self.resources)
 
-    def said(self, execution: Execution) -> str:
+    def said(self, execution: ExecutionResult) -> str:
         """What an execution says, or what ended it."""
         if execution.status != "ok" or execution.output.result is None:
             error = execution.output.error
@@ -74,7 +74,7 @@ class Arena:
 
     def kernel(self, session_id: str) -> Any:
         """The live kernel of a session."""
-        kernel = self.manager._sessions[session_id]._kernel
+        kernel = self.manager._sessions[session_id].slot.kernel
         assert kernel is not None
         return kernel
 

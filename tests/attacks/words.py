@@ -8,7 +8,7 @@ from typing import Any
 
 from kernelrepl.errors import KernelReplError
 from kernelrepl.mcp import results
-from kernelrepl.model import Execution
+from kernelrepl.model import ExecutionResult
 from kernelrepl.outputs import remarks
 from kernelrepl.outputs.terminal_text import CLOSE, OPEN, safe
 from kernelrepl.workspaces import files
@@ -66,7 +66,7 @@ SENT = {
 }
 
 
-def _said(execution: Execution) -> list[str]:
+def _said(execution: ExecutionResult) -> list[str]:
     """An execution in all the ways that it is told."""
     reply = results.of_execution(execution, 20_000)
     texts = [block.text for block in reply.content if block.type == "text"]
@@ -87,7 +87,7 @@ def _texts(value: Any) -> list[str]:
     return [text for part in inner for text in _texts(part)]
 
 
-async def _shown(arena: Arena, execution: Execution) -> list[str]:
+async def _shown(arena: Arena, execution: ExecutionResult) -> list[str]:
     """All that people and models see of a session after an execution."""
     shown = _said(execution)
     variables, text = results.of_variables("s", await arena.manager.list_variables("s"))

@@ -22,7 +22,7 @@ from typing import Any
 
 from kernelrepl.errors import KernelReplError
 from kernelrepl.keeper.metrics import Metrics
-from kernelrepl.model import Execution
+from kernelrepl.model import ExecutionResult
 from kernelrepl.sessions.capacity import KernelCapacity
 from kernelrepl.sessions.confinement import Confinement, base_environment
 from kernelrepl.sessions.manager import Manager
@@ -82,7 +82,7 @@ async def attack(sessions: Sessions, name: str, repeat: int) -> dict[str, Any]:
     }
 
 
-def told_of(execution: Execution) -> str:
+def told_of(execution: ExecutionResult) -> str:
     """What the attacker is told."""
     note = execution.note or ""
     if execution.not_saved:

@@ -13,9 +13,9 @@ from kernelrepl.keeper.run import run
 from kernelrepl.kernel import Launch, spawn
 from kernelrepl.kernel.process import Process
 from kernelrepl.mcp.server import ClientHandler
-from kernelrepl.model import Commit, Execution
+from kernelrepl.model import Commit, ExecutionResult
 from kernelrepl.sessions import manager
-from kernelrepl.sessions.execution import Job
+from kernelrepl.sessions.execution import Execution
 from kernelrepl.sessions.session import Session
 from kernelrepl.store import Store
 from tests.faults.points import FAULT, LATE, reach
@@ -39,17 +39,17 @@ class CredulousSession(Session):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._believed: dict[str, Job] = {}
+        self._believed: dict[str, Execution] = {}
 
-    def _result(self, job: Job) -> Execution:
+    def _result(self, job: Execution) -> ExecutionResult:
         if job.commit is not None:
             return super()._result(job)
         self._believed[job.msg_id] = job
-        return Execution(
+        return ExecutionResult(
             self.session_id, "ok", job.live.output(), committed=True, restored=job.restored, request_id=job.request_id
         )
 
-    async def _on_commit(self, commit: Commit) -> None:
+    async def on_commit(self, commit: Commit) -> None:
         await self._recorder.publish(self._believed.pop(commit.request), commit)
 
 

@@ -29,7 +29,7 @@ from kernelrepl.kernel.client import JupyterClient
 from kernelrepl.kernel.commits import parse_commit
 from kernelrepl.kernel.flood import Amount, Budget, FloodLimits, Verdict
 from kernelrepl.mcp.results import of_execution
-from kernelrepl.model import Commit, Execution, Limits, Output
+from kernelrepl.model import Commit, ExecutionResult, Limits, Output
 from kernelrepl.outputs import passing, transcript
 from kernelrepl.outputs.transcript import DROPPED, Transcript, fold, load
 from kernelrepl.store import Store
@@ -586,7 +586,7 @@ def test_any_frames_are_a_message_or_nothing(
 def check_output(output: Output) -> None:
     """It can be shown in every form that a reply has, to clients that read JSON as it is specified."""
     for outputs in (False, True):
-        result = of_execution(Execution("s", "ok", output), 1000, outputs=outputs)
+        result = of_execution(ExecutionResult("s", "ok", output), 1000, outputs=outputs)
         json.loads(result.model_dump_json(by_alias=True), parse_constant=pytest.fail)
 
 
@@ -689,7 +689,7 @@ COUNT = 200_000
 def test_folding_takes_linear_time(messages: list[dict[str, Any]]) -> None:
     """These took minutes or hours, and the keeper serves nobody meanwhile."""
     output = load(json.dumps(messages))
-    of_execution(Execution("s", "ok", output), 1000, outputs=True)
+    of_execution(ExecutionResult("s", "ok", output), 1000, outputs=True)
     assert len(output.cells) <= passing.MOST_MESSAGES + 1
 
 
@@ -742,7 +742,7 @@ async def test_messages_and_frames_of_a_kernel_have_one_budget(
 ) -> None:
     """Else a kernel would take a share of the keeper's time for each of its sockets."""
     await sessions.run("1+1")
-    kernel = sessions.manager._sessions["s"]._kernel
+    kernel = sessions.manager._sessions["s"].slot.kernel
     assert kernel is not None
     spent: list[float] = []
     monkeypatch.setattr(kernel.budget, "spend", spent.append)
@@ -826,8 +826,9 @@ async def test_outputs_that_take_much_are_not_kept_in_memory(sessions: Sessions,
     await asyncio.wait_for(job.over.wait(), RUN_TIMEOUT_S)
     assert len(told.output.figures) == 4
     assert session.latest is None
-    found = await sessions.manager.latest("s")
-    assert isinstance(found, Execution)
+    handle = await sessions.manager.latest("s")
+    assert handle.is_stored
+    found = handle.result()
     assert (found.status, found.output.figures) == (told.status, told.output.figures)
     await sessions.run("1+1")
     assert session.latest is not None
@@ -914,11 +915,11 @@ async def test_a_new_kernel_has_no_new_budget(sessions: Sessions) -> None:
     """A session that has its kernel ended again and again takes no more of the keeper's time than another."""
     await sessions.value("1")
     session = sessions.manager._sessions["s"]
-    first = session._kernel
+    first = session.slot.kernel
     assert first is not None
     await session.restart()
-    assert session._kernel is not first
-    assert session._kernel is not None
-    assert session._kernel.budget is first.budget
+    assert session.slot.kernel is not first
+    assert session.slot.kernel is not None
+    assert session.slot.kernel.budget is first.budget
     await sessions.value("1", "t")
-    assert sessions.manager._sessions["t"]._kernel.budget is not first.budget
+    assert sessions.manager._sessions["t"].slot.kernel.budget is not first.budget

@@ -431,8 +431,8 @@ async def test_an_answer_comes_with_the_commit(sessions: Sessions) -> None:
     session, following = await sessions.submit("kept.append(4)")
     assert session.current is not None
     assert session.current.result.done()
-    assert not following.started
-    assert await sessions.manager.latest("s") == (session, following)
+    assert following.is_waiting
+    assert (await sessions.manager.latest("s")).execution is following
     assert (await following.result).status == "ok"
     assert await sessions.value("kept") == "[1, 2, 3, 4]"
 

@@ -16,7 +16,7 @@ import pytest
 
 from kernelrepl.errors import KernelReplError, SessionDamaged
 from kernelrepl.guest import wire
-from kernelrepl.model import Execution, Limits
+from kernelrepl.model import ExecutionResult, Limits
 from kernelrepl.sessions.manager import Origin
 from kernelrepl.store import Store
 from kernelrepl.store.live import INCOMPLETE
@@ -219,7 +219,7 @@ async def test_no_bit_of_the_file_changes_a_value_without_a_word(original: Path,
 # Sessions
 
 
-def told(execution: Execution) -> dict[str, str]:
+def told(execution: ExecutionResult) -> dict[str, str]:
     """Why each name did not come back."""
     return {} if execution.restored is None else {e.name: e.reason for e in execution.restored.not_restored}
 
@@ -403,8 +403,9 @@ async def test_an_execution_that_has_changed_is_told(sessions: Sessions) -> None
     row = await sessions.store.execution(execution.request_id)
     assert row is not None
     assert row.damaged
-    found = await sessions.manager.latest("s")
-    assert isinstance(found, Execution)
+    handle = await sessions.manager.latest("s")
+    assert handle.is_stored
+    found = handle.result()
     assert found.note is not None
     assert "damaged in the database" in found.note
 

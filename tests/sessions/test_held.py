@@ -22,9 +22,9 @@ from kernelrepl import bounded_json
 from kernelrepl.keeper import process
 from kernelrepl.kernel.client import JupyterClient
 from kernelrepl.kernel.commits import parse_commit
-from kernelrepl.model import Execution, Limits
+from kernelrepl.model import ExecutionResult, Limits
 from kernelrepl.outputs import passing, transcript
-from kernelrepl.sessions.execution import Job
+from kernelrepl.sessions.execution import Execution
 from kernelrepl.sessions.results import MOST_TOLD, Uncollected
 from kernelrepl.store import Store
 from kernelrepl.store.worker import Worker
@@ -146,7 +146,7 @@ async def test_a_frame_is_not_held_until_the_next_one(sessions: Sessions, traced
 async def test_what_a_kernel_had_begun_to_say_ends_with_it(sessions: Sessions) -> None:
     """80 MB at most would stay until somebody looks for garbage."""
     await sessions.run("1")
-    kernel = weakref.ref(sessions.manager._sessions["s"]._kernel)  # type: ignore[arg-type]
+    kernel = weakref.ref(sessions.manager._sessions["s"].slot.kernel)  # type: ignore[arg-type]
     gc.collect()
     gc.disable()
     try:
@@ -161,11 +161,11 @@ async def test_what_a_kernel_had_begun_to_say_ends_with_it(sessions: Sessions) -
 # What nobody has got yet
 
 
-def ended(job: Job, text: str) -> None:
-    job.result.set_result(Execution("s", "ok", transcript.load(json.dumps([])), note=text))
+def ended(job: Execution, text: str) -> None:
+    job.answer(ExecutionResult("s", "ok", transcript.load(json.dumps([])), note=text))
 
 
-def told(execution: Execution) -> str:
+def told(execution: ExecutionResult) -> str:
     return f"told: {execution.note}"
 
 
@@ -174,11 +174,11 @@ async def test_of_outcomes_that_nobody_has_got_only_words_are_held() -> None:
     left = Uncollected()
     held = []
     for number in range(3):
-        job = Job("x", str(number), "test")
+        job = Execution("x", str(number), "test")
         left.add(job, told)
         ended(job, str(number))
         held.append(weakref.ref(job))
-    last = Job("x", "last", "test")
+    last = Execution("x", "last", "test")
     await asyncio.sleep(0)
     del job
     assert [ref() for ref in held] == [None] * 3
@@ -192,12 +192,12 @@ async def test_outcomes_without_end_are_counted() -> None:
     """The last ones are told."""
     left = Uncollected()
     for number in range(MOST_TOLD + 7):
-        job = Job("x", str(number), "test")
+        job = Execution("x", str(number), "test")
         left.add(job, told)
         left.add(job, told)
         ended(job, str(number))
     await asyncio.sleep(0)
-    found = left.take(Job("x", "last", "test"))
+    found = left.take(Execution("x", "last", "test"))
     assert found[0] == "7 other pieces of code that calls left running have ended before"
     assert found[1:] == [f"told: {number}" for number in range(7, MOST_TOLD + 7)]
 
@@ -205,12 +205,12 @@ async def test_outcomes_without_end_are_counted() -> None:
 async def test_a_job_is_not_told_beside_itself_nor_one_without_an_outcome() -> None:
     """Who asks for one gets it whole."""
     left = Uncollected()
-    job, failed, running = (Job("x", name, "test") for name in ("job", "failed", "running"))
+    job, failed, running = (Execution("x", name, "test") for name in ("job", "failed", "running"))
     for one in (job, failed, running):
         left.add(one, told)
     assert job in left
     ended(job, "itself")
-    failed.result.set_exception(ValueError())
+    failed.fail(ValueError())
     await asyncio.sleep(0)
     assert job in left
     assert failed not in left
@@ -218,7 +218,7 @@ async def test_a_job_is_not_told_beside_itself_nor_one_without_an_outcome() -> N
     assert running in left
     ended(running, "later")
     await asyncio.sleep(0)
-    assert left.take(Job("x", "last", "test")) == ["told: later"]
+    assert left.take(Execution("x", "last", "test")) == ["told: later"]
 
 
 # What takes long

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from kernelrepl.mcp.results import describe
-from kernelrepl.model import Execution
+from kernelrepl.model import ExecutionResult
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
@@ -17,13 +17,13 @@ PROGRAMS = "of programs a session has Python alone: subprocess.run([sys.executab
 INSTALL = f"install packages into the environment that runs the kernels: {sys.executable} -m pip install"
 
 
-def text_of(execution: Execution) -> str:
+def text_of(execution: ExecutionResult) -> str:
     """What a model reads, for code that worked."""
     assert execution.status == "ok", execution.output.error
     return describe(execution)
 
 
-async def fails(sessions: Sessions, code: str, name: str, message: str) -> Execution:
+async def fails(sessions: Sessions, code: str, name: str, message: str) -> ExecutionResult:
     """Code fails with exactly this error, and the session goes on as it was."""
     execution = await sessions.run(code)
     assert execution.status == "error", describe(execution)

@@ -33,7 +33,7 @@ text = 'len(rows)'
 
 def waiting(sessions: Sessions) -> int:
     """How many components the kernel has not asked for."""
-    kernel = sessions.manager._sessions["s"]._kernel
+    kernel = sessions.manager._sessions["s"].slot.kernel
     assert kernel is not None
     return len(kernel._delivery._later)
 
@@ -251,7 +251,7 @@ async def test_what_cannot_be_read_now_can_be_read_by_the_next_kernel(
 async def test_nothing_is_kept_of_what_has_been_delivered(sessions: Sessions) -> None:
     """The window takes no memory between deliveries."""
     await restarted(sessions)
-    kernel = sessions.manager._sessions["s"]._kernel
+    kernel = sessions.manager._sessions["s"].slot.kernel
     assert kernel is not None
     for code in ("small", "total()", "len(rows)"):
         await sessions.run(code)

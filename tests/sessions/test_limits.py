@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernelrepl.model import Execution, Limits
+from kernelrepl.model import ExecutionResult, Limits
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
@@ -16,7 +16,7 @@ CAP_BYTES = 20_000
 """What a session has besides variables: random state, environment and their framing stay below this."""
 
 
-def not_saved(execution: Execution) -> dict[str, str]:
+def not_saved(execution: ExecutionResult) -> dict[str, str]:
     """Why each name is not saved."""
     return {entry.name: entry.reason for entry in execution.not_saved}
 

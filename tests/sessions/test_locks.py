@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernelrepl.model import Execution
+from kernelrepl.model import ExecutionResult
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
@@ -149,7 +149,7 @@ async def test_what_shares_a_lock_shares_it_afterwards(sessions: Sessions) -> No
         await sessions.run("lock.release(); jobs.put(account); done.put(account.rows); tasks.put_nowait(account)")
 
 
-def told(execution: Execution) -> dict[str, str]:
+def told(execution: ExecutionResult) -> dict[str, str]:
     return {entry.name: entry.reason for entry in execution.not_saved}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernelrepl.model import Execution
+from kernelrepl.model import ExecutionResult
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
@@ -20,7 +20,7 @@ Path('apart/first.py').write_text('x = 3\\n')
 """
 
 
-def told(execution: Execution) -> dict[str, str]:
+def told(execution: ExecutionResult) -> dict[str, str]:
     """What is not saved, and why. Fails the test if the code failed."""
     assert execution.output.error is None, execution.output.error
     return {entry.name: entry.reason for entry in execution.not_saved}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernelrepl.model import Execution, Limits, NotSaved
+from kernelrepl.model import ExecutionResult, Limits, NotSaved
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
@@ -64,7 +64,7 @@ VALUES = {
 """Code that makes `v`, and a word of the reason."""
 
 
-def entry(execution: Execution, name: str) -> NotSaved | None:
+def entry(execution: ExecutionResult, name: str) -> NotSaved | None:
     return next((entry for entry in execution.not_saved if entry.name == name), None)
 
 

@@ -15,7 +15,7 @@ from mcp import Client
 from mcp_types import CallToolResult
 
 from kernelrepl.mcp.results import of_execution
-from kernelrepl.model import Execution, Figure, Output
+from kernelrepl.model import ExecutionResult, Figure, Output
 from kernelrepl.outputs.shortening import FIGURE_CHARS, MOST_PIXELS
 from tests.conftest import Sessions
 from tests.support.jupyter_hosts import notebook
@@ -170,13 +170,13 @@ async def test_pictures_of_other_kinds_are_drawn_for_a_model(sessions: Sessions)
 def test_a_picture_that_hosts_refuse_stays_out(size: tuple[int, int]) -> None:
     """One of that size would end the conversation that it came into; a smaller one in its place is welcome."""
     huge = Figure("image/png", "A" * 100, size)
-    result = of_execution(Execution("s", "ok", Output(figures=(huge,)), committed=True, request_id="r"), 1000)
+    result = of_execution(ExecutionResult("s", "ok", Output(figures=(huge,)), committed=True, request_id="r"), 1000)
     assert not [block for block in result.content if block.type == "image"]
     [link] = [block for block in result.content if block.type == "resource_link"]
     assert link.uri == "kernelrepl://executions/r/figures/1.png"
     assert "1 of 1 figures are left out" in text_of(result)
     small = Figure("image/png", "BBBB", (5, 5))
     output = Output(figures=(Figure("image/png", "A" * 100, size, small), Figure("image/png", "C" * FIGURE_CHARS)))
-    result = of_execution(Execution("s", "ok", output), 1000)
+    result = of_execution(ExecutionResult("s", "ok", output), 1000)
     assert [block.data for block in result.content if block.type == "image"] == ["BBBB"]
     assert not [block for block in result.content if block.type == "resource_link"]  # it is not stored

@@ -83,7 +83,7 @@ async def test_memory_that_grows_between_two_calls_is_counted(sessions: Sessions
     """The next call says what became of the kernel."""
     await sessions.run("x = 1", resources=SMALL)
     session = sessions.manager._sessions["s"]
-    kernel = session._kernel
+    kernel = session.slot.kernel
     assert kernel is not None
     await sessions.run(
         "import threading, time\ndef grow():\n    global b\n    time.sleep(0.3)\n"
@@ -190,14 +190,14 @@ async def test_a_workspace_that_is_full_can_be_tidied_and_not_written(sessions: 
     assert execution.status == "interrupted"
     assert (execution.note or "").startswith(said)
     session = sessions.manager._sessions["s"]
-    kernel = session._kernel
+    kernel = session.slot.kernel
     assert kernel is not None
     await kernel.ended.wait()
     full = await sessions.run("open('more', 'wb').write(b'x' * 10**6)")
     assert full.output.error is not None
     assert full.output.error.message.startswith("[Errno 27]")
     assert said in (full.note or "")
-    kernel = session._kernel
+    kernel = session.slot.kernel
     assert kernel is not None
     execution = await sessions.run("for name in os.listdir(): os.remove(name)\nx, y")
     assert execution.output.result == "(1, 2)"
@@ -219,7 +219,7 @@ async def test_why_a_kernel_was_ended_is_told_after_the_answer_of_a_cell(session
     session = sessions.manager._sessions["s"]
     assert session.current is not None
     assert session.current.result.done()
-    session._overrun("it takes too much", True)
+    session.on_overrun("it takes too much", True)
     execution = await sessions.run("x")
     assert execution.output.result == "1"
     assert execution.note == "it takes too much: the kernel was ended between two calls"

@@ -7,7 +7,7 @@ import platform
 
 import pytest
 
-from kernelrepl.model import Execution, Limits
+from kernelrepl.model import ExecutionResult, Limits
 from tests.conftest import Sessions, change
 
 pytestmark = pytest.mark.anyio
@@ -28,7 +28,7 @@ async def arm(sessions: Sessions) -> None:
     await sessions.kill()
 
 
-def not_restored(execution: Execution) -> dict[str, str]:
+def not_restored(execution: ExecutionResult) -> dict[str, str]:
     """Why each name did not come back."""
     assert execution.restored is not None
     return {entry.name: entry.reason for entry in execution.restored.not_restored}

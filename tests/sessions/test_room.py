@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from kernelrepl.model import Execution
 from kernelrepl.sessions import policy, standby
 from kernelrepl.sessions.capacity import KernelCapacity
 from kernelrepl.sessions.manager import Origin
@@ -88,7 +87,7 @@ async def test_a_kernel_that_runs_something_is_not_stopped(sessions: Sessions, r
     await asyncio.wait_for(asyncio.gather(first.began.wait(), second.began.wait()), 20)
     _, third = await sessions.submit("x = 3", "c")
     await asyncio.sleep(0.3)
-    assert not third.started
+    assert third.is_waiting
     execution = await asyncio.wait_for(asyncio.shield(third.result), 20)
     assert execution.status == "ok"
     assert first.result.done()
@@ -115,10 +114,11 @@ async def test_calls_without_a_session_take_their_turn(sessions: Sessions, room:
     """They are kernels as well."""
     for name in ("a", "b"):
         await sessions.run("x = 1", name)
-    session, job = await sessions.manager.execute_once("1 + 1", Origin(), timeout_s=None)
-    assert (await job.result).output.result == "2"
+    handle = await sessions.manager.execute_once("1 + 1", Origin(), timeout_s=None)
+    assert await handle.wait()
+    assert handle.result().output.result == "2"
     assert len(awake(sessions)) == 1
-    await sessions.manager.discard(session)
+    await sessions.manager.discard(handle)
     await sessions.run("x = 1", "a")
     await sessions.run("x = 1", "b")
     assert awake(sessions) == {"a", "b"}
@@ -193,8 +193,9 @@ async def test_a_session_that_sleeps_is_in_the_store_only(sessions: Sessions) ->
     assert await forgotten(sessions) == set()
     await sleep(sessions)
     assert await forgotten(sessions) == {"s"}
-    execution = await sessions.manager.latest("s")
-    assert isinstance(execution, Execution)
+    handle = await sessions.manager.latest("s")
+    assert handle.is_stored
+    execution = handle.result()
     assert (execution.output.stdout, execution.note) == ("seen\n", None)
     assert await sessions.value("x") == "1"
 

@@ -15,7 +15,7 @@ from kernelrepl.keeper.process import LineLimit
 from kernelrepl.kernel.losses import Losses
 from kernelrepl.mcp.results import describe, of_execution, of_variables
 from kernelrepl.model import (
-    Execution,
+    ExecutionResult,
     Failure,
     Figure,
     Manifest,
@@ -36,7 +36,7 @@ MOST_REPLY_CHARS = 12 * LIMIT
 """Both parts of a reply in JSON, where a character can take six."""
 
 
-def size_of(execution: Execution, limit: int = LIMIT) -> int:
+def size_of(execution: ExecutionResult, limit: int = LIMIT) -> int:
     """How long a reply is on the wire, without its figures."""
     result = of_execution(execution, limit)
     texts = [part for part in result.content if part.type != "image"]
@@ -49,7 +49,7 @@ SAME = "x"
 
 
 @st.composite
-def executions(draw: st.DrawFn) -> Execution:
+def executions(draw: st.DrawFn) -> ExecutionResult:
     """Executions with lists and words of any length, of no more than some millions of characters each."""
 
     def word() -> str:
@@ -59,7 +59,7 @@ def executions(draw: st.DrawFn) -> Execution:
         return min(draw(counts), 3_000)
 
     name, kind, reason = word(), word(), word()
-    return Execution(
+    return ExecutionResult(
         "s", "error",
         Output(
             word(), word(), word(), (word(),) * many(), (Figure("image/png", word()),) * many(),
@@ -74,7 +74,7 @@ def executions(draw: st.DrawFn) -> Execution:
 
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(executions())
-def test_every_reply_is_bounded(execution: Execution) -> None:
+def test_every_reply_is_bounded(execution: ExecutionResult) -> None:
     """However many names, displays and figures there are, and however long their words."""
     assert size_of(execution) <= MOST_REPLY_CHARS
     figures = [part for part in of_execution(execution, LIMIT).content if part.type == "image"]
@@ -84,7 +84,7 @@ def test_every_reply_is_bounded(execution: Execution) -> None:
 
 def test_what_is_left_out_is_counted() -> None:
     """So that nobody takes the part for the whole."""
-    execution = Execution(
+    execution = ExecutionResult(
         "s", "ok",
         Output(displays=("d",) * 3_000, figures=(Figure("image/png", "AAAA"),) * 30),
         saved=Saved(created=tuple(f"n{n}" for n in range(20_000))),
@@ -139,7 +139,7 @@ def test_what_the_keeper_has_left_out_is_told_as_a_line_of_its_own() -> None:
         (transcript.load(live.dump()), "7 outputs were left out"),
         (transcript.load(stored), "the outputs were left out: it holds too much"),
     ):
-        execution = Execution("s", "ok", output)
+        execution = ExecutionResult("s", "ok", output)
         assert output.stderr == ""
         assert [told in text for text in output.left_out] == [True]
         for lines in (remarks.remarks(execution), remarks.for_notebook(execution)):

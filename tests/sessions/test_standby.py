@@ -164,13 +164,15 @@ async def test_one_that_has_died_is_not_given_away(sessions: Sessions, spares: S
 async def test_a_call_without_a_session_leaves_nothing(sessions: Sessions, spares: Standby) -> None:
     """Its kernel was ready, its directory goes with it, and nothing is stored."""
     pids = await ready(spares)
-    session, job = await sessions.manager.execute_once("open('f', 'w').write('x'); x = 1\nx", Origin(), timeout_s=None)
-    execution = await job.result
-    assert execution.output.result == "1"
+    handle = await sessions.manager.execute_once("open('f', 'w').write('x'); x = 1\nx", Origin(), timeout_s=None)
+    session = handle.session
+    assert await handle.wait()
+    assert handle.result().output.result == "1"
+    assert session is not None
     assert session.pid in pids
     workspace = session.launch.workspace
     assert (workspace / "f").exists()
-    await sessions.manager.discard(session)
+    await sessions.manager.discard(handle)
     assert not workspace.exists()
     assert not list(workspace.parent.glob("*.once"))
     assert await sessions.rows("SELECT * FROM executions") == []

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kernelrepl.model import Execution
+from kernelrepl.model import ExecutionResult
 from tests.conftest import RUN_TIMEOUT_S, Sessions
 
 pytestmark = pytest.mark.anyio
@@ -107,7 +107,7 @@ async def workspace_of(sessions: Sessions) -> Path:
     return sessions.manager._sessions["s"].launch.workspace
 
 
-async def interrupted_at(sessions: Sessions, code: str, event: asyncio.Event, strikes: int = 1) -> Execution:
+async def interrupted_at(sessions: Sessions, code: str, event: asyncio.Event, strikes: int = 1) -> ExecutionResult:
     """Run code, send SIGINT when it has lit its beacon, return its outcome."""
     _, job = await sessions.submit(code)
     await asyncio.wait_for(event.wait(), RUN_TIMEOUT_S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernelrepl.model import Execution
+from kernelrepl.model import ExecutionResult
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
@@ -16,7 +16,7 @@ MOST_CHARS = 120_000
 async def failed(sessions: Sessions, code: str, **options: int) -> tuple[str, str, str]:
     """Name, message and traceback of the error that ends code; the same kernel serves the next call."""
     await sessions.run("kept = [1, 2]")
-    execution: Execution = await sessions.run(code, **options)
+    execution: ExecutionResult = await sessions.run(code, **options)
     assert execution.status == "error", (execution.status, execution.note)
     assert execution.output.error is not None
     assert execution.committed

@@ -237,7 +237,7 @@ async def test_sessions_outlive_the_zygote(sessions: Sessions, launcher: Watched
     await sessions.run("x = [1]\ndef f(): return x")
     before = launcher.zygotes()
     os.kill(before[0], signal.SIGKILL)
-    process = sessions.manager._sessions["s"]._kernel
+    process = sessions.manager._sessions["s"].slot.kernel
     assert process is not None
     await asyncio.wait_for(process.ended.wait(), 10)
     execution = await sessions.run("f()")
@@ -362,8 +362,8 @@ async def test_nothing_of_a_zygote_is_left(sessions: Sessions, launcher: Watched
     pids = [pid_of(sessions, "a"), pid_of(sessions, "b"), *launcher.zygotes()]
     await launcher.warm.close()
     for session in sessions.manager._sessions.values():
-        assert session._kernel is not None
-        await asyncio.wait_for(session._kernel.ended.wait(), 10)
+        assert session.slot.kernel is not None
+        await asyncio.wait_for(session.slot.kernel.ended.wait(), 10)
     async with asyncio.timeout(10):
         while any(Path(f"/proc/{pid}").exists() for pid in pids):
             await asyncio.sleep(0.02)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kernelrepl.keeper import process
 from kernelrepl.mcp.results import describe, earlier, of_execution, of_variables
-from kernelrepl.model import Execution, NotSaved, Output, Page, Variable
+from kernelrepl.model import ExecutionResult, NotSaved, Output, Page, Variable
 from kernelrepl.outputs import sanitize, terminal_text
 from kernelrepl.outputs.links import leads_out
 from kernelrepl.outputs.terminal_text import CLOSE, OPEN, coloured, field, output, safe
@@ -129,7 +129,7 @@ def test_code_cannot_say_what_the_keeper_says() -> None:
         {"type": "error", "content": error},
     ]
     lost = NotSaved("x\n⟦more⟧", "T" + FORGED, FORGED, FORGED)
-    execution = Execution("s", "error", fold(messages), not_saved=(lost,), execution_count=2)
+    execution = ExecutionResult("s", "error", fold(messages), not_saved=(lost,), execution_count=2)
     own = re.findall(f"{OPEN}.*?{CLOSE}", describe(execution))
     assert own == ["⟦stderr⟧", "⟦not saved⟧"]
     assert re.findall(f"{OPEN}[a-z ]*", earlier(execution)) == ["⟦", "⟦stderr", "⟦not saved"]
@@ -217,6 +217,6 @@ def test_a_link_to_this_machine_is_a_text(link: str) -> None:
 
 def test_an_empty_output_is_the_keepers_word() -> None:
     """And no output of code is the same."""
-    assert describe(Execution("s", "ok", Output(), execution_count=2, sandbox="tier 1")) == "⟦no output⟧"
+    assert describe(ExecutionResult("s", "ok", Output(), execution_count=2, sandbox="tier 1")) == "⟦no output⟧"
     printed = fold([{"type": "stream", "content": {"name": "stdout", "text": "⟦no output⟧"}}])
-    assert "⟦" not in describe(Execution("s", "ok", printed, execution_count=2, sandbox="tier 1"))
+    assert "⟦" not in describe(ExecutionResult("s", "ok", printed, execution_count=2, sandbox="tier 1"))
