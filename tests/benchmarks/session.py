@@ -293,8 +293,9 @@ class Lines:
     """A front as a process, spoken to in raw JSON lines."""
 
     def __init__(self, place: Place) -> None:
+        environ = {"KERNELREPL_STRUCTURED": "on", **place.environment}
         self._process = subprocess.Popen(
-            front_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/", env=place.environment
+            front_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/", env=environ
         )
         self._number = 0
 

@@ -178,7 +178,7 @@ def kill_9(process: psutil.Process) -> None:
 
 
 class Wire:
-    """A front driven by hand: raw lines in, every line that comes out."""
+    """A front driven by hand: raw lines in, every line that comes out. It asks for the fields of results."""
 
     def __init__(self, environ: Mapping[str, str], mode: str = "auto") -> None:
         self.mode = mode
@@ -194,7 +194,7 @@ class Wire:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=dict(environ),
+            env={"KERNELREPL_STRUCTURED": "on", **environ},
             cwd="/",
             start_new_session=True,
         )
