@@ -142,14 +142,17 @@ class _Checked(NamedTuple):
     sender: str
     required: frozenset[str]
     known: frozenset[str]
-    kinds: tuple[tuple[str, Kind], ...]
+    tests: tuple[tuple[str, Callable[[Any], bool]], ...]
+    """Of each field that is required, whether a value fits."""
+    optional: tuple[tuple[str, Callable[[Any], bool]], ...]
     has_bytes: bool
 
 
 def _checked(frame: Frame, of_framing: frozenset[str]) -> _Checked:
-    required = frozenset(name for name, kind in frame.fields.items() if kind.is_required)
-    known = of_framing | frame.fields.keys()
-    return _Checked(frame.sender, of_framing | required, known, tuple(frame.fields.items()), frame.carries == BYTES)
+    tests = tuple((name, kind.fits) for name, kind in frame.fields.items() if kind.is_required)
+    optional = tuple((name, kind.fits) for name, kind in frame.fields.items() if not kind.is_required)
+    required = of_framing.union(name for name, _ in tests)
+    return _Checked(frame.sender, required, of_framing | frame.fields.keys(), tests, optional, frame.carries == BYTES)
 
 
 _OF_FRAMING = {BYTES: frozenset({"type"}), NOTHING: frozenset({"type"}), FILE: frozenset({"type", "file"})}
@@ -167,13 +170,22 @@ def build(type_: str, /, **fields: Any) -> dict[str, Any]:
 
 def check(header: dict[str, Any], sender: str, payload_bytes: int = 0) -> None:
     """Refuse a frame that its sender may not send, or that is not as the table says. Raises wire.WireError."""
-    frame, keys = _RECEIVED.get(header["type"]), header.keys()
-    if frame is None or frame.sender not in (sender, EITHER):
-        raise wire.WireError(f"unexpected frame {header['type']!r:.40}")
+    type_ = header["type"]
+    frame = _RECEIVED.get(type_)
+    if frame is None or (frame.sender != sender and frame.sender != EITHER):
+        raise wire.WireError(f"unexpected frame {type_!r:.40}")
+    keys = header.keys()
     if keys != frame.required and not frame.required <= keys <= frame.known:
-        raise wire.WireError(f"malformed frame {header['type']!r}: it has other fields")
-    for name, kind in frame.kinds:
-        if name in header and not kind.fits(header[name]):
-            raise wire.WireError(f"malformed frame {header['type']!r}: {name!r} is not {kind.name}")
+        raise wire.WireError(f"malformed frame {type_!r}: it has other fields")
+    for name, fits in frame.tests:
+        if not fits(header[name]):
+            raise _unfit(type_, name)
+    for name, fits in frame.optional:
+        if name in header and not fits(header[name]):
+            raise _unfit(type_, name)
     if payload_bytes and not frame.has_bytes:
-        raise wire.WireError(f"malformed frame {header['type']!r}: it carries bytes")
+        raise wire.WireError(f"malformed frame {type_!r}: it carries bytes")
+
+
+def _unfit(type_: str, name: str) -> wire.WireError:
+    return wire.WireError(f"malformed frame {type_!r}: {name!r} is not {FRAMES[type_].fields[name].name}")
