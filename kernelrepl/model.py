@@ -281,6 +281,11 @@ class Commit:
     """Why the kernel could not look for changes at all, if so: a bug. The outcome still counts."""
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things as people say it: 1 name, 2 names. noun: one whose plural ends in s."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def amount(size: int) -> str:
     """A number of bytes as people say it, in powers of ten: 4 GB, 1.5 MB, 200 bytes."""
     for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "KB")):

@@ -22,7 +22,7 @@ from kernelrepl.cli.files import get, grant, put, workspace
 from kernelrepl.cli.kernelspecs import kernelspec
 from kernelrepl.cli.notebooks import export, import_
 from kernelrepl.errors import CopyFailed, KernelReplError, NoKeeper, StorageFailed
-from kernelrepl.model import amount
+from kernelrepl.model import amount, counted
 from kernelrepl.workspaces import losses
 
 STOP_TIMEOUT_S = 20.0
@@ -153,8 +153,9 @@ def status(as_json: bool) -> None:
 
 def _keeper(found: dict[str, Any]) -> str:
     return (
-        f"keeper: running, pid {found['pid']}, version {found['version']}, {found['sessions']} sessions,"
-        f" {len(found['kernels'])} kernels, {found['connections'] - 1} clients"
+        f"keeper: running, pid {found['pid']}, version {found['version']}, "
+        f"{counted(found['sessions'], 'session')}, {counted(len(found['kernels']), 'kernel')},"
+        f" {counted(found['connections'] - 1, 'client')}"
     )
 
 
@@ -185,7 +186,8 @@ def doctor(thorough: bool) -> None:
     say(f"kernelrepl {__version__}, Python {platform.python_version()} ({sys.executable}), {platform.platform()}")
     say("packages: " + ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))
     say(f"data directory: {data}")
-    say(f"runtime directory: {discovery.runtime_dir(data, settings.runtime_dir, os.environ)}")
+    runtime = discovery.runtime_dir(data, settings.runtime_dir, os.environ)
+    say(f"runtime directory: {runtime}")
     say(f"log: {data / 'logs' / 'keeper.log'}")
     say(f"config file: {discovery.config_file()}" + ("" if discovery.config_file().exists() else " (not there)"))
     groups = None
@@ -203,9 +205,8 @@ def doctor(thorough: bool) -> None:
     say("settings:")
     origins = config.origins(os.environ)
     for name in config.Settings.model_fields:
-        value = getattr(settings, name)
-        shown = "unlimited" if value is None and name.endswith("_bytes") else value
-        say(f"  {name} = {shown}  ({origins[name]})")
+        value = runtime if name == "runtime_dir" else getattr(settings, name)
+        say(f"  {name} = {'unlimited' if value is None else value}  ({origins[name]})")
     if thorough and not _check_database(data / "python_sessions.db"):
         sys.exit(FAILED)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kernelrepl import __version__
-from kernelrepl.model import SessionInfo
+from kernelrepl.model import SessionInfo, counted
 from kernelrepl.outputs import terminal_text
 from kernelrepl.sessions.manager import Manager, Origin
 
@@ -133,7 +133,7 @@ async def tell(
             return "\n".join(lines) or "all variables are stored"
         case "clear":
             count = await manager.clear(session_id, origin)
-            return f"{count} variables removed; files and history are kept"
+            return f"{counted(count, 'variable')} removed; files and history are kept"
         case "help":
             return _HELP
     return f"there is no %kernelrepl {terminal_text.field(command[:100])}; there are\n{_HELP}"

@@ -16,6 +16,7 @@ from kernelrepl.keeper.connection import Connection
 from kernelrepl.keeper.keeper import Keeper
 from kernelrepl.mcp.arguments import answer
 from kernelrepl.mcp.results import Attached, HistoryResult, KeeperStatus, cells_of
+from kernelrepl.model import counted
 
 STOP_DELAY_S = 0.2
 """Between the answer to a stop and the stop, so that the answer arrives."""
@@ -62,7 +63,7 @@ class OperatorTools:
         rows = await self._keeper.manager.history(session_id, cursor, HISTORY_BYTES)
         cells = await asyncio.to_thread(cells_of, rows)
         found = HistoryResult(cells=cells, next_cursor=rows[-1].id if rows else None)
-        return answer(found, f"{len(cells)} executions of {session_id!r}")
+        return answer(found, f"{counted(len(cells), 'execution')} of {session_id!r}")
 
     async def keeper_grant(self, session_id: str, read: list[str], write: list[str], revoke: list[str]) -> str:
         """Change what a session may reach beside its workspace."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 from pydantic import AfterValidator, BaseModel, Field
 
-from kernelrepl.model import ExecutionResult, Page, Restored, Variable, amount
+from kernelrepl.model import ExecutionResult, Page, Restored, Variable, amount, counted
 from kernelrepl.outputs import notebook, remarks, shortening, tracebacks, transcript
 from kernelrepl.outputs.shortening import short
 from kernelrepl.outputs.terminal_text import field, said
@@ -265,9 +265,8 @@ def describe(execution: ExecutionResult, *, whole: bool = False) -> str:
 
 def earlier(execution: ExecutionResult) -> str:
     """The outcome of code that its own call did not wait for, as a note to a later one."""
-    figures = (
-        "\n" + said(f"{len(execution.output.figures)} figures are left out here") if execution.output.figures else ""
-    )
+    number = len(execution.output.figures)
+    figures = "\n" + said(f"{counted(number, 'figure')} left out here") if number else ""
     text = cut(describe(shortening.of_reply(execution, EARLIER_CHARS, cut)), EARLIER_CHARS)
     return f"code that an earlier call left running has ended since, with status {execution.status}:\n{text}{figures}"
 
@@ -306,7 +305,7 @@ def of_variables(session_id: str, variables: Page[Variable]) -> tuple[VariablesR
         variables=entries,
         next_cursor=variables.next_cursor,
     )
-    return result, _listing(f"variables in {session_id!r}", lines, variables)
+    return result, _listing("variable", f" in {session_id!r}", lines, variables)
 
 
 def cells_of(rows: Sequence[ExecutionRow]) -> list[dict[str, Any]]:
@@ -343,17 +342,18 @@ def of_sessions(views: Page[SessionView], losses: str = "") -> tuple[SessionsRes
         for view in views
     ]
     lines = [
-        f"{e.session_id}: {e.variable_count} variables, {e.total_executions} executions,"
+        f"{e.session_id}: {counted(e.variable_count, 'variable')}, {counted(e.total_executions, 'execution')},"
         f" kernel {e.kernel}, sandbox {e.sandbox}" + (f", {_DAMAGED_SESSION}" if e.damaged else "")
         for e in entries
     ]
     result = SessionsResult(
         session_count=views.total, sessions=entries, next_cursor=views.next_cursor, note=losses or None
     )
-    return result, "\n".join([_listing("sessions", lines, views), *([said("note", losses)] if losses else [])])
+    return result, "\n".join([_listing("session", "", lines, views), *([said("note", losses)] if losses else [])])
 
 
-def _listing(what: str, lines: list[str], page: Page[Any]) -> str:
-    head = f"{page.total} {what}" if len(page) == page.total else f"{len(page)} of {page.total} {what}"
+def _listing(noun: str, where: str, lines: list[str], page: Page[Any]) -> str:
+    some = "" if len(page) == page.total else f"{len(page)} of "
+    head = f"{some}{counted(page.total, noun)}{where}"
     more = [] if page.next_cursor is None else [said("more", f"the next page is at cursor {page.next_cursor!r}")]
     return "\n".join([head, *lines, *more])

@@ -43,7 +43,7 @@ from kernelrepl.mcp.results import (
     of_sessions,
     of_variables,
 )
-from kernelrepl.model import ExecutionResult
+from kernelrepl.model import ExecutionResult, counted
 from kernelrepl.outputs import notebook
 from kernelrepl.sessions.handle import ExecutionHandle
 from kernelrepl.sessions.results import nothing_ran
@@ -347,7 +347,7 @@ class Tools:
     async def python_clear_session(self, session_id: SessionId) -> Annotated[CallToolResult, ChangedResult]:
         """Remove all variables from a session, when code that runs in it has ended. Files and history stay."""
         count = await self._keeper.manager.clear(session_id, _connection.get().origin())
-        message = f"{count} variables removed from {session_id!r}; files and history are kept"
+        message = f"{counted(count, 'variable')} removed from {session_id!r}; files and history are kept"
         return answer(ChangedResult(session_id=session_id, message=message), message)
 
     async def python_delete_session(

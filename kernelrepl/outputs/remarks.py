@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernelrepl.model import ExecutionResult, Restored
+from kernelrepl.model import ExecutionResult, Restored, counted
 from kernelrepl.outputs.terminal_text import field, said
 
 
@@ -75,7 +75,7 @@ _STATUS_HINT = {
 
 def describe_restored(restored: Restored) -> str:
     """What came back with a kernel, in a line."""
-    text = said("restored", f"{len(restored.names)} names came back")
+    text = said("restored", f"{counted(len(restored.names), 'name')} came back")
     if restored.not_restored:
         lost = "; ".join(f"{field(entry.name)}: {field(entry.reason)}" for entry in restored.not_restored)
         text += f"; not restored: {lost}"

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from kernelrepl.model import counted
+
 
 def of_database(database: Path, workspaces: Path) -> str:
     """What is to be said before a database is made anew where sessions were; empty if none were."""
@@ -19,9 +21,9 @@ def of_database(database: Path, workspaces: Path) -> str:
     if not count:
         return ""
     return (
-        f"the database {database} was gone or empty when its keeper started, though directories of {count} sessions"
-        f" stand in {workspaces}: what all sessions had before is lost, but their files are there;"
-        " `kernelrepl stop`, and put back a copy of the database if there is one"
+        f"the database {database} was gone or empty when its keeper started, though directories of"
+        f" {counted(count, 'session')} stand in {workspaces}: what all sessions had before is lost, but their files are"
+        " there; `kernelrepl stop`, and put back a copy of the database if there is one"
     )
 
 

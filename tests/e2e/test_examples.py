@@ -186,7 +186,7 @@ def test_the_mcp_client(environ: dict[str, str]) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "SIGKILL" in done.stdout
-    assert "⟦restored⟧ 1 names came back\n{'to': 2, 'be': 2, 'or': 1, 'not': 1}" in done.stdout
+    assert "⟦restored⟧ 1 name came back\n{'to': 2, 'be': 2, 'or': 1, 'not': 1}" in done.stdout
     assert "'summary': '6 items: str'" in done.stdout
     lines = [line for line in path.read_text().split('"""')[2].splitlines() if line.strip()]
     assert len(lines) <= 20

@@ -109,7 +109,7 @@ def test_sessions_are_listed(shared_environ: dict[str, str]) -> None:
     done = command(shared_environ, "sessions")
     assert done.returncode == 0
     [line] = [line for line in done.stdout.splitlines() if line.startswith("listed:")]
-    assert f"2 variables, 1 executions, kernel idle, sandbox {this_tier().label}" in line
+    assert f"2 variables, 1 execution, kernel idle, sandbox {this_tier().label}" in line
 
 
 def test_variables_are_listed(shared_environ: dict[str, str]) -> None:
@@ -213,7 +213,7 @@ def test_doctor_says_what_the_keeper_does(environ: dict[str, str]) -> None:
     command(environ, "exec", "-s", "s", "x = 1")
     done = command(environ, "doctor")
     pid = Place(environ).keeper.pid
-    assert f"keeper: running, pid {pid}, version {__version__}, 1 sessions, 1 kernels, 0 clients" in done.stdout
+    assert f"keeper: running, pid {pid}, version {__version__}, 1 session, 1 kernel, 0 clients" in done.stdout
 
 
 def test_doctor_says_where_a_setting_comes_from(environ: dict[str, str], tmp_path: Path) -> None:
