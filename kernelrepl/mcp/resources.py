@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 from mcp.server import MCPServer
-from mcp.server.mcpserver.exceptions import ResourceError
+from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 
 from kernelrepl.keeper.keeper import Keeper
 from kernelrepl.mcp.results import FIGURE_URI, OUTPUT_URI
@@ -35,14 +35,14 @@ class Outputs:
         """The whole of stdout, stderr or result of an execution."""
         output = await self._load(request_id)
         if output is None or stream not in _STREAMS:
-            raise ResourceError("there is no such output; it may have been deleted with its session")
+            raise ResourceNotFoundError("there is no such output; it may have been deleted with its session")
         return str(getattr(output, stream) or "")
 
     async def figure(self, request_id: str, number: str) -> bytes:
         """A figure of an execution, counted from 1."""
         output = await self._load(request_id)
         if output is None or number not in map(str, range(1, len(output.figures) + 1)):
-            raise ResourceError("there is no such figure; it may have been deleted with its session")
+            raise ResourceNotFoundError("there is no such figure; it may have been deleted with its session")
         return base64.b64decode(output.figures[int(number) - 1].data)
 
     async def _load(self, request_id: str) -> Output | None:

@@ -15,13 +15,13 @@ from typing import Annotated, Any
 import anyio
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.exceptions import ResourceError
+from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from mcp.server.stdio import stdio_server
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
 from kernelrepl import __version__
-from kernelrepl.errors import KernelReplError, UnknownSession
+from kernelrepl.errors import InvalidSessionId, KernelReplError, UnknownSession
 from kernelrepl.keeper.connection import Connection
 from kernelrepl.keeper.keeper import Keeper
 from kernelrepl.mcp import schemas
@@ -377,6 +377,8 @@ class Tools:
                 while size > NOTEBOOK_BYTES and len(cells) > 1:
                     size -= len(cells.popleft())
                     left_out += 1
+        except (UnknownSession, InvalidSessionId) as error:
+            raise ResourceNotFoundError(str(error)) from error
         except KernelReplError as error:
             raise ResourceError(str(error)) from error
         found = notebook.document(session_id, [], left_out=left_out)

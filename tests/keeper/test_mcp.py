@@ -15,6 +15,7 @@ import psutil
 import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS
 
 from tests.conftest import this_tier, works_in
 from tests.support.mcp_hosts import MODES, Place, call, host, refusal, run, says, text_of, until, waits_for
@@ -303,8 +304,10 @@ async def test_long_output_is_cut_and_a_link_gives_the_whole(
         [content] = (await other.read_resource(link.uri)).contents
         assert getattr(content, "text", None) == whole
         await call(other, "python_delete_session", session_id=s)
-        with pytest.raises(MCPError):
-            await other.read_resource(link.uri)
+        for gone in (link.uri, f"kernelrepl://sessions/{s}/notebook", "kernelrepl://nothing/at/all"):
+            with pytest.raises(MCPError) as refused:
+                await other.read_resource(gone)
+            assert refused.value.code == INVALID_PARAMS  # what does not exist is no fault of the server
 
 
 async def test_output_as_long_as_the_limit_is_whole(shared_environ: dict[str, str], mode: str, s: str) -> None:
