@@ -13,7 +13,8 @@ from pathlib import Path
 
 import click
 
-from kernelrepl.cli.base import print_text, run, say, tool
+from kernelrepl.cli.base import print_text
+from kernelrepl.cli.calls import tool
 from kernelrepl.errors import InvalidArgument
 from kernelrepl.validation import check_session_id
 
@@ -62,12 +63,7 @@ def attach(session_id: str, options: tuple[str, ...]) -> None:
 @click.argument("session_id")
 def connection_file(session_id: str) -> None:
     """Print the path of a connection file. It is for `jupyter console --existing=FILE` and other Jupyter clients."""
-    say(_text(run(tool("keeper_connection_file", operator=True, session_id=check_session_id(session_id)))))
-
-
-def _text(result: object) -> str:
-    content = getattr(result, "content", [])
-    return "\n".join(block.text for block in content if block.type == "text")
+    print_text(tool("keeper_connection_file", operator=True, session_id=check_session_id(session_id)))
 
 
 @click.command()
@@ -75,4 +71,4 @@ def _text(result: object) -> str:
 @click.option("--revoke", is_flag=True, help="Stop trusting its outputs.")
 def trust(session_id: str, revoke: bool) -> None:
     """Let outputs of a session act in notebooks. Scripts and widgets in them run there with your rights."""
-    print_text(run(tool("keeper_trust", operator=True, session_id=session_id, trusted=not revoke)))
+    print_text(tool("keeper_trust", operator=True, session_id=session_id, trusted=not revoke))

@@ -1,45 +1,24 @@
-"""This module has what the commands share: calls to the keeper, options, and output."""
+"""This module has what the commands share: options and output."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import click
 
-from kernelrepl.errors import KernelReplError
+from kernelrepl.cli.calls import Reply, tool
 from kernelrepl.outputs.terminal_text import safe
 
-T = TypeVar("T")
 FAILED = 1
 CODE_FAILED = 2
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run and unwrap: task groups wrap what their body raises."""
-    try:
-        return asyncio.run(work)
-    except BaseExceptionGroup as group:
-        ours = group.subgroup(KernelReplError)
-        if ours is None:
-            raise
-        error: BaseException = ours
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from group
-
-
-async def tool(name: str, *, operator: bool = False, start: bool = True, **arguments: Any) -> Any:
-    from kernelrepl.client import connection
-
-    async with connection.connect(operator=operator, start=start) as keeper:
-        return await connection.call(keeper, name, **arguments)
+INTERRUPTED = 130
+"""By Ctrl-C, as shells have it."""
 
 
 def written() -> list[str]:
     """Where sessions may write: there no link is followed to a file of the person's."""
-    found: list[str] = run(tool("keeper_written", operator=True)).structured_content["result"]
+    found: list[str] = tool("keeper_written", operator=True).structured["result"]
     return found
 
 
@@ -64,5 +43,5 @@ def say(text: object, *, err: bool = False, nl: bool = True) -> None:
     click.echo(safe(str(text)), err=err, nl=nl)
 
 
-def print_text(result: Any) -> None:
-    say("\n".join(block.text for block in result.content if block.type == "text"))
+def print_text(reply: Reply) -> None:
+    say(reply.text)

@@ -25,6 +25,7 @@ from typing import Any
 from mcp import Client, MCPError, StdioServerParameters
 
 from kernelrepl import __version__, discovery
+from kernelrepl.cli.figures import write_figures
 from kernelrepl.client import connection
 from kernelrepl.errors import KernelReplError
 from kernelrepl.outputs import terminal_text
@@ -310,7 +311,8 @@ class Demonstration:
         for entry in reply["not_saved"]:
             self._problems.append(f"{entry['name']} was not saved: {entry['reason']}")
         if figure is not None:
-            paths = connection.write_figures(result, self._figures, figure)
+            images = [(block.mime_type, block.data) for block in result.content if block.type == "image"]
+            paths = write_figures(images, self._figures, figure)
             if not paths:
                 raise DemoFailed(f"the step {title!r} brought no figure")
             _detail(f"figures: {', '.join(str(path) for path in paths)}")

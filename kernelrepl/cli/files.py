@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 
 import click
 
-from kernelrepl.cli.base import FAILED, print_text, run, say, tool, written
+from kernelrepl.cli.base import FAILED, print_text, say, written
+from kernelrepl.cli.calls import tool
 from kernelrepl.errors import CopyFailed, InvalidArgument, NoSessionYet, UnknownSession
 from kernelrepl.validation import check_session_id
 from kernelrepl.workspaces import files as workspace_files
@@ -22,10 +23,10 @@ def _workspace(session_id: str, missing: type[UnknownSession] = UnknownSession) 
     """The directory of a session, from the keeper. Raises `missing`, with names that may be meant."""
     check_session_id(session_id)
     try:
-        found = run(tool("keeper_workspace", operator=True, session_id=session_id))
+        found = tool("keeper_workspace", operator=True, session_id=session_id)
     except UnknownSession as error:
         raise missing(session_id, error.close) from None
-    return Path(found.content[0].text)
+    return Path(found.text)
 
 
 _MAX_BYTES = click.option(
@@ -156,15 +157,12 @@ def grant(session_id: str, read: tuple[str, ...], write: tuple[str, ...], revoke
     check_session_id(session_id)
     paths = [[str(Path(path).expanduser().absolute()) for path in given] for given in (read, write, revoke)]
     print_text(
-        run(
-            tool(
-                "keeper_grant",
-                operator=True,
-                start=True,
-                session_id=session_id,
-                read=paths[0],
-                write=paths[1],
-                revoke=paths[2],
-            )
+        tool(
+            "keeper_grant",
+            operator=True,
+            session_id=session_id,
+            read=paths[0],
+            write=paths[1],
+            revoke=paths[2],
         )
     )

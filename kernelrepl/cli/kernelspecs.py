@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 
 from kernelrepl import discovery
-from kernelrepl.cli.base import given, run, say, tool
+from kernelrepl.cli.base import given, say
+from kernelrepl.cli.calls import tool
 from kernelrepl.errors import InvalidArgument
 from kernelrepl.validation import check_session_id
 
@@ -31,7 +32,7 @@ def kernelspec() -> None:
 @click.option("--no-provisioner", is_flag=True, help="Use this if Jupyter runs in an environment without kernelrepl.")
 def add(session_id: str, no_provisioner: bool) -> None:
     """Add a session to the launcher."""
-    run(tool("python_list_variables", session_id=check_session_id(session_id), limit=1))  # it has to be there
+    tool("python_list_variables", session_id=check_session_id(session_id), limit=1)  # it has to be there
     say(f"{_add(session_id, no_provisioner)}: opens session {session_id!r}")
 
 
@@ -62,7 +63,7 @@ def _sessions() -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
     cursor = None
     while True:
-        page = run(tool("python_list_sessions", limit=1000, **given({"cursor": cursor}))).structured_content
+        page = tool("python_list_sessions", limit=1000, **given({"cursor": cursor})).structured
         found += page["sessions"]
         cursor = page.get("next_cursor")
         if cursor is None:

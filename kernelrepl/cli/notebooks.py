@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from kernelrepl.cli.base import CODE_FAILED, print_text, run, say, written
+from kernelrepl.cli.base import CODE_FAILED, print_text, say, written
+from kernelrepl.cli.calls import Caller
 from kernelrepl.errors import InvalidArgument
 from kernelrepl.outputs import notebook, terminal_text
 from kernelrepl.validation import check_session_id
@@ -27,7 +28,7 @@ def export(session_id: str, output: Path | None, force: bool) -> None:
     check_session_id(session_id)
     if output is not None and output.exists() and not force:
         raise InvalidArgument(f"'{output}' is there already; give another name, or --force to replace it")
-    text = json.dumps(run(_document(session_id)), indent=1) + "\n"
+    text = json.dumps(_document(session_id), indent=1) + "\n"
     if output is None:
         say(text, nl=False)
         return
@@ -38,15 +39,12 @@ def export(session_id: str, output: Path | None, force: bool) -> None:
         raise InvalidArgument(f"'{output}' cannot be written: {error.strerror}; give another place") from error
 
 
-async def _document(session_id: str) -> dict[str, Any]:
-    from kernelrepl.client import connection
-
+def _document(session_id: str) -> dict[str, Any]:
     cells: list[dict[str, Any]] = []
     cursor = 0
-    async with connection.connect(operator=True) as keeper:
+    with Caller(operator=True) as keeper:
         while cursor is not None:
-            result = await connection.call(keeper, "keeper_history", session_id=session_id, cursor=cursor)
-            page: Any = result.structured_content
+            page = keeper.call("keeper_history", session_id=session_id, cursor=cursor).structured
             cells += page["cells"]
             cursor = page["next_cursor"]
     return notebook.document(session_id, cells)
@@ -60,7 +58,7 @@ def import_(file: Path, session_id: str, keep_going: bool) -> None:
     """Run the code cells of a notebook. They run in a session, in their order. Exits with 2 if one failed."""
     check_session_id(session_id)
     cells = _code(file)
-    failed = run(_run_all(cells, session_id, keep_going))
+    failed = _run_all(cells, session_id, keep_going)
     if failed:
         sys.exit(CODE_FAILED)
 
@@ -87,15 +85,13 @@ def _code(file: Path) -> list[str]:
     return [cell.source for cell in book.cells if cell.cell_type == "code" and cell.source.strip()]
 
 
-async def _run_all(cells: list[str], session_id: str, keep_going: bool) -> int:
-    """Returns how many failed."""
-    from kernelrepl.client import connection
-
+def _run_all(cells: list[str], session_id: str, keep_going: bool) -> int:
+    """Run cells one after the other, and return how many failed."""
     failed = 0
-    async with connection.connect() as keeper:
+    with Caller() as keeper:
         for number, code in enumerate(cells, 1):
-            result = await connection.call(keeper, "python_repl", code=code, session_id=session_id, wait=7 * 24 * 3600)
-            status = (result.structured_content or {}).get("status")
+            result = keeper.call("python_repl", code=code, session_id=session_id, wait=7 * 24 * 3600)
+            status = result.structured.get("status")
             say(terminal_text.said(f"{number}/{len(cells)}", str(status)))
             print_text(result)
             if status != "ok":

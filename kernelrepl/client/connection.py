@@ -7,14 +7,12 @@ next keeper answers them from its rows, so nothing runs twice.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import os
 import secrets
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -26,7 +24,6 @@ from mcp_types import CallToolResult, ErrorData, JSONRPCError, JSONRPCRequest, j
 from kernelrepl import discovery, errors
 from kernelrepl.discovery.link import KeeperLink
 from kernelrepl.errors import KeeperUnavailable, KernelReplError, NoKeeper, ToolFailed
-from kernelrepl.workspaces import own_files
 
 LINE_BYTES = 64 << 20
 _GONE = -32000
@@ -196,17 +193,3 @@ async def call(client: Client, tool: str, **arguments: Any) -> CallToolResult:
         text = "\n".join(block.text for block in result.content if block.type == "text")
         raise known or ToolFailed(text.removeprefix(f"Error executing tool {tool}: "))
     return result
-
-
-def write_figures(result: Any, directory: Path, stem: str, places: Sequence[str] = ()) -> list[Path]:
-    """Write the images of a result as `directory/stem-NUMBER.EXTENSION`, and return the paths.
-
-    places: the directories that sessions may write to, where no link is followed. Raises OSError.
-    """
-    os.close(own_files.open_directory(directory, places, make=True))
-    paths = []
-    for number, block in enumerate((b for b in result.content if b.type == "image"), 1):
-        path = directory / f"{stem}-{number}.{block.mime_type.split('/')[1]}"
-        own_files.write(path, base64.b64decode(block.data), places)
-        paths.append(path)
-    return paths

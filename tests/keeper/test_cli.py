@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from kernelrepl import __version__
 from kernelrepl.config import Settings
 from tests.conftest import this_tier
-from tests.support.mcp_hosts import Place, command
+from tests.support.mcp_hosts import COMMAND, DEADLINE_S, Place, command, kill_9, says, wait_until, waits_for
 
 COMMANDS = (
     "exec",
@@ -43,6 +45,47 @@ def test_exec_reads_code_from_stdin(shared_environ: dict[str, str], arguments: t
     """Without code, or with a dash for it."""
     done = command(shared_environ, "exec", *arguments, stdin="for n in range(2):\n    print(n)\n")
     assert (done.returncode, done.stdout) == (0, "0\n1\n")
+
+
+def test_ctrl_c_interrupts_the_code_and_prints_what_came(shared_environ: dict[str, str]) -> None:
+    """What it had changed is kept; the exit code is the one that shells have for it."""
+    code = f"kept = 5\nprint('seen', flush=True)\n{says('began')}\nimport time\ntime.sleep(600)"
+    words = [str(COMMAND), "exec", "-s", "endless", code]
+    with subprocess.Popen(words, env=shared_environ, cwd="/", stdout=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: Place(shared_environ).said("began", "endless"))
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 130
+    assert printed.startswith("seen\n")
+    assert "KeyboardInterrupt" in printed
+    assert command(shared_environ, "exec", "-s", "endless", "kept").stdout == "5\n"
+
+
+def test_ctrl_c_ends_code_without_a_session(shared_environ: dict[str, str]) -> None:
+    """Nothing of it goes on, and nothing is printed."""
+    command(shared_environ, "exec", "0")
+    keeper = Place(shared_environ).keeper
+    before = set(keeper.children(recursive=True))
+    words = [str(COMMAND), "exec", "import time; time.sleep(600)"]
+    with subprocess.Popen(words, env=shared_environ, cwd="/", stdout=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: set(keeper.children(recursive=True)) - before)
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, printed) == (130, "")
+    wait_until(lambda: not set(keeper.children(recursive=True)) - before)
+
+
+def test_a_call_survives_the_death_of_the_keeper(shared_environ: dict[str, str]) -> None:
+    """The next keeper says what became of the code; the command does not notice."""
+    place = Place(shared_environ)
+    code = f"n = 1\n{says('began')}\n{waits_for('go')}"
+    words = [str(COMMAND), "exec", "-s", "outlives", code]
+    with subprocess.Popen(words, env=shared_environ, cwd="/", stdout=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: place.said("began", "outlives"))
+        kill_9(place.keeper)
+        printed, _ = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 2
+    assert "crashed" in printed
 
 
 def test_exec_keeps_state_in_a_session(shared_environ: dict[str, str]) -> None:

@@ -62,6 +62,7 @@ def test_every_tool_is_in_the_readme_with_its_arguments() -> None:
 def test_every_command_is_there() -> None:
     """And every command that is named exists, options included."""
     used = set(re.findall(r"^`?kernelrepl ([a-z-]+)", CLI, re.M))
+    cli.load_all()
     known = {name for name, command in cli.commands.items() if not command.hidden}
     assert used == known
     typed = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))

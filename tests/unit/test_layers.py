@@ -286,6 +286,23 @@ def test_importing_the_front_loads_the_standard_library_only() -> None:
     assert {name.split(".")[0] for name in loaded} - {"kernelrepl"} <= sys.stdlib_module_names
 
 
+def test_importing_the_command_line_loads_what_each_command_needs() -> None:
+    """A person waits for it at every command: the rest is loaded by the commands that use it."""
+    loaded = loaded_by("import kernelrepl.cli")
+    assert {name for name in loaded if name.startswith("kernelrepl")} == {
+        "kernelrepl",
+        "kernelrepl.cli",
+        "kernelrepl.cli.base",
+        "kernelrepl.cli.calls",
+        "kernelrepl.discovery",
+        "kernelrepl.discovery.link",
+        "kernelrepl.errors",
+        "kernelrepl.outputs",
+        "kernelrepl.outputs.terminal_text",
+    }
+    assert not loaded & {"mcp", "zmq", "pydantic", "jupyter_client", "asyncio", "platformdirs", "nbformat"}
+
+
 def test_a_keeper_loads_nothing_that_opens_pickles_or_runs_cells() -> None:
     """Saved bytes are only bytes to it."""
     loaded = loaded_by("import kernelrepl.keeper.keeper, kernelrepl.mcp.server")
