@@ -68,8 +68,8 @@ def warm(app: GuestApp) -> None:
 async def _run(app: GuestApp, channel: wire.Channel, cells: list[str]) -> None:
     kernel, interrupts = app.kernel, Interrupts()
     saving = Durability(channel, kernel.shell, app.user_module, interrupts, {**_START, "workspace": os.getcwd()})  # noqa: PTH109
-    mending = Repair(kernel.shell.user_ns, kernel.shell.user_ns_hidden, (), interrupts.originals)
-    kernel.attach(Parts(interrupts, saving, mending, streams=()))
+    kernel.attach(Parts(interrupts, saving, streams=()))
+    kernel.shell.mending = Repair(kernel.shell.user_ns, kernel.shell.user_ns_hidden, (), interrupts.originals)
     for code in cells:
         await kernel.do_execute(code, silent=False)
         saving.audits.finish()

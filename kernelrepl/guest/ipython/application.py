@@ -267,10 +267,10 @@ def serve(channel: wire.Channel, sockets: list[int], app: GuestApp | None = None
     sys.orig_argv[:] = [sys.executable]
     kernel.shell.user_ns["_dh"][:] = [Path.cwd()]  # where `%cd -` leads; a process that forks is somewhere else
     saving = Durability(channel, kernel.shell, app.user_module, interrupts, start)
-    report = saving.restoring.restore(start)
     streams = tuple(app.streams)
-    mending = Repair(kernel.shell.user_ns, kernel.shell.user_ns_hidden, streams, interrupts.originals)
-    kernel.attach(Parts(interrupts, saving, mending, streams))
+    kernel.attach(Parts(interrupts, saving, streams))  # before the restore: what comes back may lead to any of it
+    report = saving.restoring.restore(start)
+    kernel.shell.mending = Repair(kernel.shell.user_ns, kernel.shell.user_ns_hidden, streams, interrupts.originals)
     flush_cell(streams, app.recorder, {})
     app.recorder.take()  # what loading the session printed is no output of its first cell
     lifeline.die_with_channel(channel.fileno())

@@ -46,7 +46,6 @@ from kernelrepl.guest import depth  # noqa: E402
 from kernelrepl.guest.checkpoint.saving import Durability  # noqa: E402
 from kernelrepl.guest.interrupts import Interrupts  # noqa: E402
 from kernelrepl.guest.ipython import console  # noqa: E402
-from kernelrepl.guest.ipython.mending import Repair  # noqa: E402
 from kernelrepl.guest.ipython.output import (  # noqa: E402
     NAME_CHARS,
     ROW_CHARS,
@@ -73,7 +72,6 @@ class Parts:
 
     interrupts: Interrupts
     saving: Durability
-    mending: Repair
     streams: tuple[GuestStream, ...]
 
 
@@ -94,11 +92,12 @@ class GuestKernel(IPythonKernel):
     pid = 0
 
     def attach(self, parts: Parts) -> None:
-        """Serve a session in this process, with these parts."""
-        assert self.shell is not None
+        """Serve a session in this process, with these parts.
+
+        `shell.mending` comes later: it remembers how things are when the session has been restored.
+        """
         self.pid = os.getpid()
         self.interrupts, self.saving, self.streams = parts.interrupts, parts.saving, parts.streams
-        self.shell.mending = parts.mending
 
     def detach(self) -> None:
         """Serve no session any more: this process is a zygote, and its children get parts of their own."""
