@@ -12,14 +12,8 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from kernelrepl import discovery, errors
-from kernelrepl.discovery.link import KeeperLink
+from kernelrepl.discovery.link import META, KeeperLink
 from kernelrepl.errors import KeeperUnavailable, NoKeeper, ToolFailed
-
-_META = {
-    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-    "io.modelcontextprotocol/clientInfo": {"name": "kernelrepl", "version": "1"},
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
 
 
 @dataclass(frozen=True)
@@ -90,7 +84,7 @@ class Caller:
         KeyboardInterrupt tells the keeper that the call is cancelled.
         """
         number = next(self._numbers)
-        params = {"name": tool, "arguments": arguments, "_meta": _META}
+        params = {"name": tool, "arguments": arguments, "_meta": META}
         message = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
         line = _encoded(message)
         self._link.sent(message, line)
@@ -99,7 +93,7 @@ class Caller:
             while (answer := self._answer(number)) is None:
                 self._again()
         except KeyboardInterrupt:
-            cancelled = {"requestId": number, "_meta": _META}
+            cancelled = {"requestId": number, "_meta": META}
             self._send(_encoded({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancelled}))
             raise
         return _reply(tool, answer)

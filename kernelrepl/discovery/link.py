@@ -14,6 +14,12 @@ from kernelrepl.errors import KeeperUnavailable
 
 RECONNECTS = 5
 """How many keepers in a row may end before they have answered anything."""
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": {"name": "kernelrepl", "version": "1"},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+"""What a program of ours says of itself with each request, so that it needs no handshake."""
 _REPLAY_ID = "kernelrepl-replay"
 _INITIALIZED = b'{"jsonrpc": "2.0", "method": "notifications/initialized"}\n'
 

@@ -17,16 +17,12 @@ from concurrent.futures import Future
 from typing import Any
 
 from kernelrepl import discovery
+from kernelrepl.discovery.link import META
 from kernelrepl.errors import KeeperUnavailable, KernelReplError, ToolFailed
 
 CALL_TIMEOUT_S = 120.0
 _TRIES = 6
 _PAUSE_S = 0.2
-_META = {
-    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-    "io.modelcontextprotocol/clientInfo": {"name": "kernelrepl", "version": "1"},
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
 
 
 class Attachment:
@@ -109,7 +105,7 @@ class Attachment:
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()  # nobody who gives up waiting gets into the way of the answer
         number = next(self._numbers)
-        call = {"name": tool, "arguments": arguments, "_meta": _META}
+        call = {"name": tool, "arguments": arguments, "_meta": META}
         line = json.dumps({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": call}).encode() + b"\n"
         with self._lock:
             self._waiting[number] = future
