@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -51,6 +52,22 @@ def _names(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _packages(value: Any) -> Any:
+    """Return a word, or the names in the form in which indexes compare them."""
+    names = _names(value)
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        return value
+    if len(names) == 1 and names[0] in ("ask", "off"):
+        return names[0]
+    wrong = [
+        name for name in names if name != "*" and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name)
+    ]
+    if wrong or not names:
+        raise ValueError(f"{wrong[0]!r} is no name of a package" if wrong else "give names, '*', 'ask' or 'off'")
+    return tuple(names)
+
+
+Packages = Annotated[Literal["ask", "off"] | tuple[str, ...], BeforeValidator(_packages), NoDecode]
 Paths = Annotated[tuple[str, ...], BeforeValidator(_paths), NoDecode]
 ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")]
 Modules = Annotated[tuple[ModuleName, ...], BeforeValidator(_names), NoDecode]
@@ -131,6 +148,14 @@ class Settings(BaseSettings):
         default=(), description="files and folders that new sessions may read, beside their own workspace"
     )
     allow_write: Paths = Field(default=(), description="files and folders that new sessions may also write to")
+    packages: Packages = Field(
+        default="ask",
+        description='the packages that code of a session may have installed for itself: names, or "*" for all; "ask"'
+        ' leaves it to you, by a command, and "off" to nobody',
+    )
+    max_package_bytes: ByteLimit = Field(
+        default=2_000_000_000, description="the most that the packages of one session may take, in bytes"
+    )
     sandbox: Literal["on", "off"] = Field(
         default="on", description='"off" runs kernels with your own rights; only the config file can say it'
     )

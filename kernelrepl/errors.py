@@ -141,6 +141,28 @@ class InterpreterExposed(KernelStartFailed):
         self.log = ""
 
 
+class PackagesNotInstalled(KernelReplError):
+    """Packages were not installed for a session. Attributes: names, why."""
+
+    def __init__(self, names: Sequence[str], why: str) -> None:
+        super().__init__(f"{', '.join(names)} not installed: {why}")
+        self.names = tuple(names)
+        self.why = why
+
+
+class InstallFailed(KernelReplError):
+    """The installer did not do what it was asked for. The text says why."""
+
+
+class InstallerMissing(KernelReplError):
+    """There is no installer for packages of sessions."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "packages of sessions are installed by uv, which is not here; `pip install uv` beside kernelrepl"
+        )
+
+
 class AccessRefused(KernelReplError):
     """A path cannot be granted to sessions. Attribute: path."""
 

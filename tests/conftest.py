@@ -23,6 +23,7 @@ from kernelrepl.keeper.metrics import Metrics
 from kernelrepl.kernel import spawn
 from kernelrepl.kernel.process import Launcher
 from kernelrepl.model import ExecutionResult, Limits, Resources, StoredComponent
+from kernelrepl.packages import Packages
 from kernelrepl.sandbox import Tier, probe
 from kernelrepl.sessions.capacity import KernelCapacity
 from kernelrepl.sessions.confinement import Confinement, Grants, base_environment
@@ -249,7 +250,12 @@ def ignore(event: str, **data: object) -> None:
 
 @contextlib.asynccontextmanager
 async def serving(
-    data_dir: Path, runtime_dir: Path, cache: Path, launcher: Launcher, make_store: type[Store] = Store
+    data_dir: Path,
+    runtime_dir: Path,
+    cache: Path,
+    launcher: Launcher,
+    make_store: type[Store] = Store,
+    packages: Packages | None = None,
 ) -> AsyncIterator[Sessions]:
     """Real kernels, a real database, no keeper process in between."""
     store = make_store(data_dir / "python_sessions.db")
@@ -258,17 +264,29 @@ async def serving(
     tier = await asyncio.to_thread(this_tier)
     metrics = Metrics()
     confinement = Confinement(tier, sys.executable, runtime_dir, (data_dir, runtime_dir), environment)
-    manager = Manager(data_dir, confinement, Services(launcher, store, metrics, KernelCapacity(metrics)))
+    services = Services(launcher, store, metrics, KernelCapacity(metrics), packages or Packages())
+    manager = Manager(data_dir, confinement, services)
     yield Sessions(manager, store, metrics)
     await manager.close()
     store.close()
 
 
 @pytest.fixture
+def packages() -> Packages:
+    """What installs packages for `sessions`. A module whose sessions get some has a fixture of its own."""
+    return Packages()
+
+
+@pytest.fixture
 async def sessions(
-    data_dir: Path, runtime_dir: Path, tmp_path: Path, make_store: type[Store], launcher: Launcher
+    data_dir: Path,
+    runtime_dir: Path,
+    tmp_path: Path,
+    make_store: type[Store],
+    launcher: Launcher,
+    packages: Packages,
 ) -> AsyncIterator[Sessions]:
     """Sessions of a test, and no process of theirs afterwards."""
-    async with serving(data_dir, runtime_dir, tmp_path / "cache", launcher, make_store) as served:
+    async with serving(data_dir, runtime_dir, tmp_path / "cache", launcher, make_store, packages) as served:
         yield served
     assert_nothing_left(data_dir)

@@ -26,11 +26,12 @@ class Commands(click.Group):
 
     def load_all(self) -> None:
         """Add the commands of the other modules."""
-        from kernelrepl.cli import attaching, files, hosts, kernelspecs, notebooks, status
+        from kernelrepl.cli import attaching, files, hosts, kernelspecs, notebooks, packages, status
 
         for command in (
             attaching.attach, attaching.connection_file, attaching.kernel, attaching.trust, files.get, files.grant,
             files.put, files.workspace, hosts.configure, kernelspecs.kernelspec, notebooks.export, notebooks.import_,
+            packages.packages,
             status.doctor, status.status,
         ):  # fmt: skip
             self.add_command(command)

@@ -87,7 +87,7 @@ _ALL = (
         {
             "connection": _TABLE, "workspace": _TEXT, "confined": _FLAG, "durable": _FLAG,
             "most_file_bytes": _or_null(_count()), "limits": _TABLE, "names": _TABLE, "stories": _TABLE,
-            "execution_count": _count(), "components": _LIST, "later": _LIST,
+            "execution_count": _count(), "components": _LIST, "later": _LIST, "packages": _TABLE,
         },
         FILE,
     ),
@@ -124,6 +124,12 @@ _ALL = (
         {"slot": _count(wire.SLOTS - 1), "size": _count(wire.SLOT_BYTES), "damaged": _FLAG._replace(is_required=False)},
     ),
     Frame("emptied", KERNEL, "when it has read a slot", {"slot": _count(wire.SLOTS - 1)}),
+    # Packages of the session
+    Frame("install", KERNEL, "when code asks for packages", {"request": _count(), "names": _list(100)}),
+    Frame(
+        "installed", KEEPER, "as the answer to `install`, and when a person has installed some",
+        {"request": _count(), "layer": _or_null(_count()), "packages": _LIST, "reason": _or_null(_TEXT)},
+    ),
     # Long headers
     Frame(
         "part", EITHER, "before a frame whose header would be too long",

@@ -104,6 +104,11 @@ def find_in_working_directory() -> None:
         process.ORIGINAL_DIR = here  # type: ignore[attr-defined]
 
 
+def note_installed(place: str) -> None:
+    """Take what is in a directory for installed, as what is in the environment: none of it is code of the session."""
+    _installed.append(place)
+
+
 def is_own(module: types.ModuleType | None) -> bool:
     """Whether a module is a file of the session's."""
     return isinstance(getattr(getattr(module, "__spec__", None), "loader", None), Loader)

@@ -109,6 +109,16 @@ class Interrupts:
         """Around what asks values of the session but is none of its code."""
         return UserCode(self, _NONE)
 
+    @contextlib.contextmanager
+    def masked(self) -> Iterator[None]:
+        """Around work of the kernel's own that code of the session asks for: an interrupt is raised at its end."""
+        before, self._running = self._running, False
+        try:
+            yield
+        finally:
+            self._running = before
+            self.raise_deferred()
+
     def awaits(self) -> bool:
         """Whether what runs is the task of a cell that awaits."""
         return self._task is not None and self._task is asyncio.current_task()

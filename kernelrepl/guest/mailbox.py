@@ -5,6 +5,7 @@ Runs in the kernel, main thread only.
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +34,16 @@ class Mailbox:
             if header["type"] == wanted:
                 return header
             self._kept.append(header)
+
+    def find(self, wanted: str, request: int) -> dict[str, Any] | None:
+        """Read what has come, and return the answer of this type to a request; None if it has not come."""
+        while select.select([self.channel], [], [], 0)[0]:
+            self.collect()
+        for header in self._kept:
+            if header["type"] == wanted and header["request"] == request:
+                self._kept.remove(header)
+                return header
+        return None
 
     def kept(self) -> Iterator[dict[str, Any]]:
         """Hand out the frames that were kept, also those that come meanwhile."""

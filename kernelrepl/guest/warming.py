@@ -47,6 +47,7 @@ _START = {
     "confined": False,
     "durable": True,
     "limits": {"variable_bytes": 1 << 20, "session_bytes": 1 << 20, "deadline_s": 10.0},
+    "packages": {"home": "", "layers": []},
 }
 
 

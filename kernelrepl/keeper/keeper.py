@@ -27,6 +27,7 @@ from kernelrepl.keeper.metrics import Metrics
 from kernelrepl.keeper.server import ClientSockets
 from kernelrepl.kernel import GroupLauncher, WarmLauncher, cgroups, spawn
 from kernelrepl.kernel.process import Launcher
+from kernelrepl.packages import Packages, Policy, uv
 from kernelrepl.sandbox import Exposure, probe, resolved
 from kernelrepl.sessions import confinement
 from kernelrepl.sessions.capacity import KernelCapacity
@@ -126,7 +127,9 @@ class Keeper:
                 memory_bytes=self.settings.max_live_bytes,
             )
             grouped = launcher if groups is None else GroupLauncher(launcher, groups, self.emit)
-            services = Services(grouped, store, self.emit, capacity)
+            allowed, most = Policy.of(self.settings.packages), self.settings.max_package_bytes
+            packages = Packages(allowed, most, uv.environment(os.environ))
+            services = Services(grouped, store, self.emit, capacity, packages)
             sandbox = await self._confinement(exposure)
             self.manager = Manager(self.data_dir, sandbox, services)
             stack.push_async_callback(self.manager.close)

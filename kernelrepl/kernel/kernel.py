@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kernelrepl.errors import StorageFailed
+from kernelrepl.errors import KernelReplError, PackagesNotInstalled, StorageFailed
 from kernelrepl.guest import frames, wire
 from kernelrepl.kernel.channel import HostChannel
 from kernelrepl.kernel.client import JupyterClient, Message, OnFlood, OnMessage, OnOutput
@@ -22,6 +22,7 @@ from kernelrepl.kernel.process import Process
 from kernelrepl.model import Commit, JupyterRequest, Limits, NotRestored
 from kernelrepl.outputs import beside
 from kernelrepl.outputs.terminal_text import field
+from kernelrepl.packages import Installed
 
 START_TIMEOUT_S = 60.0
 AUDIT_TIMEOUT_S = 10.0
@@ -57,6 +58,8 @@ class Handlers:
     """The kernel has sent what no kernel sends, and is ended for that."""
     message: OnMessage = lambda message: None
     """What it publishes, as it comes."""
+    install: Callable[[list[str]], Awaitable[Installed]] | None = None
+    """Installs packages that code asks for. Raises KernelReplError. None: for nobody."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class Kernel:
         self._audited = asyncio.Event()
         self._adopted = asyncio.Event()
         self._draft = Draft()
+        self._installing: asyncio.Task[None] | None = None
         self._end = asyncio.ensure_future(parts.process.ended.wait())
         self._serving = asyncio.create_task(self._serve())
 
@@ -152,6 +156,8 @@ class Kernel:
                 self._delivery.want(header)
             case "emptied":
                 self._delivery.emptied(header)
+            case "install":
+                await self._begin_install(header["request"], header["names"])
             case "loading":
                 self.loading = header["component"]
             case "loaded":
@@ -195,6 +201,36 @@ class Kernel:
         del draft, commit
         self.budget.held.let_go("draft")
         await self._channel.send(frames.build("committed", commit=header["commit"], reason=reason))
+
+    async def _begin_install(self, request: int, names: list[Any]) -> None:
+        """Install what the kernel asks for, while it is heard on."""
+        if not all(type(name) is str for name in names):
+            raise wire.WireError("malformed frame 'install': a name is not a text")
+        if self._installing is not None and not self._installing.done():  # code has stopped waiting for it
+            await self.tell_installed(Installed(None), request=request, reason="other packages are being installed")
+            return
+        self._installing = asyncio.create_task(self._install(request, names))
+
+    async def _install(self, request: int, names: list[str]) -> None:
+        found, reason = Installed(None), None
+        try:
+            if self._handlers.install is None:
+                raise PackagesNotInstalled(names, "nothing is kept of a kernel without a session")
+            found = await self._handlers.install(names)
+        except KernelReplError as error:
+            reason = str(error)
+        except Exception as error:  # noqa: BLE001 - without an answer the kernel would wait for ever
+            _log.exception("packages could not be installed")
+            reason = f"internal error: {error!r:.200}"
+        await self.tell_installed(found, request=request, reason=reason)
+
+    async def tell_installed(self, found: Installed, *, request: int = 0, reason: str | None = None) -> None:
+        """Tell the kernel of packages. request: the one that this answers, or 0."""
+        packages = [[one.name, one.version] for one in found.packages]
+        with contextlib.suppress(wire.WireError):  # it has ended
+            await self._channel.send(
+                frames.build("installed", request=request, layer=found.layer, packages=packages, reason=reason)
+            )
 
     def has_to_load(self, key: int) -> bool:
         """Whether a component waits until it is needed."""
@@ -242,6 +278,9 @@ class Kernel:
     async def stop(self) -> None:
         """End the process and free all it had. Idempotent, and safe after its death."""
         await self.process.kill()
+        if self._installing is not None:
+            self._installing.cancel()
+            await asyncio.gather(self._installing, return_exceptions=True)
         await asyncio.gather(self._serving, return_exceptions=True)
         await self._closing.aclose()
 

@@ -23,6 +23,7 @@ from kernelrepl.errors import KernelStartFailed
 from kernelrepl.kernel.priority import Background
 from kernelrepl.model import Resources
 from kernelrepl.outputs import terminal_text
+from kernelrepl.packages import layers
 from kernelrepl.sandbox import bootstrap
 from kernelrepl.workspaces import removal
 
@@ -64,6 +65,11 @@ class Launch:
     def home(self) -> str:
         """Where the kernel itself sees its workspace."""
         return str(self.workspace) if self.plan is None else str(self.plan["workspace"])
+
+    @property
+    def packages(self) -> str:
+        """Where the kernel itself sees the packages of its session."""
+        return str(layers.home(self.workspace)) if self.plan is None else str(self.plan["packages"])
 
 
 class Parent(Protocol):

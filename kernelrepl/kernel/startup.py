@@ -27,6 +27,7 @@ from kernelrepl.kernel.losses import Losses
 from kernelrepl.kernel.process import Process
 from kernelrepl.model import Limits, Manifest, Restored
 from kernelrepl.outputs.terminal_text import field
+from kernelrepl.packages import layers
 
 
 async def start_kernel(
@@ -145,6 +146,7 @@ class _Startup:
             "names": manifest.names,
             "stories": manifest.stories,
             "execution_count": manifest.execution_count,
+            "packages": {"home": launch.packages, "layers": layers.numbers(layers.home(launch.workspace))},
         }
 
     async def _until_ready(

@@ -15,8 +15,10 @@ from kernelrepl.jupyter.sockets import Address
 from kernelrepl.keeper.connection import Connection
 from kernelrepl.keeper.keeper import Keeper
 from kernelrepl.mcp.arguments import answer
+from kernelrepl.mcp.packages import PackagesResult, of_packages
 from kernelrepl.mcp.results import Attached, HistoryResult, KeeperStatus, cells_of
 from kernelrepl.model import counted
+from kernelrepl.packages import layers
 
 STOP_DELAY_S = 0.2
 """Between the answer to a stop and the stop, so that the answer arrives."""
@@ -124,6 +126,20 @@ class OperatorTools:
         await self._keeper.gateway.trust(session_id, trusted)
         what = "may act" if trusted else "cannot act any more"
         return f"outputs of session {session_id!r} {what} in notebooks from now on"
+
+    async def keeper_packages(self, session_id: str) -> Annotated[CallToolResult, PackagesResult]:
+        """The packages that were installed for a session, the latest first."""
+        place = layers.home(await self._keeper.manager.workspace(session_id))
+        return answer(*of_packages(session_id, await asyncio.to_thread(layers.read, place)))
+
+    async def keeper_install(self, session_id: str, names: list[str]) -> str:
+        """Install packages for a session."""
+        manager = self._keeper.manager
+        await manager.workspace(session_id)  # it has to be there already
+        session = await manager.session(session_id, self._connection().origin())
+        found = await session.slot.install(names)
+        listed = ", ".join(f"{one.name} {one.version}" for one in found.packages)
+        return f"already there: {listed}" if found.layer is None else f"installed {listed}"
 
     async def keeper_stop(self) -> str:
         """Stop the keeper. Sessions stay; the next call starts a new one."""

@@ -145,11 +145,12 @@ def build_server(keeper: Keeper, *, operator: bool = False, output_schemas: bool
         more = OperatorTools(keeper, _connection.get)
         for reading in (
             more.keeper_status, more.keeper_workspace, more.keeper_written, more.keeper_history, more.keeper_left,
+            more.keeper_packages,
         ):  # fmt: skip
             server.add_tool(reading, annotations=ToolAnnotations(read_only_hint=True))
         for changing in (
             more.keeper_grant, more.keeper_stop, more.keeper_attach, more.keeper_detach, more.keeper_interrupt,
-            more.keeper_rename, more.keeper_connection_file, more.keeper_trust,
+            more.keeper_rename, more.keeper_connection_file, more.keeper_trust, more.keeper_install,
         ):  # fmt: skip
             server.add_tool(changing, annotations=ToolAnnotations(destructive_hint=True))
     return server

@@ -21,6 +21,8 @@ Plan = dict[str, Any]
 
 WORKSPACE = "/workspace"
 """Where a session finds its workspace, wherever it is on the host."""
+PACKAGES = "/packages"
+"""Where it finds its own packages."""
 IDENTITY = 1000
 NAMESPACES = ("user", "mount", "pid", "net", "ipc", "uts", "cgroup")
 _FIRST_UID = 1879048192
@@ -274,6 +276,7 @@ def confined(
     landlock: int,
     python: Interpreter,
     workspace: Path,
+    packages: Path | None,
     uid: int | None,
     access: Access,
     resources: Resources,
@@ -291,6 +294,9 @@ def confined(
     mounts += [[path, path, "r"] for path in access.read if path not in below]
     mounts += [[path, path, "rw"] for path in access.write]
     mounts.append([str(workspace.resolve()), inside, "rw"])
+    of_packages = PACKAGES if tier == 1 else str(packages)
+    if packages is not None:
+        mounts.append([str(packages.resolve()), of_packages, "rx"])  # libraries are mapped, nothing of it is run
     tmpfs = {}
     if tier == 1:
         for path, size in (("/tmp", resources.tmp_bytes), ("/dev/shm", resources.tmp_bytes)):
@@ -307,6 +313,7 @@ def confined(
         "identity": IDENTITY,
         "base": _base(),
         "workspace": inside,
+        "packages": of_packages,
         "mounts": mounts,
         "tmpfs": tmpfs,
         "files": _FILES if tier == 1 else {},

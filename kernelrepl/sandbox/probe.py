@@ -124,6 +124,7 @@ def _try(
             tier=number,
             landlock=FULL_LANDLOCK if number == 2 else 0,
             python=interpreter,
+            packages=None,
             workspace=workspace,
             uid=uid,
             access=Access(),

@@ -16,6 +16,7 @@ from typing import Any
 from kernelrepl.errors import AccessRefused, KernelStartFailed, SandboxTooWeak, SandboxUnavailable
 from kernelrepl.kernel import Launch
 from kernelrepl.model import Limits, Resources
+from kernelrepl.packages import layers
 from kernelrepl.sandbox import (
     Access,
     Exposure,
@@ -172,6 +173,7 @@ class Confinement:
         if self.tier is None:
 
             def look() -> None:
+                layers.prepare(workspace)
                 self._expose(workspace, python, spec)
 
             return replace(launch, confine=look)
@@ -194,6 +196,7 @@ class Confinement:
             landlock=self.tier.landlock,
             python=interpreter,
             workspace=workspace,
+            packages=layers.prepare(workspace),
             uid=self._uid(workspace),
             access=spec.access,
             resources=spec.resources,

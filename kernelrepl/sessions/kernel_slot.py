@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from kernelrepl.errors import PackagesNotInstalled
 from kernelrepl.kernel import Kernel, KernelDied, Launch
 from kernelrepl.kernel.flood import Verdict
 from kernelrepl.kernel.kernel import Handlers
 from kernelrepl.model import Commit, Limits, NotRestored, Restored
+from kernelrepl.packages import Installed
 from kernelrepl.sessions.capacity import Occupant
 from kernelrepl.sessions.execution import Execution
 from kernelrepl.sessions.lifecycle import Event, State, advance
@@ -147,6 +149,7 @@ class KernelSlot:
             lambda verdict: owner.on_overrun("the code wrote too much", verdict is Verdict.KILL),
             lambda reason: owner.on_overrun(reason, True),
             owner.on_message,
+            self._on_install,
         )
 
     def _take(self, kernel: Kernel, how: str, began: float, restored: Restored, *, fresh: bool = False) -> None:
@@ -185,6 +188,24 @@ class KernelSlot:
         """The kernel has loaded what waited until it was needed."""
         self._starter.loaded(key)
         self.save_state.lose(lost)
+
+    # Packages of its session
+
+    async def install(self, names: Sequence[str]) -> Installed:
+        """Install packages that a person wants, and let a kernel that lives have them. Raises KernelReplError."""
+        found = await self._services.packages.add(
+            self._owner.session_id or "", self.launch.workspace, self.launch.python, names
+        )
+        if self.kernel is not None:
+            await self.kernel.tell_installed(found)
+        return found
+
+    async def _on_install(self, names: list[str]) -> Installed:
+        """Install packages that code asks for. Raises KernelReplError."""
+        session = self._owner.session_id
+        if session is None:
+            raise PackagesNotInstalled(names, "a call without session_id keeps nothing; give one")
+        return await self._services.packages.request(session, self.launch.workspace, self.launch.python, names)
 
     # Its end
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kernelrepl.kernel.process import Launcher
+from kernelrepl.packages import Packages
 from kernelrepl.sessions.capacity import KernelCapacity
 from kernelrepl.store import Store
 
@@ -20,3 +21,4 @@ class Services:
     store: Store
     emit: Emit
     capacity: KernelCapacity
+    packages: Packages = field(default_factory=Packages)

@@ -15,6 +15,7 @@ from kernelrepl.kernel import Kernel, KernelDied, Launch
 from kernelrepl.kernel.kernel import START_TIMEOUT_S
 from kernelrepl.model import Commit, ExecutionResult, JupyterRequest, Limits
 from kernelrepl.outputs import beside, shortening
+from kernelrepl.packages import layers
 from kernelrepl.sessions import results
 from kernelrepl.sessions.confinement import OFF
 from kernelrepl.sessions.execution import Execution
@@ -384,6 +385,7 @@ class Session:
             await self.slot.stop()
             self.slot.retire()
             await asyncio.to_thread(removal.remove, self.launch.workspace)
+            await asyncio.to_thread(layers.discard, self.launch.workspace)
 
     async def close(self) -> None:
         """End the kernel: the keeper stops."""

@@ -19,6 +19,7 @@ from kernelrepl.kernel import Kernel, KernelDied, start_kernel
 from kernelrepl.kernel.flood import Budget
 from kernelrepl.kernel.kernel import Handlers
 from kernelrepl.model import Commit, JupyterRequest, Manifest, NotRestored
+from kernelrepl.packages import layers
 from kernelrepl.sessions.confinement import Confinement, Grants, SessionSpec
 from kernelrepl.sessions.recorder import NullRecorder
 from kernelrepl.sessions.services import Services
@@ -114,7 +115,7 @@ class Standby:
             if kernel is not None:
                 await asyncio.shield(kernel.stop())
             self._confinement.exposure.forget(workspace.name)
-            await asyncio.shield(asyncio.to_thread(removal.remove, workspace))
+            await asyncio.shield(asyncio.to_thread(_remove, workspace))
             raise
         return StandbyKernel(kernel, workspace, spec)
 
@@ -127,7 +128,7 @@ class Standby:
 async def discard(prepared: StandbyKernel) -> None:
     """End it, and remove its directory."""
     await prepared.kernel.stop()
-    await asyncio.to_thread(removal.remove, prepared.workspace)
+    await asyncio.to_thread(_remove, prepared.workspace)
 
 
 def _nothing() -> JupyterRequest:
@@ -164,9 +165,14 @@ def borrow(workspace: Path) -> None:
 
 def remove(workspace: Path) -> None:
     """Remove a directory that was borrowed, or made for a single call."""
-    removal.remove(workspace)
+    _remove(workspace)
     with contextlib.suppress(OSError):
         _note(workspace).unlink()
+
+
+def _remove(workspace: Path) -> None:
+    removal.remove(workspace)
+    layers.discard(workspace)
 
 
 def sweep(workspaces: Path, kept: Iterable[str]) -> None:
@@ -174,6 +180,7 @@ def sweep(workspaces: Path, kept: Iterable[str]) -> None:
     for note in workspaces.glob(f"*{_ONCE}"):
         remove(note.with_suffix(""))
     known = set(kept)
+    layers.sweep(workspaces, known)
     for workspace in workspaces.glob("*"):
         if workspace.name not in known:
             with contextlib.suppress(OSError):  # it is not empty, and may be somebody's after all

@@ -20,7 +20,7 @@ MAX_LINES = 400
 ORDER = [
     ["", "errors", "model", "bounded_json"],
     ["outputs", "workspaces", "validation"],
-    ["discovery", "sandbox", "store"],
+    ["discovery", "packages", "sandbox", "store"],
     ["client", "kernel"],
     ["sessions"],
     ["config", "jupyter"],
@@ -59,7 +59,9 @@ OWNERS: dict[str, set[str]] = {
     "click": {"cli"},
     "prometheus_client": {"keeper.metrics"},
     "nbformat": {"cli"},
+    "packaging": {"packages"},
     "platformdirs": {"discovery"},
+    "uv": {"packages.uv"},
 }
 """Who may import a library: modules, or packages with all in them."""
 

@@ -41,6 +41,10 @@ class Environment:
         self._chance = {name: _chance(name) for name in _GENERATORS}
         """The random states that nobody has used yet: another process may as well begin with others."""
 
+    def give(self, entry: str) -> None:
+        """Note an entry of the import path that the session has from its keeper, not from its code."""
+        self._path.append(entry)
+
     def own_values(self) -> dict[str, Any]:
         values: dict[str, Any] = {
             ENVIRONMENT: {"cwd": self._cwd(), "path": self._path_now(), "variables": self._variables_now()},

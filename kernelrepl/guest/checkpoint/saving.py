@@ -24,6 +24,7 @@ from kernelrepl.guest.code_names import stored_attributes, words_of
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.mailbox import Mailbox
 from kernelrepl.guest.neutral import name_of
+from kernelrepl.guest.packages import Packages
 from kernelrepl.guest.pickling.chunks import new_views
 from kernelrepl.guest.pickling.pickler import PicklingContext
 from kernelrepl.guest.restore.loader import MAGIC
@@ -83,6 +84,7 @@ class Durability:
         """How long all commits of executions have taken, from the end of the code until the store had them."""
         self._mailbox = Mailbox(channel)
         self.restoring = Restoring(self._mailbox, shell, main_module, self.snapshot, self.environment)
+        self.packages = Packages(self._mailbox, interrupts, self.environment, start["packages"])
         self.audits = Audits(self, lambda: self.channel.send(frames.build("audited")))
 
     def begin_cell(self, request: str) -> None:
@@ -130,6 +132,8 @@ class Durability:
                 self.audits.finish()
             elif header["type"] == "data":
                 self.restoring.take(header)
+            elif header["type"] == "installed":
+                self.packages.take(header)
             elif header["type"] == "adopt":
                 # No code of anybody has run here yet, and now it is known for whom it will.
                 self.shell.last_execution_result = None

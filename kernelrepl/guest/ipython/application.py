@@ -28,7 +28,7 @@ from jupyter_client.session import new_id
 from traitlets import Any as AnyTrait
 from traitlets.config import Config
 
-from kernelrepl.guest import frames, handshake, imports, lifeline, wire
+from kernelrepl.guest import frames, handshake, imports, lifeline, packages, wire
 from kernelrepl.guest.checkpoint.saving import Durability
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.ipython.kernel import GuestKernel, NoShellThread, Parts  # first: it keeps the debugger out
@@ -262,6 +262,7 @@ def serve(channel: wire.Channel, sockets: list[int], app: GuestApp | None = None
         # Now, when IPython has written what it writes, and before anything of the session is loaded.
         resource.setrlimit(resource.RLIMIT_FSIZE, (start["most_file_bytes"],) * 2)
     os.chdir(start["workspace"])
+    packages.on_path(start["packages"])
     imports.find_in_working_directory()
     sys.argv[:] = ARGUMENTS
     sys.orig_argv[:] = [sys.executable]

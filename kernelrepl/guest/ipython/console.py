@@ -16,6 +16,8 @@ import IPython.terminal.embed
 from IPython.core.autocall import IPyAutocall
 from IPython.core.error import StdinNotImplementedError
 
+from kernelrepl.guest import packages
+
 _SCRIPTS = frozenset(
     {"bash", "sh", "script", "perl", "ruby", "python", "python2", "python3", "pypy", "cmd", "!", "sx", "system"}
 )
@@ -68,7 +70,7 @@ def instead(command: str) -> str:
     name = words[0].rpartition("/")[2] if words else ""
     module = words[2] if _PYTHON.fullmatch(name) and words[1:2] == ["-m"] and len(words) > 2 else name
     if module in _INSTALLERS or module == "pip3":
-        return f"a session installs no packages; {how_to_install(_wanted(words))}"
+        return f"for packages, {how_to_install(_wanted(words))}"
     return f"{_INSTEAD[name]}; {_OF_PYTHON}" if name in _INSTEAD else f"write it in Python; {_OF_PYTHON}"
 
 
@@ -77,19 +79,26 @@ def _wanted(words: list[str]) -> list[str]:
 
 
 def how_to_install(names: list[str]) -> str:
-    """Where packages are installed, and how."""
-    return (
-        "install packages into the environment that runs the kernels: "
-        f"{sys.executable} -m pip install {' '.join(names) or 'NAME'}"
-    )
+    """Return how code gets packages."""
+    return f"`%pip install {' '.join(names) or 'NAME'}` installs them for this session"
 
 
 class NoInstaller(RuntimeError):
-    """Code wants to change the environment that all sessions share."""
+    """Code wants of an installer what a session has not: the environment is shared by all sessions."""
 
     def __init__(self, tool: str, line: str) -> None:
         how = how_to_install(_wanted(line.split()))
-        super().__init__(f"a session installs no packages, so {_short(f'%{tool} {line}'.strip())} was not run; {how}")
+        more = "importlib.metadata.distributions() lists what there is"
+        super().__init__(f"{_short(f'%{tool} {line}'.strip())} was not run; {how}, {more}")
+
+
+def installs(name: str, line: str, cell: str | None = None) -> list[str] | None:
+    """Return the packages that a magic would install, or None if it does nothing, or something else as well."""
+    if cell is None:
+        return packages.wanted(f"{name} {line}") if name in _INSTALLERS else None
+    lines = [text for text in cell.splitlines() if text.strip() and not text.lstrip().startswith("#")]
+    found = [packages.wanted(text) for text in lines] if name in ("bash", "sh") else []
+    return [package for names in found for package in names or ()] if found and None not in found else None
 
 
 class NoEditor(RuntimeError):
@@ -123,7 +132,7 @@ class NoShutdown(RuntimeError):
         super().__init__("code does not end its own kernel; reset=True of python_repl gives the session a fresh one")
 
 
-REFUSALS = (NoShutdown, NoShell, NoInstaller, NoEditor, NoInput, NoDebugger)
+REFUSALS = (packages.NotInstalled, NoShutdown, NoShell, NoInstaller, NoEditor, NoInput, NoDebugger)
 
 
 def _short(text: str) -> str:

@@ -19,6 +19,7 @@ from IPython.core.events import available_events
 from traitlets import Any as AnyTrait
 from traitlets import Type, default, observe
 
+from kernelrepl.guest import packages
 from kernelrepl.guest.figures import Figures, GuestEvents, GuestFormatter
 from kernelrepl.guest.interrupts import DeadlinePassed
 from kernelrepl.guest.ipython import console, tracebacks
@@ -210,16 +211,27 @@ class GuestShell(ZMQInteractiveShell):
         kernel = getattr(self, "kernel", None)
         return kernel is not None and "kernelrepl" in (kernel.get_parent("shell").get("metadata") or {})
 
-    def system(self, cmd: str) -> NoReturn:
-        raise console.NoShell(cmd)
+    def system(self, cmd: str) -> None:
+        self._run_command(cmd, self.var_expand(cmd, depth=1))
 
     system_raw = system_piped = system
 
-    def getoutput(self, cmd: str, split: bool = True, depth: int = 0) -> NoReturn:
-        raise console.NoShell(cmd)
+    def getoutput(self, cmd: str, split: bool = True, depth: int = 0) -> list[str]:
+        self._run_command(cmd, self.var_expand(cmd, depth=1))
+        return []
+
+    def _run_command(self, cmd: str, expanded: str) -> None:
+        """Run no command line. One that installs packages is understood, and the keeper does it."""
+        names = packages.wanted(expanded)
+        if names is None:
+            raise console.NoShell(cmd)
+        self.kernel.saving.packages.install(names)
 
     def run_line_magic(self, magic_name: str, line: str, _stack_depth: int = 1) -> Any:
         __tracebackhide__ = True
+        names = console.installs(magic_name, line)
+        if names is not None:
+            return self.kernel.saving.packages.install(names)
         refused = console.refusal("%", magic_name, line)
         if refused is not None:
             raise refused
@@ -231,6 +243,9 @@ class GuestShell(ZMQInteractiveShell):
 
     def run_cell_magic(self, magic_name: str, line: str, cell: str) -> Any:
         __tracebackhide__ = True
+        names = console.installs(magic_name, line, cell)
+        if names is not None:
+            return self.kernel.saving.packages.install(names)
         refused = console.refusal("%%", magic_name, line, cell)
         if refused is not None:
             raise refused

@@ -282,10 +282,7 @@ def hint(error: BaseException) -> str | None:
         package = error.name.partition(".")[0]
         if package in sys.modules:
             return None
-        return (
-            f"if it is a package, install it into the environment that runs the kernels: "
-            f"{sys.executable} -m pip install {_PACKAGES.get(package, package)}"
-        )
+        return f"if it is a package: {console.how_to_install([_PACKAGES.get(package, package)])}"
     if (
         isinstance(error, SyntaxError)
         and isinstance(error.text, str)

@@ -1,0 +1,53 @@
+"""How the packages of a session are told to the person who runs the keeper."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from pydantic import BaseModel
+
+from kernelrepl.model import counted
+from kernelrepl.packages.layers import Layer
+
+
+class PackageInfo(BaseModel):
+    """One distribution that was installed for a session."""
+
+    name: str
+    version: str
+    hashes: list[str]
+    requested: bool
+    """Whether somebody asked for it by name; else another package needs it."""
+    by: str
+    """Who asked: "code" or "person"."""
+    at: str
+
+
+class PackagesResult(BaseModel):
+    session_id: str
+    size_bytes: int
+    packages: list[PackageInfo]
+
+
+def of_packages(session_id: str, layers: Sequence[Layer]) -> tuple[PackagesResult, str]:
+    """Return the packages of a session, without those that a later installation has replaced."""
+    latest: dict[str, PackageInfo] = {}
+    for layer in layers:
+        asked = {re.split(r"[^A-Za-z0-9._-]", text)[0].lower() for text in layer.requested}
+        for one in layer.packages:
+            requested = one.name.lower() in asked
+            info = PackageInfo(**vars(one), requested=requested, by=layer.by, at=layer.at)
+            latest.setdefault(one.name, info)
+    size = sum(layer.size_bytes for layer in layers)
+    result = PackagesResult(session_id=session_id, size_bytes=size, packages=sorted(latest.values(), key=_by_name))
+    lines = [
+        f"{one.name} {one.version}, asked for by {one.by}" if one.requested else f"{one.name} {one.version}"
+        for one in result.packages
+    ]
+    head = f"{counted(len(lines), 'package')} in {session_id!r}, {size} bytes"
+    return result, "\n".join([head, *lines])
+
+
+def _by_name(package: PackageInfo) -> str:
+    return package.name

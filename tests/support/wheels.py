@@ -1,0 +1,55 @@
+"""Wheels made by tests, and an index of them that needs no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def make_wheel(
+    directory: Path,
+    name: str,
+    version: str,
+    files: Mapping[str, str | bytes],
+    *,
+    requires: Sequence[str] = (),
+    tag: str = "py3-none-any",
+    links: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a wheel and return its path. files: contents by path in the wheel; links: targets of symbolic links."""
+    directory.mkdir(parents=True, exist_ok=True)
+    info = f"{name.replace('-', '_')}-{version}.dist-info"
+    metadata = [
+        "Metadata-Version: 2.1",
+        f"Name: {name}",
+        f"Version: {version}",
+        *(f"Requires-Dist: {r}" for r in requires),
+    ]
+    contents = {
+        **{path: text.encode() if isinstance(text, str) else text for path, text in files.items()},
+        f"{info}/METADATA": ("\n".join(metadata) + "\n").encode(),
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n".encode(),
+    }
+    record = [
+        f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b'=').decode()},{len(data)}"
+        for path, data in contents.items()
+    ]
+    contents[f"{info}/RECORD"] = ("\n".join([*record, f"{info}/RECORD,,"]) + "\n").encode()
+    wheel = directory / f"{name.replace('-', '_')}-{version}-{tag}.whl"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, data in contents.items():
+            archive.writestr(path, data)
+        for path, target in (links or {}).items():
+            entry = zipfile.ZipInfo(path)
+            entry.external_attr = 0o120777 << 16
+            archive.writestr(entry, target)
+    return wheel
+
+
+def index_of(directory: Path) -> dict[str, str]:
+    """Return what makes uv take packages from a directory alone."""
+    directory.mkdir(parents=True, exist_ok=True)
+    return {"UV_NO_INDEX": "1", "UV_FIND_LINKS": str(directory), "UV_OFFLINE": "1", "UV_NO_CONFIG": "1"}
