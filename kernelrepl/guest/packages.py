@@ -12,10 +12,10 @@ import select
 import shlex
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from kernelrepl.guest import frames, imports
-from kernelrepl.guest.checkpoint.environment import Environment
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.mailbox import Mailbox
 
@@ -38,6 +38,8 @@ def wanted(command: str) -> list[str] | None:
         words = shlex.split(command, comments=True)
     except ValueError:
         return None
+    if words[:1] == ["sudo"]:
+        words = words[1:]
     if words and _PYTHON.fullmatch(os.path.basename(words[0])) and words[1:2] == ["-m"]:  # noqa: PTH119
         words = words[2:]
     if words[:1] == ["uv"]:
@@ -53,12 +55,12 @@ class Packages:
     """This object has the directories with packages of the session, and asks for more."""
 
     def __init__(
-        self, mailbox: Mailbox, interrupts: Interrupts, environment: Environment, start: dict[str, Any]
+        self, mailbox: Mailbox, interrupts: Interrupts, give: Callable[[str], None], start: dict[str, Any]
     ) -> None:
-        """start: what the `start` frame says of packages."""
+        """give: notes an entry of the import path as given. start: what the `start` frame says of packages."""
         self._mailbox = mailbox
         self._interrupts = interrupts
-        self._environment = environment
+        self._give = give
         self._requests = 0
         self._pid = os.getpid()
         self.home: str = start["home"]
@@ -95,7 +97,7 @@ class Packages:
             return
         others = [index for index, entry in enumerate(sys.path) if _is_below(entry, self.home)]
         sys.path.insert(others[0] if others else len(sys.path), place)
-        self._environment.give(place)
+        self._give(place)
         imports.note_installed(place)
         importlib.invalidate_caches()
 

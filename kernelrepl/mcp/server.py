@@ -69,8 +69,8 @@ classes and imports stay, even if the kernel crashes, the machine restarts or we
 saved and what could not be. Without session_id the code runs in a fresh kernel that is thrown away. Long code: the \
 call returns after `wait` seconds with status "running", and python_wait collects the rest. The last expression is \
 echoed, open figures are returned as images; files can be written to the working directory."""
-CONFINED = """ Code runs in a sandbox: no network, no shell, no pip, and of the person's files only those that were \
-granted or put into the session."""
+CONFINED = """ Code runs in a sandbox: no network and no shell (%pip install asks the person for a package), and of \
+the person's files only those that were granted or put into the session."""
 
 SessionId = Annotated[
     str, Field(description="the session, for example 'analysis'; letters, digits and . _ - : @ +, at most 100")

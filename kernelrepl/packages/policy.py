@@ -1,4 +1,4 @@
-"""Who decides whether code of a session gets a package: the setting `packages`, and what a request may say."""
+"""This module decides whether code of a session gets a package, by the setting `packages`."""
 
 from __future__ import annotations
 
@@ -62,11 +62,6 @@ class Policy:
             return cls()
         names = [setting] if isinstance(setting, str) else setting
         return cls(frozenset(name if name == ANY else canonicalize_name(name) for name in names))
-
-    @property
-    def word(self) -> str:
-        """Return "off", "ask" or "allow", for those who advise."""
-        return OFF if self.is_off else ASK if self.allowed is None else "allow"
 
     def check(self, session_id: str, wanted: Sequence[Requirement]) -> None:
         """Raise PackagesNotInstalled, which says what the person can do, for what code may not have installed."""

@@ -270,6 +270,18 @@ def _common(
     return _Common(tuple(map(tuple, _outermost(mounts))), links, (*run, *_loaders()))
 
 
+def _with_access(mounts: list[list[str]], access: Access) -> list[list[str]]:
+    """Return mounts together with those of what was granted."""
+    # One that holds an interpreter goes below it: nothing can be executed of what was granted.
+    below = [path for path in access.read if any(holds(Path(path), Path(target)) for _, target, _ in mounts)]
+    return [
+        *([path, path, "r"] for path in below),
+        *mounts,
+        *([path, path, "r"] for path in access.read if path not in below),
+        *([path, path, "rw"] for path in access.write),
+    ]
+
+
 def confined(
     *,
     tier: int,
@@ -287,12 +299,7 @@ def confined(
     common = _common(python, surroundings.never, surroundings.code, _stamp(python))
     inside = WORKSPACE if tier == 1 else str(workspace)
     temporary = "/tmp" if tier == 1 else str(scratch)
-    mounts = [list(mount) for mount in common.mounts]
-    # One that holds an interpreter goes below it: nothing can be executed of what was granted.
-    below = [path for path in access.read if any(holds(Path(path), Path(target)) for _, target, _ in mounts)]
-    mounts[:0] = [[path, path, "r"] for path in below]
-    mounts += [[path, path, "r"] for path in access.read if path not in below]
-    mounts += [[path, path, "rw"] for path in access.write]
+    mounts = _with_access([list(mount) for mount in common.mounts], access)
     mounts.append([str(workspace.resolve()), inside, "rw"])
     of_packages = PACKAGES if tier == 1 else str(packages)
     if packages is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from kernelrepl.mcp.results import describe
@@ -14,7 +12,8 @@ pytestmark = pytest.mark.anyio
 
 
 PROGRAMS = "of programs a session has Python alone: subprocess.run([sys.executable, 'FILE.py'])"
-INSTALL = f"install packages into the environment that runs the kernels: {sys.executable} -m pip install"
+ASK = "a person has to agree to left-pad; they do with `kernelrepl packages s add left-pad` in a terminal"
+HOW = "installs it for this session"
 
 
 def text_of(execution: ExecutionResult) -> str:
@@ -257,9 +256,10 @@ async def test_debuggers_fail_at_once(sessions: Sessions) -> None:
         ("%ls", "os.listdir('.') lists a directory"),
         ("files = !ls", "os.listdir('.') lists a directory"),
         ("!cat a.txt | head", "open('FILE').read() reads a file"),
-        ("!pip install left-pad", f"a session installs no packages; {INSTALL} left-pad"),
-        ("!python -m pip install -q left-pad", f"a session installs no packages; {INSTALL} -q left-pad"),
-        ("!sudo pip3 install left-pad", f"a session installs no packages; {INSTALL} left-pad"),
+        ("!pip install left-pad", ASK),
+        ("!python -m pip install -q left-pad", ASK),
+        ("!sudo pip3 install left-pad", ASK),
+        ("!conda install left-pad", f"for packages, `%pip install left-pad` {HOW}"),
         ("!wget http://example.org/a.csv", "there is no network"),
         ("!nvidia-smi", "write it in Python"),
         ("import subprocess; subprocess.run(['ls', '-l'])", "os.listdir('.') lists a directory"),
@@ -317,23 +317,23 @@ async def test_shell_escapes_are_refused_and_run_nothing(sessions: Sessions) -> 
     assert await sessions.value("'x' in globals(), kept") == "(False, [1, 2])"
 
 
-async def test_packages_are_not_installed_from_a_session(sessions: Sessions) -> None:
-    """It says where, with the command; with the name if there is one."""
+async def test_other_acts_of_installers_are_refused(sessions: Sessions) -> None:
+    """It says how packages are installed, and how they are listed."""
     await sessions.run("kept = [1, 2]")
     for code, shown, names in (
-        ("%pip install left-pad", "%pip install left-pad", "left-pad"),
-        ("pip install -U left-pad", "%pip install -U left-pad", "-U left-pad"),
         ("%pip list", "%pip list", "NAME"),
+        ("%pip uninstall left-pad", "%pip uninstall left-pad", "NAME"),
         ("%conda install left-pad", "%conda install left-pad", "left-pad"),
         ("%mamba list", "%mamba list", "NAME"),
-        ("%uv pip install left-pad", "%uv pip install left-pad", "left-pad"),
+        ("%uv sync", "%uv sync", "NAME"),
     ):
-        message = f"a session installs no packages, so {shown!r} was not run; {INSTALL} {names}"
-        await fails(sessions, code, "NoInstaller", message)
+        it = "them" if names == "NAME" else "it"
+        how = f"`%pip install {names}` installs {it} for this session"
+        how += ", importlib.metadata.distributions() lists what there is"
+        await fails(sessions, code, "NoInstaller", f"{shown!r} was not run; {how}")
     message = "a session has no editor, so '%edit x.py' did nothing; write the file"
     await fails(sessions, "%edit x.py", "NoEditor", message)
     execution = await fails(sessions, "import nosuchmodule", "ModuleNotFoundError", "No module named 'nosuchmodule'")
     assert describe(execution).endswith(
-        "[hint] if it is a package, install it into the environment that runs the kernels: "
-        f"{sys.executable} -m pip install nosuchmodule"
+        "[hint] if it is a package: `%pip install nosuchmodule` installs it for this session"
     )

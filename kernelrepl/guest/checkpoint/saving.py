@@ -84,7 +84,7 @@ class Durability:
         """How long all commits of executions have taken, from the end of the code until the store had them."""
         self._mailbox = Mailbox(channel)
         self.restoring = Restoring(self._mailbox, shell, main_module, self.snapshot, self.environment)
-        self.packages = Packages(self._mailbox, interrupts, self.environment, start["packages"])
+        self.packages = Packages(self._mailbox, interrupts, self.environment.give, start["packages"])
         self.audits = Audits(self, lambda: self.channel.send(frames.build("audited")))
 
     def begin_cell(self, request: str) -> None:

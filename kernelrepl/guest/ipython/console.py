@@ -80,7 +80,8 @@ def _wanted(words: list[str]) -> list[str]:
 
 def how_to_install(names: list[str]) -> str:
     """Return how code gets packages."""
-    return f"`%pip install {' '.join(names) or 'NAME'}` installs them for this session"
+    it = "it" if len(names) == 1 else "them"
+    return f"`%pip install {' '.join(names) or 'NAME'}` installs {it} for this session"
 
 
 class NoInstaller(RuntimeError):
