@@ -92,7 +92,7 @@ def find_in_working_directory() -> None:
     _installed[:] = [entry for entry in sys.path if entry]
 
     def hook(path: str) -> Finder:
-        ours = path.startswith(here) or not path.startswith(tuple(_installed))
+        ours = f"{path}/".startswith(f"{here}/") or not path.startswith(tuple(_installed))
         if not ours or not os.path.isdir(path):  # noqa: PTH112
             raise ImportError("no directory of the session", path=path)
         return Finder(path, *_LOADERS)

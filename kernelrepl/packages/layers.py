@@ -17,6 +17,8 @@ from typing import Any
 from kernelrepl.workspaces import removal
 
 SUFFIX = ".packages"
+_SITE = "site-packages"
+"""A name by which everybody tells what is installed from what is a project of the user."""
 _RECORD = ".kernelrepl.json"
 _UNFINISHED = ".new-"
 
@@ -46,21 +48,26 @@ class Layer:
 
 def home(workspace: Path) -> Path:
     """Return the directory for the packages of the session with this workspace. It need not be there."""
+    return _outer(workspace) / _SITE
+
+
+def _outer(workspace: Path) -> Path:
     return workspace.with_name(workspace.name + SUFFIX)
 
 
 def prepare(workspace: Path) -> Path:
     """Make the directory for the packages of a session, before a kernel is confined to see it. Raises OSError."""
     place = home(workspace)
-    with contextlib.suppress(FileExistsError):
-        place.mkdir(mode=0o755)
-        place.chmod(0o755)  # whoever the kernel runs as reads it
+    for directory in (place.parent, place):
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(mode=0o755)
+            directory.chmod(0o755)  # whoever the kernel runs as reads it
     return place
 
 
 def discard(workspace: Path) -> None:
     """Remove the packages of a session that is deleted."""
-    removal.remove(home(workspace))
+    removal.remove(_outer(workspace))
 
 
 def numbers(place: Path) -> list[int]:
@@ -113,5 +120,5 @@ def sweep(workspaces: Path, kept: set[str]) -> None:
         if place.name.removesuffix(SUFFIX) not in kept:
             removal.remove(place)
             continue
-        for unfinished in place.glob(f"{_UNFINISHED}*"):
+        for unfinished in (place / _SITE).glob(f"{_UNFINISHED}*"):
             removal.remove(unfinished)

@@ -21,7 +21,7 @@ Plan = dict[str, Any]
 
 WORKSPACE = "/workspace"
 """Where a session finds its workspace, wherever it is on the host."""
-PACKAGES = "/packages"
+PACKAGES = "/site-packages"
 """Where it finds its own packages."""
 IDENTITY = 1000
 NAMESPACES = ("user", "mount", "pid", "net", "ipc", "uts", "cgroup")

@@ -52,4 +52,4 @@ def make_wheel(
 def index_of(directory: Path) -> dict[str, str]:
     """Return what makes uv take packages from a directory alone."""
     directory.mkdir(parents=True, exist_ok=True)
-    return {"UV_NO_INDEX": "1", "UV_FIND_LINKS": str(directory), "UV_OFFLINE": "1", "UV_NO_CONFIG": "1"}
+    return {"UV_FIND_LINKS": str(directory), "UV_OFFLINE": "1", "UV_NO_CONFIG": "1"}
