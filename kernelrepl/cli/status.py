@@ -18,7 +18,7 @@ from kernelrepl.cli.base import FAILED, say
 from kernelrepl.cli.calls import tool
 from kernelrepl.errors import KernelReplError, NoKeeper, StorageFailed
 from kernelrepl.model import amount, counted
-from kernelrepl.workspaces import losses
+from kernelrepl.workspaces import directories, losses
 
 _PACKAGES = (
     "mcp",
@@ -117,13 +117,14 @@ def _show_unknown(data: Path) -> None:
     """Files of sessions that the database does not know: it may have been deleted, or put back from a copy."""
     from kernelrepl.store.checking import workspaces
 
+    place = directories.workspaces(data)
     try:
-        names = losses.unknown(data / "workspaces", workspaces(data / "python_sessions.db"))
+        names = losses.unknown(place, workspaces(data / "python_sessions.db"))
     except StorageFailed as error:
         say(f"database: {error}")
         return
     if names:
-        say(f"directories in {data / 'workspaces'} that belong to no session: {', '.join(names[:10])}")
+        say(f"directories in {place} that belong to no session: {', '.join(names[:10])}")
         say(f"  {len(names)} of them, with files; the database of their sessions was deleted, emptied or put back")
 
 

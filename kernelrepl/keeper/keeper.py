@@ -27,17 +27,16 @@ from kernelrepl.keeper.metrics import Metrics
 from kernelrepl.keeper.server import ClientSockets
 from kernelrepl.kernel import GroupLauncher, WarmLauncher, cgroups, spawn
 from kernelrepl.kernel.process import Launcher
-from kernelrepl.packages import Packages, Policy, uv
+from kernelrepl.packages import Packages, Policy, layers, uv
 from kernelrepl.sandbox import Exposure, probe, resolved
-from kernelrepl.sessions import confinement
 from kernelrepl.sessions.capacity import KernelCapacity
 from kernelrepl.sessions.confinement import Confinement, base_environment, exposed, start_environment
 from kernelrepl.sessions.manager import Manager, Origin
 from kernelrepl.sessions.retention import Expiry
 from kernelrepl.sessions.services import Services
-from kernelrepl.sessions.standby import Standby, sweep
+from kernelrepl.sessions.standby import Standby
 from kernelrepl.store import Store
-from kernelrepl.workspaces import losses
+from kernelrepl.workspaces import directories, losses
 
 EXIT_GRACE_S = 10.0
 STORAGE_RETRY_S = 60.0
@@ -106,9 +105,10 @@ class Keeper:
             lock = stack.enter_context(discovery.exclusive(self.data_dir))
             discovery.check_sockets_fit(self.runtime_dir)
             discovery.make_private(self.runtime_dir, config.PREFIX + "RUNTIME_DIR")
-            await asyncio.to_thread(confinement.clean, self.runtime_dir)
+            await asyncio.to_thread(directories.sweep_runtime, self.runtime_dir)
             database = self.data_dir / "python_sessions.db"
-            lost = losses.of_database(database, self.data_dir / "workspaces")
+            workspaces = directories.workspaces(self.data_dir)
+            lost = losses.of_database(database, workspaces)
             store = self._make_store(database, max_history_bytes=self.settings.max_history_bytes)
             store.open()
             stack.callback(store.close)
@@ -136,7 +136,8 @@ class Keeper:
             self.manager.losses = losses.noted(lost or losses.of_rows(await store.damaged()))
             self.gateway = Gateway(self.manager, store, context, self.runtime_dir)
             stack.push_async_callback(self.gateway.close)
-            await asyncio.to_thread(sweep, self.data_dir / "workspaces", await store.workspaces())
+            await asyncio.to_thread(directories.sweep_workspaces, workspaces, await store.workspaces())
+            await asyncio.to_thread(layers.sweep, workspaces)
             if isinstance(launcher, WarmLauncher):
                 self._warm_up(launcher, services, stack)
             stack.callback(self._sockets.close)
@@ -170,7 +171,7 @@ class Keeper:
         sandbox = self.manager.confinement
         self.manager.standby = Standby(
             self.settings.standby,
-            self.data_dir / "workspaces",
+            directories.workspaces(self.data_dir),
             sandbox,
             grants(self.settings),
             services,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
 import select
 import shutil
 import signal
@@ -25,7 +24,7 @@ from kernelrepl.model import Resources
 from kernelrepl.outputs import terminal_text
 from kernelrepl.packages import layers
 from kernelrepl.sandbox import bootstrap
-from kernelrepl.workspaces import removal
+from kernelrepl.workspaces import directories, removal
 
 if TYPE_CHECKING:
     from kernelrepl.kernel.cgroups import Group
@@ -220,7 +219,7 @@ def furnish(launch: Launch) -> Iterator[tuple[Ends, list[int]]]:
     Its own are closed at the end; ours too if it fails. Raises KernelStartFailed when the socket path would be too long
     or something cannot be made.
     """
-    directory = launch.runtime_dir / f"k-{secrets.token_hex(4)}"
+    directory = directories.for_sockets(launch.runtime_dir)
     if len(os.fsencode(directory / "s-5")) > SOCKET_PATH_BYTES:
         raise KernelStartFailed(
             f"the path {directory} is too long for a socket; set KERNELREPL_RUNTIME_DIR to a shorter one"
@@ -235,7 +234,7 @@ def furnish(launch: Launch) -> Iterator[tuple[Ends, list[int]]]:
             os.stat(launch.workspace)  # noqa: PTH116 - whoever comes to it later could not say so well
             directory.mkdir(mode=0o700, parents=True)
             if launch.scratch is not None:
-                launch.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+                directories.make_private(launch.scratch)
             listening = [stack.enter_context(_listen(directory / f"s-{n + 1}")) for n in range(SOCKETS)]
             ours.setblocking(False)
             yield (

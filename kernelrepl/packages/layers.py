@@ -14,9 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kernelrepl.workspaces import removal
+from kernelrepl.workspaces import directories, removal
 
-SUFFIX = ".packages"
 _SITE = "site-packages"
 """A name by which everybody tells what is installed from what is a project of the user."""
 _RECORD = ".kernelrepl.json"
@@ -48,11 +47,7 @@ class Layer:
 
 def home(workspace: Path) -> Path:
     """Return the directory for the packages of the session with this workspace. It need not be there."""
-    return _outer(workspace) / _SITE
-
-
-def _outer(workspace: Path) -> Path:
-    return workspace.with_name(workspace.name + SUFFIX)
+    return directories.packages(workspace) / _SITE
 
 
 def prepare(workspace: Path) -> Path:
@@ -63,11 +58,6 @@ def prepare(workspace: Path) -> Path:
             directory.mkdir(mode=0o755)
             directory.chmod(0o755)  # whoever the kernel runs as reads it
     return place
-
-
-def discard(workspace: Path) -> None:
-    """Remove the packages of a session that is deleted."""
-    removal.remove(_outer(workspace))
 
 
 def numbers(place: Path) -> list[int]:
@@ -114,11 +104,7 @@ def finish(unfinished: Path, layer: Layer) -> None:
     unfinished.rename(unfinished.with_name(str(layer.number)))
 
 
-def sweep(workspaces: Path, kept: set[str]) -> None:
-    """Remove what a keeper that was killed left: layers without a name, and packages of sessions that are gone."""
-    for place in workspaces.glob(f"*{SUFFIX}"):
-        if place.name.removesuffix(SUFFIX) not in kept:
-            removal.remove(place)
-            continue
-        for unfinished in (place / _SITE).glob(f"{_UNFINISHED}*"):
-            removal.remove(unfinished)
+def sweep(workspaces: Path) -> None:
+    """Remove the layers that a keeper which was killed has not finished. No other keeper may be at work there."""
+    for unfinished in workspaces.glob(f"*/{_SITE}/{_UNFINISHED}*"):
+        removal.remove(unfinished)

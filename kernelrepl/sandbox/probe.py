@@ -20,6 +20,7 @@ from kernelrepl.model import Resources
 from kernelrepl.sandbox import bootstrap
 from kernelrepl.sandbox.interpreter import Interpreter, describe, locate
 from kernelrepl.sandbox.plan import Access, Plan, Surroundings, confined, uid_of
+from kernelrepl.workspaces import directories
 
 MODULE = "kernelrepl.guest.selftest"
 ALLOWED = "write into the workspace"
@@ -174,7 +175,7 @@ def _ask(
 @contextlib.contextmanager
 def _targets(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """A workspace, and things of the host that would answer if a confined process could reach them."""
-    place = Path(tempfile.mkdtemp(prefix="t-", dir=directory))
+    place = Path(tempfile.mkdtemp(prefix=directories.SCRATCH, dir=directory))
     abstract = f"\0kernelrepl-{secrets.token_hex(8)}"
     try:
         with contextlib.ExitStack() as stack:

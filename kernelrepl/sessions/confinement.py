@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-import stat
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -36,8 +33,7 @@ from kernelrepl.sandbox import (
     sources,
     uid_of,
 )
-from kernelrepl.workspaces import removal
-from kernelrepl.workspaces.beneath import HOLD, Descent, entries, give, open_beneath, walk
+from kernelrepl.workspaces import directories
 from kernelrepl.workspaces.entrances import led_by, of_kernels
 
 OFF = "off"
@@ -177,7 +173,7 @@ class Confinement:
                 self._expose(workspace, python, spec)
 
             return replace(launch, confine=look)
-        scratch = self.runtime_dir / f"t-{workspace.name}" if self.tier.number == 2 else None
+        scratch = directories.scratch(self.runtime_dir, workspace) if self.tier.number == 2 else None
         return replace(
             launch, confine=lambda: self._plan(python, workspace, spec, scratch or Path("/tmp")), scratch=scratch
         )
@@ -210,59 +206,17 @@ class Confinement:
 
     def make_workspace(self, workspace: Path) -> None:
         """Make the directory of a session and give it to whoever its kernel runs as. Raises OSError."""
-        workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.geteuid() == 0:
-            _give(workspace, self._uid(workspace) or 0)
+        directories.make(workspace, self._uid(workspace))
 
-    def make_passing_workspace(self) -> Path:
+    def make_temporary_workspace(self) -> Path:
         """One that is removed after its only execution. Raises OSError."""
-        self.runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # if somebody has cleaned it away
-        workspace = Path(tempfile.mkdtemp(prefix="once-", dir=self.runtime_dir))
+        workspace = directories.make_temporary(self.runtime_dir)
         self.make_workspace(workspace)
         return workspace
 
 
-def clean(runtime_dir: Path) -> None:
-    """Remove what a keeper that was killed left behind."""
-    for pattern in ("k-*", "once-*", "t-*"):
-        for stale in runtime_dir.glob(pattern):
-            removal.remove(stale)
-
-
 def _strength(label: str) -> int:
     return _STRENGTH.get(label.split(",")[0], 0)
-
-
-def _give(workspace: Path, uid: int) -> None:
-    """Hand over what is there, if it belongs to another. What is linked from elsewhere is left alone."""
-    with Descent(workspace, 0) as descent:
-        top = os.dup(descent.here)
-        try:
-            before = os.fstat(top).st_uid
-            if before != uid:
-                walk(descent, functools.partial(_give_entries, before, uid))
-                os.fchown(top, uid, uid)  # last: until it is done, it is done again
-        finally:
-            os.close(top)
-
-
-def _give_entries(before: int, uid: int, directory: int) -> list[bytes]:
-    """Hand over what is in a directory, held while it is looked at; returns the names of directories in it."""
-    found = []
-    for entry in entries(directory):
-        name = os.fsencode(entry.name)
-        with contextlib.suppress(OSError):
-            held = open_beneath(directory, [name], HOLD)
-            try:
-                status = os.fstat(held)
-                linked = stat.S_ISREG(status.st_mode) and status.st_nlink > 1
-                if status.st_uid == before and not linked:
-                    give(held, uid, uid)
-            finally:
-                os.close(held)
-            if stat.S_ISDIR(status.st_mode):
-                found.append(name)
-    return found
 
 
 def exposed(always: Iterable[Path], python: str, granted: Iterable[tuple[str, Mapping[str, Any]]]) -> Exposure:

@@ -28,6 +28,7 @@ from kernelrepl.sessions.session import Session
 from kernelrepl.sessions.standby import Standby, StandbyKernel
 from kernelrepl.store.reading import ExecutionRow
 from kernelrepl.validation import check_code, check_session_id, check_timeout
+from kernelrepl.workspaces import directories
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,9 @@ class Manager:
         spec = await asyncio.to_thread(self.confinement.fix, origin.grants)
         prepared = self._take_prepared(spec)
         try:
-            workspace = self.confinement.make_passing_workspace() if prepared is None else prepared.workspace
+            workspace = self.confinement.make_temporary_workspace() if prepared is None else prepared.workspace
             if prepared is not None:
-                standby.borrow(workspace)
+                directories.mark_temporary(workspace)
         except OSError as error:
             raise DirectoryFailed(self.confinement.runtime_dir, error.strerror) from error
         launch = self.confinement.launch(workspace, spec)
@@ -134,7 +135,7 @@ class Manager:
         await session.close()
         self._transient.discard(session)
         self.confinement.exposure.forget(session.launch.workspace.name)
-        await asyncio.to_thread(standby.remove, session.launch.workspace)
+        await asyncio.to_thread(directories.remove_temporary, session.launch.workspace)
 
     async def latest(self, session_id: str) -> ExecutionHandle:
         """The execution that runs in a session, or the last one that did. Raises NothingRunning."""
@@ -186,7 +187,7 @@ class Manager:
         if found is None:
             spec = await asyncio.to_thread(self.confinement.fix, grants)
             prepared = self._take_prepared(spec)
-            name = secrets.token_hex(8) if prepared is None else prepared.workspace.name
+            name = directories.new_name() if prepared is None else prepared.workspace.name
             if prepared is None:
                 await self._make_workspace(name)
             try:
@@ -252,7 +253,7 @@ class Manager:
             raise DirectoryFailed(self._workspace(name), error.strerror) from error
 
     def _workspace(self, name: str) -> Path:
-        return self.data_dir / "workspaces" / name
+        return directories.workspaces(self.data_dir) / name
 
     async def workspace(self, session_id: str) -> Path:
         """The directory that belongs to a session. Raises UnknownSession."""

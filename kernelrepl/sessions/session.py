@@ -15,7 +15,6 @@ from kernelrepl.kernel import Kernel, KernelDied, Launch
 from kernelrepl.kernel.kernel import START_TIMEOUT_S
 from kernelrepl.model import Commit, ExecutionResult, JupyterRequest, Limits
 from kernelrepl.outputs import beside, shortening
-from kernelrepl.packages import layers
 from kernelrepl.sessions import results
 from kernelrepl.sessions.confinement import OFF
 from kernelrepl.sessions.execution import Execution
@@ -27,7 +26,7 @@ from kernelrepl.sessions.recorder import Recorder
 from kernelrepl.sessions.resource_monitor import ROOM_AGAIN
 from kernelrepl.sessions.services import Services
 from kernelrepl.sessions.starting import STARTS_PER_CALL
-from kernelrepl.workspaces import removal
+from kernelrepl.workspaces import directories
 
 
 class Session:
@@ -384,8 +383,7 @@ class Session:
         async with self._turn:
             await self.slot.stop()
             self.slot.retire()
-            await asyncio.to_thread(removal.remove, self.launch.workspace)
-            await asyncio.to_thread(layers.discard, self.launch.workspace)
+            await asyncio.to_thread(directories.remove, self.launch.workspace)
 
     async def close(self) -> None:
         """End the kernel: the keeper stops."""

@@ -8,9 +8,8 @@ session. No code of anybody has run in it, and none will before it is taken.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,16 +18,14 @@ from kernelrepl.kernel import Kernel, KernelDied, start_kernel
 from kernelrepl.kernel.flood import Budget
 from kernelrepl.kernel.kernel import Handlers
 from kernelrepl.model import Commit, JupyterRequest, Manifest, NotRestored
-from kernelrepl.packages import layers
 from kernelrepl.sessions.confinement import Confinement, Grants, SessionSpec
 from kernelrepl.sessions.recorder import NullRecorder
 from kernelrepl.sessions.services import Services
-from kernelrepl.workspaces import removal
+from kernelrepl.workspaces import directories
 
 QUIET_S = 0.3
 """How long nothing has run before a kernel is made ready."""
 _FAILED_S = 60.0
-_ONCE = ".once"
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ class Standby:
 
     async def _make(self) -> StandbyKernel:
         spec = await asyncio.to_thread(self._confinement.fix, self._grants)
-        workspace = self._workspaces / secrets.token_hex(8)
+        workspace = self._workspaces / directories.new_name()
         await asyncio.to_thread(self._confinement.make_workspace, workspace)
         kernel: Kernel | None = None
         try:
@@ -115,7 +112,7 @@ class Standby:
             if kernel is not None:
                 await asyncio.shield(kernel.stop())
             self._confinement.exposure.forget(workspace.name)
-            await asyncio.shield(asyncio.to_thread(_remove, workspace))
+            await asyncio.shield(asyncio.to_thread(directories.remove, workspace))
             raise
         return StandbyKernel(kernel, workspace, spec)
 
@@ -128,7 +125,7 @@ class Standby:
 async def discard(prepared: StandbyKernel) -> None:
     """End it, and remove its directory."""
     await prepared.kernel.stop()
-    await asyncio.to_thread(_remove, prepared.workspace)
+    await asyncio.to_thread(directories.remove, prepared.workspace)
 
 
 def _nothing() -> JupyterRequest:
@@ -153,39 +150,3 @@ def _nobody() -> Handlers:
     return Handlers(
         lambda request: None, stage, commit, lambda *output: None, NullRecorder(), loaded, lambda verdict: None
     )
-
-
-# Directories
-
-
-def borrow(workspace: Path) -> None:
-    """Note that this directory is no session's: it goes with the only call that runs in it. Raises OSError."""
-    _note(workspace).touch(mode=0o600)
-
-
-def remove(workspace: Path) -> None:
-    """Remove a directory that was borrowed, or made for a single call."""
-    _remove(workspace)
-    with contextlib.suppress(OSError):
-        _note(workspace).unlink()
-
-
-def _remove(workspace: Path) -> None:
-    removal.remove(workspace)
-    layers.discard(workspace)
-
-
-def sweep(workspaces: Path, kept: Iterable[str]) -> None:
-    """Remove what a keeper that was killed left: directories that were borrowed, and empty ones that are nobody's."""
-    for note in workspaces.glob(f"*{_ONCE}"):
-        remove(note.with_suffix(""))
-    known = set(kept)
-    layers.sweep(workspaces, known)
-    for workspace in workspaces.glob("*"):
-        if workspace.name not in known:
-            with contextlib.suppress(OSError):  # it is not empty, and may be somebody's after all
-                workspace.rmdir()
-
-
-def _note(workspace: Path) -> Path:
-    return workspace.with_name(workspace.name + _ONCE)

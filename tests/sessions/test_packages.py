@@ -15,6 +15,7 @@ from kernelrepl.errors import InvalidArgument, PackagesNotInstalled
 from kernelrepl.mcp.results import describe
 from kernelrepl.packages import Packages, Policy, layers, uv
 from kernelrepl.packages.policy import parse
+from kernelrepl.workspaces import directories
 from tests.conftest import RUN_TIMEOUT_S, Sessions, serving
 from tests.support.forking import forking
 from tests.support.wheels import index_of, make_wheel
@@ -374,7 +375,8 @@ async def test_what_a_killed_keeper_left_is_swept(tmp_path: Path) -> None:
         (workspaces / name).mkdir(parents=True)
         layers.begin(layers.prepare(workspaces / name))
         (layers.home(workspaces / name) / "1").mkdir()
-    layers.sweep(workspaces, {"a"})
+    directories.sweep_workspaces(workspaces, {"a"})
+    layers.sweep(workspaces)
     assert [entry.name for entry in layers.home(workspaces / "a").iterdir()] == ["1"]
     assert not layers.home(workspaces / "b").parent.exists()
 

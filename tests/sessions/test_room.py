@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from kernelrepl.sessions import policy, standby
+from kernelrepl.sessions import policy
 from kernelrepl.sessions.capacity import KernelCapacity
 from kernelrepl.sessions.manager import Origin
 from kernelrepl.sessions.policy import Resting
+from kernelrepl.workspaces import directories
 from tests.conftest import Sessions
 
 pytestmark = pytest.mark.anyio
@@ -171,8 +172,8 @@ def test_what_a_killed_keeper_left_is_removed(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     (tmp_path / "full" / "file").touch()
     (tmp_path / "once" / "file").touch()
-    standby.borrow(tmp_path / "once")
-    standby.sweep(tmp_path, ["known"])
+    directories.mark_temporary(tmp_path / "once")
+    directories.sweep_workspaces(tmp_path, ["known"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "known"]
 
 

@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from kernelrepl.kernel.process import Launch, spawn
-from kernelrepl.sessions import confinement
-from kernelrepl.workspaces import beneath, removal, usage
+from kernelrepl.workspaces import beneath, directories, removal, usage
 from kernelrepl.workspaces.usage import files
 
 ROUNDS = 200
@@ -263,7 +262,7 @@ def test_a_swap_at_any_moment_gives_nothing_outside_away(
     top = workspace(tmp_path, outside)
     with monkeypatch.context() as patch:
         at_each_opening(patch, lambda: swap(top), number)
-        confinement._give(top, 1879048200)
+        directories.hand_over(top, 1879048200)
     assert outside.untouched()
     assert top.stat().st_uid == 1879048200
 
@@ -287,7 +286,7 @@ def test_a_file_that_is_swapped_for_a_linked_one_keeps_its_owner(
         return found
 
     monkeypatch.setattr(os, "fstat", fstat)
-    confinement._give(top, 1879048200)
+    directories.hand_over(top, 1879048200)
     assert other.stat().st_uid == 0
 
 
