@@ -27,9 +27,10 @@ from kernelrepl.packages import Packages
 from kernelrepl.sandbox import Tier, probe
 from kernelrepl.sessions.capacity import KernelCapacity
 from kernelrepl.sessions.confinement import Confinement, Grants, base_environment
+from kernelrepl.sessions.execution import Execution
 from kernelrepl.sessions.manager import Manager, Origin
 from kernelrepl.sessions.services import Services
-from kernelrepl.sessions.session import Execution, Session
+from kernelrepl.sessions.session import Session
 from kernelrepl.store import Store, seals
 from kernelrepl.store.database import Database
 from tests.support.forking import forking

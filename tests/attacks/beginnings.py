@@ -69,7 +69,7 @@ async def in_a_grant(arena: Arena) -> str:
 
 async def in_the_installation(arena: Arena) -> str:
     """Nor is what the keeper itself, or a kernel, has its code from."""
-    said = []
+    said: list[str] = []
     for place in (ROOT, ROOT / "kernelrepl" / "guest", Path(os.__file__).parent, Path(os.__file__).parents[2]):
         try:
             await arena.sessions.run("1", f"s-{len(said)}", write=(str(place),))

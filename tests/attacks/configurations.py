@@ -59,7 +59,9 @@ class Arranged(Confinement):
         assert made is not None
 
         def confine() -> Mapping[str, Any]:
-            return _changed(dict(made()), found)
+            plan = made()
+            assert plan is not None
+            return _changed(dict(plan), found)
 
         if not found.mutation:
             return replace(launch, confine=confine)

@@ -12,6 +12,7 @@ from typing import Any
 from kernelrepl.guest import lifeline, start
 from kernelrepl.guest.isolation import attendants, confine, landlock
 from kernelrepl.guest.isolation import seccomp as syscalls
+from kernelrepl.guest.system import libc
 from tests.attacks.configurations import MUTATION
 
 Plan = dict[str, Any]
@@ -21,7 +22,11 @@ _AS_COLUMNS = {"x86_64": 1, "aarch64": 2}
 
 def _patch_program(change: Callable[[bytes], bytes]) -> None:
     made = syscalls.program
-    syscalls.program = lambda tier, machine=None: change(made(tier, machine))
+
+    def changed(tier: int, machine: str | None = None) -> bytes:
+        return change(made(tier, machine))
+
+    syscalls.program = changed  # type: ignore[assignment]
 
 
 def forget_rule(name: str) -> None:
@@ -104,12 +109,12 @@ def _patch_prctl(lost: int) -> None:
         def prctl(self, option: int, *arguments: Any) -> int:
             return 0 if option == lost else int(ctypes.CDLL(None, use_errno=True).prctl(option, *arguments))
 
-    confine._libc = Libc
+    confine._libc = Libc  # type: ignore[assignment, attr-defined]
 
 
 def _keep_rights() -> None:
     def changed(plan: Plan, seam: Callable[[str], None]) -> None:
-        confine._libc().prctl(38, ctypes.c_ulong(1), 0, 0, 0)
+        libc().prctl(38, ctypes.c_ulong(1), 0, 0, 0)
 
     confine._drop_rights = changed
 

@@ -79,6 +79,7 @@ class Channels:
         """Otherwise the server's system keeps small messages back for 40 ms, whoever runs the cell."""
         protocol = self._socket.protocol
         assert protocol is not None
+        assert protocol.stream is not None
         protocol.stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     async def run(self, code: str) -> float:

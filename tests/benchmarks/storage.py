@@ -248,7 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: dict[tuple[int, int], list[dict[str, Any]]] = {pair: [] for pair in pairs}
     for turn in range(options.turns):
         for pair in reversed(pairs) if turn % 2 else pairs:
-            found[pair].append(measure(*pair, options))
+            page, chunk = pair
+            found[pair].append(measure(page, chunk, options))
     pooled = {pair: pool(results) for pair, results in found.items()}
     print(before)
     print(f"{disk.name}: {statistics.median(disk.ours):.2f} ms; load {load:.2f}, at the end {os.getloadavg()[0]:.2f}")

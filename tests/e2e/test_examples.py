@@ -12,6 +12,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from jupyter_client import AsyncKernelManager
 from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 
@@ -129,6 +130,7 @@ def test_a_workflow_on_the_kernel(environ: dict[str, str]) -> None:
             client.execute_cell(cell, number)
         assert_current("kernel_workflow.ipynb", book)
         before = shown(book.cells[-1])
+        assert isinstance(client.km, AsyncKernelManager)
         run_sync(client.km.restart_kernel)()
         client.execute_cell(book.cells[-1], len(book.cells) - 1)
     assert shown(book.cells[-1]) == before

@@ -71,5 +71,5 @@ class LateSaving(Durability):
 
 if __name__ == "__main__":
     wire.Channel = FaultyChannel  # type: ignore[misc]
-    application.Durability = LateSaving if LATE in os.environ else FaultySaving  # type: ignore[misc]
+    application.Durability = LateSaving if LATE in os.environ else FaultySaving  # type: ignore[attr-defined]
     start.main(sys.argv[1:])

@@ -67,7 +67,7 @@ def main() -> int:
     parser.add_argument("--ready-fd", type=int, required=True)
     ready_fd = parser.parse_args().ready_fd
     if LATE in os.environ:
-        manager.Session = CredulousSession  # type: ignore[misc]
+        manager.Session = CredulousSession  # type: ignore[attr-defined]
     return run(ClientHandler(), ready_fd, launcher=launch, make_store=FaultyStore)
 
 

@@ -219,7 +219,7 @@ class Trial:
         self._check(not reply["not_saved"], f"a value was not saved: {reply}")
         lost = reply["restored"] and reply["restored"]["not_restored"]
         self._check(not lost, f"lost at a restore: {lost}")
-        return reply
+        return dict(reply)
 
     async def compare(self) -> None:
         """Compare namespace, rows and effects outside with what the replies said. Raises AssertionError."""

@@ -319,7 +319,7 @@ async def test_what_comes_while_something_is_sent_is_read(tmp_path: Path) -> Non
     context = zmq.asyncio.Context()
     address = Address("ipc", str(tmp_path / "k"), (1, 2, 3, 4, 5), "key")
     listener = KernelSockets(context, address, lambda *request: None, lambda: "idle", lambda: None)
-    peer = zmq.Context.shadow(context.underlying).socket(zmq.DEALER)
+    peer: zmq.Socket[bytes] = zmq.Context.shadow(context.underlying).socket(zmq.DEALER)
     peer.setsockopt(zmq.IDENTITY, b"peer")
     peer.setsockopt(zmq.RCVTIMEO, 20_000)
     try:

@@ -14,7 +14,7 @@ from tests.support.jupyter_hosts import HOSTS, folder_of
 from tests.support.mcp_hosts import DEADLINE_S, Place
 
 
-class Suite(jupyter_kernel_test.KernelTests):
+class Suite(jupyter_kernel_test.KernelTests):  # type: ignore[misc]  # it has no types
     """What a kernel of IPython answers."""
 
     __test__ = False

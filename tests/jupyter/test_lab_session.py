@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import psutil
@@ -12,7 +12,7 @@ import pytest
 from mcp import Client
 
 from tests.support.hostile_outputs import FIRES, HOSTILE, look_at, showable
-from tests.support.lab import Desk, Lab, Notebook, browser, canary, lab
+from tests.support.lab import Canary, Desk, Lab, Notebook, browser, canary, lab
 from tests.support.mcp_hosts import Place, command, host, kill_9, run, until, waits_for
 
 pytestmark = pytest.mark.anyio
@@ -107,8 +107,12 @@ async def test_a_person_is_inside_the_session_of_an_agent(
     assert (await run(agent, "mine, double(6)", "analysis"))["result"] == "('of the person', 12)"
 
 
-async def _has(cells: object, text: str) -> bool:
-    return any(text in shown for _, shown in await cells)  # type: ignore[attr-defined]
+def _all_asked(reached: Canary, names: frozenset[str]) -> Callable[[], bool]:
+    return lambda: names <= reached.asked
+
+
+async def _has(cells: Awaitable[list[tuple[str, str]]], text: str) -> bool:
+    return any(text in shown for _, shown in await cells)
 
 
 async def _works_again(desk: Desk, notebook: Notebook, code: str) -> str:
@@ -205,7 +209,7 @@ async def test_what_is_hostile_does_not_act(place: Place, server: Lab, agent: Cl
                         if name in FIRES or not trusted:
                             await look_at(notebook, name, reached.url)
                     if trusted:
-                        await until(lambda reached=reached: FIRES & set(names) <= reached.asked)
+                        await until(_all_asked(reached, FIRES & set(names)))
                     else:
                         assert [url for url in desk.requests if url.startswith(reached.url)] == []
                         assert reached.asked == set()

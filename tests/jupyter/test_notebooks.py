@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 def valid(text: str) -> Any:
     """A notebook, checked against its format."""
-    book: Any = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+    book: Any = nbformat.reads(text, as_version=4)
     nbformat.validate(json.loads(text))
     return book
 
@@ -126,14 +126,14 @@ async def test_of_a_very_long_session_an_agent_gets_the_end(
 
 def write(path: Path, *cells: Any, **metadata: Any) -> Path:
     """A notebook of code cells; what is no text is a cell as it stands."""
-    new = [nbformat.v4.new_code_cell(cell) if isinstance(cell, str) else cell for cell in cells]  # type: ignore[no-untyped-call]
-    nbformat.write(nbformat.v4.new_notebook(cells=new, metadata=metadata), path)  # type: ignore[no-untyped-call]
+    new = [nbformat.v4.new_code_cell(cell) if isinstance(cell, str) else cell for cell in cells]
+    nbformat.write(nbformat.v4.new_notebook(cells=new, metadata=metadata), path)
     return path
 
 
 def test_a_notebook_goes_through_a_session(shared_environ: dict[str, str], tmp_path: Path) -> None:
     """Import runs it, export gives it back with its outputs, and that can be imported again."""
-    words = nbformat.v4.new_markdown_cell("# words")  # type: ignore[no-untyped-call]
+    words = nbformat.v4.new_markdown_cell("# words")
     source = write(tmp_path / "in.ipynb", "x = 20", words, "", "def f(y):\n    return x + y\nprint(f(1))", "f(22)")
     done = command(shared_environ, "import", str(source), "-s", "through")
     assert (done.returncode, done.stdout) == (

@@ -82,7 +82,7 @@ def test_a_star_import_brings_the_functions(environ: dict[str, str]) -> None:
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     """As with every module."""
     with pytest.raises(AttributeError, match="python_rpl"):
-        _ = kernelrepl.python_rpl  # type: ignore[attr-defined]
+        _ = kernelrepl.python_rpl
 
 
 async def test_calls_side_by_side_share_one_connection(place: Place) -> None:

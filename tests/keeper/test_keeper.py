@@ -38,6 +38,7 @@ from tests.support.mcp_hosts import (
     refusal,
     run,
     says,
+    text_of,
     until,
     wait_until,
     waits_for,
@@ -298,7 +299,7 @@ async def test_only_operators_can_stop_it(
             assert status["pid"] == place.keeper.pid
             assert status["kernels"] == {"s": place.kernel().pid}
             found = await operator.call_tool("keeper_workspace", {"session_id": "s"})
-            assert found.content[0].text == str(place.file(""))
+            assert text_of(found) == str(place.file(""))
             assert (status["sessions"], status["connections"], status["sandbox"]) == (1, 2, this_tier().label)
 
 

@@ -150,9 +150,11 @@ def test_a_grant_leads_over_no_link_of_a_session(place: Path, secret: Path, tmp_
     written = [str(place)]
     assert resolve_access([str(tmp_path / "person")], [], [], (), written).read == (str(place / "data"),)
     for name in ("link", "link/secret"):
-        for grant in (([str(place / name)], []), ([], [str(place / name)])):
+        path = str(place / name)
+        grants: list[tuple[list[str], list[str]]] = [([path], []), ([], [path])]
+        for read, write in grants:
             with pytest.raises(AccessRefused, match="where a session may write; name what the link leads to"):
-                resolve_access(*grant, [], (), written)
+                resolve_access(read, write, [], (), written)
         assert resolve_access([str(place / name)], [], []).read == (str((place / name).resolve()),)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import secrets
 import tracemalloc
@@ -22,6 +23,7 @@ from kernelrepl.kernel.flood import Budget
 from kernelrepl.kernel.window import Window
 from kernelrepl.model import Limits
 from kernelrepl.store import Store
+from kernelrepl.store.database import Database
 from tests.benchmarks.hostile import peak
 from tests.conftest import RUN_TIMEOUT_S, Sessions, change
 from tests.support.hostile_frames import PAYLOADS
@@ -126,8 +128,10 @@ async def test_rows_of_earlier_versions_that_lie_are_skipped(store: Store) -> No
     for column, stored in (("segments", "[35184372088832"), ("roots", "{}"), ("refs", '["a"]'), ("packages", "[]")):
         await change(
             store,
-            lambda db, column=column, stored=stored: db.execute(
-                f"UPDATE components SET {column} = ? WHERE session = ?", [stored, session]
+            functools.partial(
+                Database.execute,
+                sql=f"UPDATE components SET {column} = ? WHERE session = ?",
+                parameters=[stored, session],
             ),
         )
         found = await store.manifest(session)

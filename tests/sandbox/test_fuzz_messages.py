@@ -13,11 +13,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Empty
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, note, settings
 from jupyter_client import BlockingKernelClient
+from jupyter_client.connect import KernelConnectionInfo
 
 from kernelrepl.jupyter.attachment import Attachment
 from tests.support.hostile_messages import ACTIONS, LOADING_ACTIONS, PREAMBLE
@@ -141,7 +142,7 @@ def ground(environ: dict[str, str], trusted: bool) -> Iterator[Ground]:
         wire.result(wire.ask_to_run("1", "hostile"))
         attachment = Attachment(environ, session_id="hostile")
         client = BlockingKernelClient()
-        client.load_connection_info(attachment.open())
+        client.load_connection_info(cast(KernelConnectionInfo, attachment.open()))
         attachment.call("keeper_trust", session_id="hostile", trusted=trusted)
         client.start_channels(hb=False)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import functools
 import json
 import secrets
 import socket
@@ -203,7 +204,7 @@ async def test_a_kernel_that_has_taken_much_lets_others_go_first() -> None:
     ours.setblocking(False)
     budget = Budget(burst_s=1e6)
     host = await HostChannel.open(ours, FloodLimits(kill=Amount(1e6, 1e9)), budget)
-    turns = []
+    turns: list[int] = []
 
     async def other() -> None:
         while True:
@@ -568,7 +569,7 @@ def test_any_frames_are_a_message_or_nothing(
 ) -> None:
     """Signed or not, whole or not: nothing is raised, and no forged signature passes."""
     signature = reader._session.sign(list(parts)) if signed else b"0" * 64
-    frames = [*junk, DELIM, signature, *parts, *junk]
+    frames: list[bytes | bytearray] = [*junk, DELIM, signature, *parts, *junk]
     message = reader._parse(frames[: len(frames) - cut])
     assert reader._parse(list(parts)) is None
     if message is None:
@@ -709,13 +710,17 @@ async def test_a_flood_of_outputs_is_dropped_then_interrupted_then_killed(peer: 
 @pytest.mark.anyio
 async def test_after_a_flood_the_reply_and_the_next_execution_come_through(peer: Peer) -> None:
     """Replies have an account of their own; each execution starts with nothing on it."""
+
+    def has_seen(count: int) -> bool:
+        return len(peer.seen) == count
+
     for name in ("one", "two"):
         seen = len(peer.seen)
         reply = peer.client.execute(name, "1")
         identity, *_ = await peer.shell.recv_multipart()
         for number in range(400):
             await peer.publish("stream", {"name": "stdout", "text": str(number)}, name)
-        await peer.until(lambda seen=seen: len(peer.seen) == seen + 400)
+        await peer.until(functools.partial(has_seen, seen + 400))
         assert sum(kind == "stream" for _, kind, _ in peer.seen[seen:]) == 300
         for parent in ("forged", "", name):
             await peer.shell.send_multipart([identity, *peer.message("execute_reply", {"of": parent}, parent)])
@@ -769,7 +774,7 @@ async def test_a_kernel_cannot_say_what_only_the_keeper_says(peer: Peer) -> None
 @pytest.mark.anyio
 async def test_reading_a_flood_gives_turns_to_others(peer: Peer) -> None:
     """All of it is there already when the reading starts."""
-    turns = []
+    turns: list[int] = []
 
     async def other() -> None:
         while len(peer.seen) < 250:
@@ -922,4 +927,6 @@ async def test_a_new_kernel_has_no_new_budget(sessions: Sessions) -> None:
     assert session.slot.kernel is not None
     assert session.slot.kernel.budget is first.budget
     await sessions.value("1", "t")
-    assert sessions.manager._sessions["t"].slot.kernel.budget is not first.budget
+    other = sessions.manager._sessions["t"].slot.kernel
+    assert other is not None
+    assert other.budget is not first.budget

@@ -244,13 +244,14 @@ hooks = []
 def random_program(seed: int, length: int) -> list[tuple[str, list[str]]]:
     """Cells, each with the names that are there after it."""
     rng = random.Random(seed)
-    cells, names = [], {"C", "f", "hooks"}
+    cells: list[tuple[str, list[str]]] = []
+    names = {"C", "f", "hooks"}
     for index in itertools.count():
         if index == length:
             return cells
         known = sorted(names - {"C", "f", "hooks"}) or ["hooks"]
         step = rng.choice(STEPS)
-        fill = {"x": rng.choice("abcde"), "y": rng.choice(known), "z": rng.choice(known), "n": rng.randint(1, 9)}
+        fill = {"x": rng.choice("abcde"), "y": rng.choice(known), "z": rng.choice(known), "n": str(rng.randint(1, 9))}
         if not step.startswith(("{x} =", "class C:", "def ")) and fill["x"] not in names:
             fill["x"] = rng.choice(known)
         if step == "del {x}" and (fill["x"] == "hooks" or len(known) < 3):

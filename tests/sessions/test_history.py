@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import random
 import sqlite3
@@ -301,7 +302,9 @@ async def cost(store: Store, session: int) -> int:
     low, high = -1, 1 << 30
     while high - low > 1:
         middle = (low + high) // 2
-        found = await store._writer.run(lambda db, most=middle: plan(db, most).oldest.get(session, oldest[0]))
+        found = (await store._writer.run(functools.partial(plan, max_history_bytes=middle))).oldest.get(
+            session, oldest[0]
+        )
         low, high = (low, middle) if found == oldest[0] else (middle, high)
     return high
 
@@ -451,7 +454,8 @@ async def test_a_step_takes_a_bounded_amount(opened: Callable[..., Store], monke
     await publish(store, session, *map(value, "abcdefgh"))
     for number in range(50):
         await publish(store, session, commit(unsaved={"lost": ("lock", "lost", str(number))}))
-    with held(store._writer, "nothing", events := []):
+    events: list[str] = []
+    with held(store._writer, "nothing", events):
         pass
     await store.collect()
     steps = " ".join("#" if event == "COMMIT" else event for event in events).split("#")

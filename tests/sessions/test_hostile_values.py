@@ -36,7 +36,7 @@ BODIES |= {name: f"    def {name}(self, *args): raise {{end}}" for name in METHO
 async def test_a_value_that_answers_nothing_costs_nothing_but_itself(sessions: Sessions, kind: str) -> None:
     """The kernel and all other variables are there after each; what was not saved is told."""
     await sessions.run("class Ends(BaseException): pass\ncount = [0]")
-    wrong = []
+    wrong: list[tuple[object, ...]] = []
     for number, (name, body) in enumerate(BODIES.items(), 1):
         code = kind.format(body=body).replace("{end}", ENDS[number % len(ENDS)])
         first = await sessions.run(f"count.append({number})\n{code}")

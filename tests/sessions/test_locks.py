@@ -145,6 +145,7 @@ async def test_what_shares_a_lock_shares_it_afterwards(sessions: Sessions) -> No
     for _ in range(2):
         await sessions.kill()
         seen = await sessions.value(SEEN)
+        assert seen is not None
         assert seen.split() == ["(True,", *["True,"] * 15, "True)"]
         await sessions.run("lock.release(); jobs.put(account); done.put(account.rows); tasks.put_nowait(account)")
 

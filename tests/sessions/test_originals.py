@@ -6,6 +6,7 @@ import builtins
 import json
 import sys
 import types
+from typing import Any
 
 import pytest
 
@@ -172,7 +173,7 @@ def test_a_builtin_that_says_yes_to_everything_is_seen(monkeypatch: pytest.Monke
 @pytest.mark.skipif(not dict_versions.COUNTED, reason="this Python counts no changes of a dict")
 def test_a_dict_that_nobody_changes_has_one_version() -> None:
     """Reading, calling and copying what is in it is no change; one that is made anew differs from its past."""
-    space = {"one": len, "two": 2}
+    space: dict[str, Any] = {"one": len, "two": 2}
     version = dict_versions.of(space)
     assert version is not None
     before = version.value

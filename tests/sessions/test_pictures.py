@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from mcp import Client
-from mcp_types import CallToolResult
+from mcp_types import CallToolResult, ImageContent, ResourceLink
 
 from kernelrepl.mcp.results import of_execution
 from kernelrepl.model import ExecutionResult, Figure, Output
@@ -110,10 +110,12 @@ async def test_every_way_to_see_a_picture_shows_the_same(place: Place, client: C
             original = pixels(picture_in(recorded))
             assert same(original, pixels(picture_in(data))), name
             image, *links = shown[name]
+            assert isinstance(image, ImageContent)
             if not links:
                 assert same(original, pixels(image.data)), name
                 continue
             assert max(pixels(image.data).size) == 1568, name
+            assert isinstance(links[0], ResourceLink)
             [whole] = (await client.read_resource(links[0].uri)).contents
             assert (whole.mime_type, whole.mime_type) == (links[0].mime_type, image.mime_type), name
             assert same(original, pixels(whole.blob)), name  # type: ignore[union-attr]

@@ -118,9 +118,13 @@ async def test_what_is_held_is_not_looked_at_while_a_first_reply_is_on_its_way(
         counted.set()
         return files(*arguments)
 
+    def noted(self: Holdings, pids: Any) -> Any:
+        looked.append(pids)
+        return look(self, pids)
+
     monkeypatch.setattr(resource_monitor, "BUSY_S", 3600.0)
     monkeypatch.setattr(workspace_usage, "files", count)
-    monkeypatch.setattr(Holdings, "look", lambda self, pids: looked.append(pids) or look(self, pids))
+    monkeypatch.setattr(Holdings, "look", noted)
     await sessions.run("1")
     assert await asyncio.to_thread(counted.wait, 60)
     assert looked == []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 
 import pytest
 
 from kernelrepl.model import ExecutionResult, Limits
+from kernelrepl.store.database import Database
 from tests.conftest import Sessions, change
 
 pytestmark = pytest.mark.anyio
@@ -481,13 +483,12 @@ async def test_bytes_that_are_damaged_cost_only_their_component(sessions: Sessio
     await sessions.run("a = [1]; b = [2]; c = [3]; rest = [4]")
     roots = dict(await sessions.rows("SELECT name, root FROM names WHERE to_commit IS NULL"))
     for name, replacement in (("a", b"nonsense"), ("b", b""), ("c", b"\x80\x05]\x94Q.")):
-        await change(
-            sessions.store,
-            lambda db, data=replacement, key=roots[name]: db.execute(
-                "UPDATE components SET data = ?, segments = ? WHERE key = ? AND to_commit IS NULL",
-                [data, json.dumps([len(data)]), key],
-            ),
+        damage = functools.partial(
+            Database.execute,
+            sql="UPDATE components SET data = ?, segments = ? WHERE key = ? AND to_commit IS NULL",
+            parameters=[replacement, json.dumps([len(replacement)]), roots[name]],
         )
+        await change(sessions.store, damage)
     await sessions.kill()
     execution = await sessions.run("rest")
     assert execution.output.result == "[4]"

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,9 +86,14 @@ async def test_nothing_of_it_is_looked_at_while_its_first_cell_begins(
     """Nobody's code has run in it or in its directory. The next kernel of the session is looked at at once."""
     looked: list[int] = []
     descendants = usage.descendants
+
+    def noted(pid: int) -> Any:
+        looked.append(pid)
+        return descendants(pid)
+
     monkeypatch.setattr(resource_monitor, "BUSY_S", 3600.0)
     monkeypatch.setattr(resource_monitor, "IDLE_S", 3600.0)
-    monkeypatch.setattr(usage, "descendants", lambda pid: looked.append(pid) or descendants(pid))
+    monkeypatch.setattr(usage, "descendants", noted)
     pids = await ready(spares)
     _, job = await sessions.submit("open('file', 'w').write('x')")
     await job.over.wait()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import lzma
-import sqlite3
 import sys
 from pathlib import Path
 
 import pytest
 
 from kernelrepl.kernel.process import Launcher
+from kernelrepl.store.database import Database
 from tests import storage
 from tests.conftest import Sessions, change, serving
 
@@ -37,7 +37,7 @@ async def test_a_database_of_an_earlier_version_opens(
     database.write_bytes(lzma.decompress(storage.DATABASE.read_bytes()))
     database.chmod(0o600)
 
-    def here(db: sqlite3.Connection) -> None:
+    def here(db: Database) -> None:
         db.execute("UPDATE sessions SET fixed = REPLACE(fixed, ?, ?)", [storage.PYTHON, sys.executable])
 
     async with serving(data_dir, runtime_dir, tmp_path / "cache", launcher) as sessions:

@@ -185,10 +185,14 @@ async def test_small_jobs_pass_large_ones_of_other_sessions_only(path: Path) -> 
     worker.open()
     done: list[str] = []
     go_on = threading.Event()
+
+    def note(name: str) -> Callable[[Database], None]:
+        return lambda db: done.append(name)
+
     try:
         worker.submit(lambda db: go_on.wait(RUN_TIMEOUT_S))
         futures = [
-            worker.submit(lambda db, name=name: done.append(name), session, is_large=name.startswith("large"))
+            worker.submit(note(name), session, is_large=name.startswith("large"))
             for name, session in [
                 ("large 1", 1), ("large 2", 2), ("small 3", 3), ("small 1", 1), ("small 2", 2), ("of all", None),
                 ("large 3", 3), ("small 4", 4), ("large 4", 4),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kernelrepl.model import ExecutionResult
@@ -13,7 +15,7 @@ MOST_CHARS = 120_000
 """Of a traceback: 24 frames, each of a page at most."""
 
 
-async def failed(sessions: Sessions, code: str, **options: int) -> tuple[str, str, str]:
+async def failed(sessions: Sessions, code: str, **options: Any) -> tuple[str, str, str]:
     """Name, message and traceback of the error that ends code; the same kernel serves the next call."""
     await sessions.run("kept = [1, 2]")
     execution: ExecutionResult = await sessions.run(code, **options)

@@ -381,6 +381,7 @@ class Notebook:
     async def start(self, code: str) -> int:
         """Type code into the last cell, or a new one if that is not empty, and press Shift+Enter. Returns which."""
         keyboard = self.desk.page.keyboard
+        count: int
         count, empty, ready = await self.panel.evaluate(_LAST_CELL)
         if not empty:
             await self.panel.locator(".jp-Notebook-footer").click()

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import psutil
 from mcp import Client, StdioServerParameters
@@ -48,7 +48,7 @@ async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     result = await client.call_tool(tool, arguments)
     assert not result.is_error, text_of(result)
     assert result.structured_content is not None
-    return result.structured_content
+    return dict(result.structured_content)
 
 
 async def run(client: Client, code: str, session_id: str = "s", **arguments: Any) -> dict[str, Any]:
@@ -70,7 +70,11 @@ def text_of(result: CallToolResult) -> str:
 # Conditions
 
 
-async def until(condition: Callable[[], T | Awaitable[T]]) -> T:
+@overload
+async def until(condition: Callable[[], Awaitable[T | None]]) -> T: ...
+@overload
+async def until(condition: Callable[[], T | None]) -> T: ...
+async def until(condition: Callable[[], Any]) -> Any:
     """Wait for a condition that nothing announces; returns what made it true."""
     async with asyncio.timeout(DEADLINE_S):
         while True:

@@ -113,8 +113,8 @@ def tree(module: str) -> ast.Module:
 def imports(node: ast.AST) -> Iterator[Import]:
     """All imports below a node, wherever they stand, except those for type checkers only."""
     if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-        for child in node.orelse:
-            yield from imports(child)
+        for statement in node.orelse:
+            yield from imports(statement)
         return
     if isinstance(node, ast.Import):
         for alias in node.names:
