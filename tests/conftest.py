@@ -224,7 +224,7 @@ class Sessions:
 
     async def kill(self, session_id: str = "s") -> None:
         """kill -9 of the session's kernel."""
-        session = self.manager._sessions[session_id]
+        session = self.manager.loaded()[session_id]
         assert session.slot.kernel is not None
         await session.slot.kernel.process.kill()
 

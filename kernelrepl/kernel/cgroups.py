@@ -103,7 +103,8 @@ class Groups:
     def __init__(self, base: Path, prefix: str, controllers: Iterable[str]) -> None:
         self.controllers = tuple(controllers)
         self.label = f"{' and '.join(self.controllers)}, in {base}"
-        self._base = base
+        self.base = base
+        """The group below which those of the kernels are made."""
         self._prefix = prefix
         self._home: Path | None = None
         """Where the keeper has gone itself, if it had to: processes are only in groups that are not divided."""
@@ -145,14 +146,14 @@ class Groups:
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
-            home = self._base / f"{self._prefix}-keeper"
+            home = self.base / f"{self._prefix}-keeper"
             home.mkdir(exist_ok=True)
             self._home = home
             self._enter(home)
             self._enable()
 
     def _enable(self) -> None:
-        control = self._base / "cgroup.subtree_control"
+        control = self.base / "cgroup.subtree_control"
         for name in self.controllers:
             if name not in control.read_text().split():
                 control.write_text(f"+{name}")
@@ -163,7 +164,7 @@ class Groups:
 
     def _make(self, resources: Resources) -> Group:
         self._count += 1
-        group = Group(self._base / f"{self._prefix}-{os.getpid()}-{self._count}")
+        group = Group(self.base / f"{self._prefix}-{os.getpid()}-{self._count}")
         group.directory.mkdir()
         try:
             for name in self.controllers:
@@ -187,7 +188,7 @@ class Groups:
 
     def sweep(self) -> None:
         """Remove what has ended: of this keeper, and of one before it that was killed."""
-        for left in self._base.glob(f"{self._prefix}-*"):
+        for left in self.base.glob(f"{self._prefix}-*"):
             with contextlib.suppress(OSError):
                 left.rmdir()
 
@@ -198,8 +199,8 @@ class Groups:
             return
         with contextlib.suppress(OSError):
             for name in self._enabled:
-                (self._base / "cgroup.subtree_control").write_text(f"-{name}")
-            self._enter(self._base)
+                (self.base / "cgroup.subtree_control").write_text(f"-{name}")
+            self._enter(self.base)
             self._home.rmdir()
 
 

@@ -90,7 +90,8 @@ class JupyterClient:
         self._session = Session(key=key.encode(), signature_scheme="hmac-sha256")
         self._on_output = on_output
         self._on_flood = on_flood
-        self._published = Meter(limits or FloodLimits())
+        self.published = Meter(limits or FloodLimits())
+        """How much the execution has published, and how much it may."""
         self._replied = Meter(REPLY_LIMITS)
         self._latest = ""
         self._replies: dict[str, asyncio.Future[Message]] = {}
@@ -121,7 +122,7 @@ class JupyterClient:
 
     async def _serve_iopub(self) -> None:
         try:
-            await self._pump(await self._connect("s-2", "SUB"), self._published, self._take_output)
+            await self._pump(await self._connect("s-2", "SUB"), self.published, self._take_output)
         except (zmtp.Broken, OSError) as error:
             if not self._welcome.done():
                 self._welcome.set_exception(error)
@@ -155,7 +156,7 @@ class JupyterClient:
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._replies[request.msg_id] = reply
         self._latest = request.msg_id
-        self._published.start()
+        self.published.start()
         self._replied.start()
         if self._shell is None:
             self._waiting.append(frames)

@@ -57,8 +57,8 @@ class KernelCapacity:
     ) -> None:
         self.idle_timeout_s = idle_timeout_s
         self._emit = emit
-        self._max_live = max_live
-        self._memory_bytes = memory_bytes
+        self.max_live = max_live
+        self.memory_bytes = memory_bytes
         self._inside: set[Any] = set()
         self._resident: dict[Any, int] = {}
         self._queue = asyncio.Lock()
@@ -71,13 +71,13 @@ class KernelCapacity:
         if session in self._inside:
             return
         async with self._queue:
-            while self._max_live is not None and len(self._inside) >= self._max_live:
+            while self.max_live is not None and len(self._inside) >= self.max_live:
                 victim = self._next_to_go()
                 if victim is None:
                     self._changed.clear()
                     await self._changed.wait()
                 else:
-                    await self._hibernate(victim, f"max_live = {self._max_live}")
+                    await self._hibernate(victim, f"max_live = {self.max_live}")
                     self._inside.discard(victim)  # it cannot have come back: that waits in line as well
             self._inside.add(session)
 
@@ -96,11 +96,11 @@ class KernelCapacity:
         if session not in self._inside:
             return
         self._resident[session] = resident_bytes
-        if self._memory_bytes is None or sum(self._resident.values()) <= self._memory_bytes:
+        if self.memory_bytes is None or sum(self._resident.values()) <= self.memory_bytes:
             return
         now = asyncio.get_running_loop().time()
         if (self._relieving is None or self._relieving.done()) and now >= self._measured_until:
-            self._relieving = asyncio.create_task(self._relieve(self._memory_bytes))
+            self._relieving = asyncio.create_task(self._relieve(self.memory_bytes))
 
     async def _relieve(self, most: int) -> None:
         """Stop kernels until all together take what they may, or none is at rest."""

@@ -57,7 +57,7 @@ class Manager:
         self.confinement = confinement
         self.sandbox = confinement.label
         self.capacity = services.capacity
-        self._services = services
+        self.services = services
         self._store = services.store
         # Weakly, so that nobody ever gets a second one while somebody still holds the first.
         self._sessions: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
@@ -109,7 +109,7 @@ class Manager:
         check_code(code)
         check_timeout(timeout_s)
         spec = await asyncio.to_thread(self.confinement.fix, origin.grants)
-        prepared = self._take_prepared(spec)
+        prepared = None if self.standby is None else self.standby.take(spec)
         try:
             workspace = self.confinement.make_temporary_workspace() if prepared is None else prepared.workspace
             if prepared is not None:
@@ -117,7 +117,7 @@ class Manager:
         except OSError as error:
             raise DirectoryFailed(self.confinement.runtime_dir, error.strerror) from error
         launch = self.confinement.launch(workspace, spec)
-        session = Session(None, launch, spec.limits, NullRecorder(), self._services, sandbox=self.sandbox)
+        session = Session(None, launch, spec.limits, NullRecorder(), self.services, sandbox=self.sandbox)
         self._transient.add(session)
         await self._give(session, prepared)
         execution = Execution(code, secrets.token_hex(16), origin.name, timeout_s)
@@ -186,7 +186,7 @@ class Manager:
         grants = origin.grants
         if found is None:
             spec = await asyncio.to_thread(self.confinement.fix, grants)
-            prepared = self._take_prepared(spec)
+            prepared = None if self.standby is None else self.standby.take(spec)
             name = directories.new_name() if prepared is None else prepared.workspace.name
             if prepared is None:
                 await self._make_workspace(name)
@@ -216,7 +216,7 @@ class Manager:
             self.confinement.launch(self._workspace(name), spec),
             spec.limits,
             StoreRecorder(key, self._store, spec.limits),
-            self._services,
+            self.services,
             sandbox=self.sandbox,
         )
         self._keys[session] = key
@@ -229,9 +229,6 @@ class Manager:
         elif found is None:
             session.greeting = remarks.greeting(session_id, expired_at, self.losses)
         return session
-
-    def _take_prepared(self, spec: SessionSpec) -> StandbyKernel | None:
-        return None if self.standby is None else self.standby.take(spec)
 
     async def _give(self, session: Session, prepared: StandbyKernel | None) -> None:
         """Let a session begin with a kernel that is ready; if that has ended meanwhile, it starts one itself."""
@@ -276,6 +273,10 @@ class Manager:
 
     async def count_sessions(self) -> int:
         return await self._store.count_sessions()
+
+    def loaded(self) -> dict[str, Session]:
+        """The sessions that are in memory now, by their id: those with a kernel, and those that somebody uses."""
+        return dict(self._sessions)
 
     def kernels(self) -> dict[str, int]:
         """Of each session that is awake, the process id of its kernel."""
@@ -357,7 +358,7 @@ class Manager:
         if found is None or found[0].last_used_at != unused_since or session.busy:
             return False
         await self._remove(session_id, session, remember=True)
-        self._services.emit("expired", session=session_id)
+        self.services.emit("expired", session=session_id)
         return True
 
     async def _remove(self, session_id: str, session: Session, *, remember: bool = False) -> None:

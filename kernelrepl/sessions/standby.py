@@ -62,6 +62,11 @@ class Standby:
         self._wanted = asyncio.Event()
         self._wanted.set()
 
+    @property
+    def prepared(self) -> tuple[StandbyKernel, ...]:
+        """Those that nobody has taken yet."""
+        return tuple(self._prepared)
+
     def take(self, spec: SessionSpec) -> StandbyKernel | None:
         """One that was made for exactly this; limits may differ, they are told when it is taken."""
         for prepared in self._prepared:

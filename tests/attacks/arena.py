@@ -70,11 +70,11 @@ class Arena:
 
     def workspace(self, session_id: str) -> Path:
         """Where the host has it."""
-        return self.manager._sessions[session_id].launch.workspace
+        return self.manager.loaded()[session_id].launch.workspace
 
     def kernel(self, session_id: str) -> Any:
         """The live kernel of a session."""
-        kernel = self.manager._sessions[session_id].slot.kernel
+        kernel = self.manager.loaded()[session_id].slot.kernel
         assert kernel is not None
         return kernel
 

@@ -69,7 +69,7 @@ def kept(code: str) -> Callable[[Arena], Awaitable[str]]:
         said = await arena.outcome(code)
         await arena.manager.list_variables("s")
         await arena.manager.list_sessions()
-        await arena.manager._sessions["s"].hibernate()
+        await arena.manager.loaded()["s"].hibernate()
         await arena.manager.list_variables("s")
         await arena.outcome("bomb = globals().get('bomb'); 'looked at'")
         return "confined" if said == "made" else said
@@ -99,7 +99,7 @@ async def odd_names(arena: Arena) -> str:
     names = ["../../../etc/x", "a\0b", "x'; DROP TABLE names; --", "/abs", "\x1b[2J", "x" * 5000, "\udc80"]
     await arena.outcome(f"globals().update(dict.fromkeys({names!r}, 1)); 'made'")
     await arena.manager.list_variables("s")
-    await arena.manager._sessions["s"].hibernate()
+    await arena.manager.loaded()["s"].hibernate()
     found = await arena.outcome("y = 1; 'goes on'")
     outside = sorted(path.name for path in arena.manager.data_dir.iterdir())
     known = {"workspaces", "python_sessions.db", "python_sessions.db-wal", "python_sessions.db-shm"}
@@ -109,7 +109,7 @@ async def odd_names(arena: Arena) -> str:
 async def weaker(arena: Arena) -> str:
     """What hostile code left does not load with less in its way."""
     await arena.outcome("x = 1; 'made'")
-    await arena.manager._sessions["s"].hibernate()
+    await arena.manager.loaded()["s"].hibernate()
     with_tier(arena.sessions, None)
     try:
         await arena.sessions.run("x")
@@ -121,7 +121,7 @@ async def weaker(arena: Arena) -> str:
 async def lower_tier(arena: Arena) -> str:
     """The same from tier 1 to tier 2."""
     await arena.outcome("x = 1; 'made'")
-    await arena.manager._sessions["s"].hibernate()
+    await arena.manager.loaded()["s"].hibernate()
     with_tier(arena.sessions, Tier(2, 7))
     try:
         await arena.sessions.run("x")
@@ -148,7 +148,7 @@ for session in ({key}, 1, 2):
     with_result = asyncio.ensure_future(arena.sessions.run(forged, "s", timeout_s=10.0))
     await with_result
     after = await arena.sessions.rows("SELECT * FROM names WHERE session_id = ?", key) if await _has(arena) else []
-    await arena.manager._sessions["other"].hibernate()
+    await arena.manager.loaded()["other"].hibernate()
     value = await arena.sessions.value("x", "other")
     return "its own only" if value == "'mine'" and before == after else f"{THROUGH}: {value}"
 

@@ -118,7 +118,7 @@ def planted(code: str, *names: str) -> Scenario:
                     files.write_from(root, name, io.BytesIO(b"attacked"), replace=False)
                 continue
             return f"{THROUGH}: {name} gave {out.getvalue()[:40]!r}"
-        await arena.manager._sessions["s"].hibernate()
+        await arena.manager.loaded()["s"].hibernate()
         arena.manager.confinement.make_workspace(root)
         await asyncio.to_thread(removal.remove, root)
         return "refused" if not root.exists() else f"{THROUGH}: it is not removed"
@@ -194,7 +194,7 @@ async def terminal_codes(arena: Arena) -> str:
 async def handed_over(arena: Arena) -> str:
     """A keeper that gives a workspace to its user gives away nothing that is only linked there."""
     await arena.outcome("os.symlink(host.secret, 'link'); os.symlink(host.folder, 'way'); 'made'")
-    await arena.manager._sessions["s"].hibernate()
+    await arena.manager.loaded()["s"].hibernate()
     root = arena.workspace("s")
     if os.geteuid() == 0:
         os.chown(root, 0, 0)

@@ -164,7 +164,7 @@ async def stale_socket(arena: Arena) -> str:
     """The directory of a kernel's sockets goes with the kernel."""
     await arena.outcome("'made'")
     directory = arena.kernel("s").process.directory
-    await arena.manager._sessions["s"].hibernate()
+    await arena.manager.loaded()["s"].hibernate()
     return "gone with it" if not directory.exists() else f"{THROUGH}: {list(directory.iterdir())}"
 
 

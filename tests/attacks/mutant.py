@@ -51,12 +51,12 @@ def allow(name: str) -> None:
         "chown": ("chown", "fchown", "fchownat", "lchown"),
     }
     names = family.get(name, (name,))
-    for table in ("_DENIED", "_DENIED_IN_TIER_2"):
+    for table in ("DENIED", "DENIED_IN_TIER_2"):
         words = getattr(syscalls, table).split()
         moved = [word for word in words if word.split(":")[0] in names]
         setattr(syscalls, table, " ".join(word for word in words if word not in moved))
-        if table == "_DENIED":
-            syscalls._ALLOWED += " " + " ".join(moved)
+        if table == "DENIED":
+            syscalls.ALLOWED += " " + " ".join(moved)
 
 
 def any_architecture() -> None:

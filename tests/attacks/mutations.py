@@ -110,7 +110,7 @@ _STILL = {
 
 def denied() -> tuple[Mutation, ...]:
     """Each system call that is refused on purpose, allowed alone."""
-    names = [name for name in syscalls.names_of(syscalls._DENIED) if name in syscalls.numbers("x86_64")]
+    names = [name for name in syscalls.names_of(syscalls.DENIED) if name in syscalls.numbers("x86_64")]
     return tuple(
         Mutation(f"deny:{name}", SWEEP, "still refused", note=WITHOUT_RIGHTS)
         if name in _STILL

@@ -28,7 +28,7 @@ def clone(flags):
 each(*(attempt(clone, flags) for flags in {[flag for name, flag in NEW.items() if name != "time"]}))
 """
 DENIED = f"""
-names = sorted(set({syscalls.names_of(syscalls._DENIED)}) & set(NUMBERS))
+names = sorted(set({syscalls.names_of(syscalls.DENIED)}) & set(NUMBERS))
 found = {{}}
 for name in names:
     said = in_child(lambda: call(NUMBERS[name], -1, -1, -1, -1, -1, -1))

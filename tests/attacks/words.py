@@ -93,7 +93,7 @@ async def _shown(arena: Arena, execution: ExecutionResult) -> list[str]:
     variables, text = results.of_variables("s", await arena.manager.list_variables("s"))
     shown += [text, *_texts(variables.model_dump())]
     shown.append(results.of_sessions(await arena.manager.list_sessions())[1])
-    session = arena.manager._sessions.get("s")
+    session = arena.manager.loaded().get("s")
     if session is not None:
         await session.hibernate("the machine is small")
         shown.append(session.greeting or "")

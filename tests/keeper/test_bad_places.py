@@ -30,6 +30,7 @@ from kernelrepl.errors import (
 )
 from kernelrepl.store import Store, worker
 from tests.conftest import Sessions, end_keeper
+from tests.support.database import writer
 from tests.support.mcp_hosts import Place, by_hand, command, kill_9, says, until, wait_until, waits_for
 
 NOBODY = 65534
@@ -317,14 +318,14 @@ async def test_a_disk_that_is_full_refuses_a_new_session(sessions: Sessions) -> 
     def unlimit(db: Database) -> None:
         db.execute(f"PRAGMA max_page_count = {1 << 30}").fetchall()
 
-    await sessions.store._writer.run(fill)
+    await writer(sessions.store).run(fill)
     with contextlib.suppress(StorageFailed):
         for number in range(1000):
             await sessions.store.create_session(f"filler{number}", "none", {"limits": {}})
     with pytest.raises(StorageFailed, match="the disk is full; free some space"):
         await sessions.run("1", "new")
     assert (await sessions.store.find_session("new")) is None
-    await sessions.store._writer.run(unlimit)
+    await writer(sessions.store).run(unlimit)
     assert await sessions.value("6 * 7", "new") == "42"
     assert await sessions.value("x + 1") == "2"
 

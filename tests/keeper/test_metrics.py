@@ -34,7 +34,7 @@ async def test_what_comes_back_is_counted_and_what_does_not(sessions: Sessions) 
     await sessions.run("a = 1; b = 2; import threading; c = (letter for letter in 'ab')")
     value = sessions.metrics.value
     assert (value("kernel_start_seconds_count", how="fork"), value("restores_total")) == (1, 0)
-    await sessions.manager._sessions["s"].hibernate()
+    await sessions.manager.loaded()["s"].hibernate()
     await sessions.run("a")
     assert (value("kernel_start_seconds_count", how="fork"), value("restores_total")) == (2, 1)
     assert (value("restored_names_total"), value("not_restored_names_total")) == (3, 1)
@@ -52,7 +52,7 @@ async def test_written_bytes_are_those_of_what_changed(sessions: Sessions) -> No
 async def test_who_is_put_to_sleep_is_counted_by_the_reason(sessions: Sessions) -> None:
     """For idleness, or to make room."""
     room = sessions.manager.capacity
-    room._max_live = 1
+    room.max_live = 1
     await sessions.run("1", "a")
     await sessions.run("1", "b")
     room.idle_timeout_s = 0

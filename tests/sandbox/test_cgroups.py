@@ -135,7 +135,7 @@ def groups(tmp_path: Path) -> Iterator[cgroups.Groups]:
         pytest.skip(f"no control groups for kernels here: {error}")
     yield found
     found.close()
-    assert not list(found._base.glob("kernelrepl-*"))
+    assert not list(found.base.glob("kernelrepl-*"))
 
 
 def test_a_group_holds_memory_and_processes(groups: cgroups.Groups) -> None:
@@ -173,13 +173,13 @@ async def test_a_kernel_that_the_system_ends_for_its_memory_is_told_so(
     execution = await sessions.run(f"{grow}        time.sleep(99)\ntime.sleep(99)", resources=small)
     assert execution.status == "crashed"
     assert "memory limit 600 MB reached (max_memory_bytes), so its kernel was ended" in (execution.note or "")
-    assert len(list(groups._base.glob("kernelrepl-*"))) <= 3
+    assert len(list(groups.base.glob("kernelrepl-*"))) <= 3
 
 
 @as_root
 def test_a_group_that_was_given_to_a_user_is_divided(tmp_path: Path, groups: cgroups.Groups) -> None:
     """The process goes into a leaf, unless another is in the way, and comes back."""
-    unit = groups._base / "kernelrepl-test-unit"
+    unit = groups.base / "kernelrepl-test-unit"
     unit.mkdir()
     tmp_path.chmod(0o777)
     code = f"""

@@ -26,6 +26,7 @@ from kernelrepl.store import Store
 from kernelrepl.store.database import Database
 from tests.benchmarks.hostile import peak
 from tests.conftest import RUN_TIMEOUT_S, Sessions, change
+from tests.support.database import writer
 from tests.support.hostile_frames import PAYLOADS
 from tests.unit.test_wire import JSON, VALID
 
@@ -109,9 +110,9 @@ async def test_a_component_of_the_store_is_looked_up_once(store: Store) -> None:
     many = {**entry, "segments": [wire.CHUNK_BYTES] * count, "staged": True, "runs": [[1, 0, 1]] * count}
     commit = parse_commit({**empty, "components": [many]}, b"", "3.12")
     statements: list[str] = []
-    await store._writer.run(lambda db: db.conn.set_trace_callback(statements.append))
+    await writer(store).run(lambda db: db.conn.set_trace_callback(statements.append))
     await store.publish(session, None, commit, Limits(None, None), None)
-    await store._writer.run(lambda db: db.conn.set_trace_callback(None))
+    await writer(store).run(lambda db: db.conn.set_trace_callback(None))
     assert sum("SELECT digests" in statement for statement in statements) == 1
     assert len(statements) < 40
     with pytest.raises(wire.WireError):
@@ -214,7 +215,7 @@ async def test_what_a_kernel_sends_takes_little_of_the_keeper(sessions: Sessions
     await sessions.run("x = 42")
     before = peak(reset=True)
     await sessions.submit(PAYLOADS[name], timeout_s=20)
-    session = sessions.manager._sessions["s"]
+    session = sessions.manager.loaded()["s"]
     assert session.latest is not None
     await asyncio.wait_for(session.latest.over.wait(), RUN_TIMEOUT_S)
     assert peak() - before < MOST_GROWTH

@@ -35,6 +35,7 @@ from kernelrepl.outputs import passing, transcript
 from kernelrepl.outputs.transcript import DROPPED, Transcript, fold, load
 from kernelrepl.store import Store
 from tests.conftest import RUN_TIMEOUT_S, Sessions, stored_bytes
+from tests.support.database import writer
 from tests.unit.test_transcript import CONTENTS, JSON, PICTURES, TEXTS
 from tests.unit.test_wire import PAYLOAD, VALID
 
@@ -356,7 +357,7 @@ async def publish_all(store: Store, commits: list[tuple[Any, bytes, Any]]) -> No
     await store.collect()
     await all_of(store, hostile)
     assert await all_of(store, victim) == before
-    checks = await store._writer.run(
+    checks = await writer(store).run(
         lambda db: [db.execute(f"PRAGMA {check}").fetchall() for check in ("foreign_key_check", "quick_check")]
     )
     assert checks == [[], [("ok",)]]
@@ -400,7 +401,7 @@ async def test_one_execution_that_commits_for_ever_does_not_fill_the_disk(
     """What is superseded, and pieces of commits that failed, go when too much has come together."""
 
     async def stored() -> int:
-        [(found,)] = await opened._writer.run(lambda db: db.execute("SELECT SUM(LENGTH(data)) FROM chunks").fetchall())
+        [(found,)] = await writer(opened).run(lambda db: db.execute("SELECT SUM(LENGTH(data)) FROM chunks").fetchall())
         return int(found or 0)
 
     await opened.collect()
@@ -747,7 +748,7 @@ async def test_messages_and_frames_of_a_kernel_have_one_budget(
 ) -> None:
     """Else a kernel would take a share of the keeper's time for each of its sockets."""
     await sessions.run("1+1")
-    kernel = sessions.manager._sessions["s"].slot.kernel
+    kernel = sessions.manager.loaded()["s"].slot.kernel
     assert kernel is not None
     spent: list[float] = []
     monkeypatch.setattr(kernel.budget, "spend", spent.append)
@@ -792,7 +793,7 @@ async def test_reading_a_flood_gives_turns_to_others(peer: Peer) -> None:
 @pytest.mark.anyio
 async def test_an_output_over_the_limit_is_never_read(peer: Peer) -> None:
     """It is left out, and what comes then is heard."""
-    peer.client._published.limits = FloodLimits()
+    peer.client.published.limits = FloodLimits()
     await peer.publish("stream", {"text": "x" * (zmtp.MAX_MESSAGE_BYTES + 1)})
 
     async with asyncio.timeout(RUN_TIMEOUT_S):
@@ -919,7 +920,7 @@ async def test_a_kernel_that_breaks_the_protocol_is_killed(sessions: Sessions, f
 async def test_a_new_kernel_has_no_new_budget(sessions: Sessions) -> None:
     """A session that has its kernel ended again and again takes no more of the keeper's time than another."""
     await sessions.value("1")
-    session = sessions.manager._sessions["s"]
+    session = sessions.manager.loaded()["s"]
     first = session.slot.kernel
     assert first is not None
     await session.restart()
@@ -927,6 +928,6 @@ async def test_a_new_kernel_has_no_new_budget(sessions: Sessions) -> None:
     assert session.slot.kernel is not None
     assert session.slot.kernel.budget is first.budget
     await sessions.value("1", "t")
-    other = sessions.manager._sessions["t"].slot.kernel
+    other = sessions.manager.loaded()["t"].slot.kernel
     assert other is not None
     assert other.budget is not first.budget

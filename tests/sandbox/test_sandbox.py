@@ -241,7 +241,7 @@ async def test_as_root_each_session_has_a_user_of_its_own(sessions: Sessions) ->
     await sessions.run("open('mine', 'w').close()", "other")
     owners = {}
     for name in ("s", "other"):
-        session = sessions.manager._sessions[name]
+        session = sessions.manager.loaded()[name]
         owners[name] = (session.launch.workspace / "mine").stat().st_uid
         assert owners[name] == session.launch.workspace.stat().st_uid == uid_of(session.launch.workspace.name)
         status = Path(f"/proc/{session.pid}/status").read_text()
@@ -268,7 +268,7 @@ def with_tier(sessions: Sessions, tier: Tier | None) -> None:
 async def test_what_hostile_code_left_does_not_run_with_less_in_its_way(sessions: Sessions) -> None:
     """A session made in a sandbox is not opened in a weaker one; its variables can still be listed."""
     await sessions.run("x = 1")
-    session = sessions.manager._sessions["s"]
+    session = sessions.manager.loaded()["s"]
     await session.hibernate()
     for tier in (None, Tier(2, 7)):
         with_tier(sessions, tier)

@@ -70,7 +70,7 @@ def test_no_number_is_in_two_tables(place: tuple[int, str]) -> None:
     """A typing error would let one call pass for another."""
     _, machine = place
     column = 1 + MACHINES.index(machine)
-    words = " ".join((syscalls._ALLOWED, syscalls._DENIED, syscalls._SPECIAL)).split()
+    words = " ".join((syscalls.ALLOWED, syscalls.DENIED, syscalls.SPECIAL)).split()
     names = [word.split(":")[0] for word in words]
     assert sorted(set(names)) == sorted(names)
     numbers = [word.split(":")[column] for word in words if word.split(":")[column] != "-"]
@@ -80,9 +80,9 @@ def test_no_number_is_in_two_tables(place: tuple[int, str]) -> None:
 def test_what_is_denied_is_denied_and_what_is_unknown_is_not_there(place: tuple[int, str]) -> None:
     """EPERM for what is refused on purpose; ENOSYS for the rest, so that libraries fall back."""
     tier, machine = place
-    denied = set(syscalls.names_of(syscalls._DENIED))
+    denied = set(syscalls.names_of(syscalls.DENIED))
     if tier == 2:
-        denied |= set(syscalls._DENIED_IN_TIER_2.split())
+        denied |= set(syscalls.DENIED_IN_TIER_2.split())
     assert {ask(tier, machine, name) for name in denied} - {None} == {"EPERM"}
     code = program(tier, machine)
     known = set(syscalls.numbers(machine).values())
@@ -178,7 +178,7 @@ def test_what_the_arguments_decide(name: str, arguments: tuple[int, ...], in_tie
 
 
 def special() -> Iterator[str]:
-    yield from syscalls.names_of(syscalls._SPECIAL)
+    yield from syscalls.names_of(syscalls.SPECIAL)
 
 
 def test_every_rule_about_arguments_is_tried() -> None:

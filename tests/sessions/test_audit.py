@@ -148,7 +148,7 @@ async def test_a_session_is_audited_before_it_is_put_to_sleep(sessions: Sessions
     """At once, without waiting for quiet."""
     await sessions.run(HIDDEN)
     await sessions.run("k.poke()")
-    await sessions.manager._sessions["s"].hibernate()
+    await sessions.manager.loaded()["s"].hibernate()
     assert await sessions.value("a") == "[0]"
     assert await missed(sessions) == 1
 

@@ -447,7 +447,7 @@ async def test_a_kernel_that_gets_stuck_behind_its_answer_is_replaced(
     assert await sessions.value("kept") == "[1, 2, 3]"
     monkeypatch.undo()
     await sessions.run(STUCK.format(600))
-    session = sessions.manager._sessions["s"]
+    session = sessions.manager.loaded()["s"]
     assert session.latest is not None
     await session.interrupt(session.latest, force=True)
     await session.hibernate()
@@ -546,7 +546,7 @@ async def test_children_that_outlive_their_cell_go_with_the_kernel(sessions: Ses
         "program = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
     )
     await goes_on(sessions)
-    pid = sessions.manager._sessions["s"].pid
+    pid = sessions.manager.loaded()["s"].pid
     assert pid is not None
     children = psutil.Process(pid).children(recursive=True)
     assert len(children) >= 3

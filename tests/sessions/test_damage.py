@@ -22,6 +22,7 @@ from kernelrepl.store import Store
 from kernelrepl.store.live import INCOMPLETE
 from tests.conftest import Sessions
 from tests.sessions.test_store import commit, outcome, part
+from tests.support.database import writer
 from tests.support.mcp_hosts import Place, command
 
 pytestmark = pytest.mark.anyio
@@ -226,7 +227,7 @@ def told(execution: ExecutionResult) -> dict[str, str]:
 
 async def write(sessions: Sessions, statement: str, *parameters: Any) -> int:
     """Change the database as the disk would; how many rows."""
-    return int(await sessions.store._writer.run(lambda db: db.execute(statement, parameters).rowcount))
+    return int(await writer(sessions.store).run(lambda db: db.execute(statement, parameters).rowcount))
 
 
 async def flip_where(sessions: Sessions, table: str, column: str, condition: str, at: int = 100) -> int:
@@ -245,10 +246,10 @@ async def flip_where(sessions: Sessions, table: str, column: str, condition: str
 
 async def fall_asleep(sessions: Sessions) -> None:
     """Let the session be in the store only."""
-    await sessions.manager._sessions["s"].hibernate()
+    await sessions.manager.loaded()["s"].hibernate()
     await sessions.manager.tidy()
     gc.collect()
-    assert not sessions.manager._sessions
+    assert not sessions.manager.loaded()
 
 
 async def test_a_value_in_a_row_that_has_changed_is_not_loaded(sessions: Sessions) -> None:

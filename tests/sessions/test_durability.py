@@ -157,7 +157,7 @@ async def test_the_import_path_follows_the_installation(sessions: Sessions, tmp_
     """What a kernel starts with may change between two starts; what the session added and removed stays so."""
     await sessions.run("import sys; sys.path.insert(0, '/mine'); before = list(sys.path); gone = sys.path.pop()")
     await sessions.kill()
-    session = sessions.manager._sessions["s"]
+    session = sessions.manager.loaded()["s"]
     confinement = sessions.manager.confinement
     environment = {**confinement.environment, "PYTHONPATH": str(tmp_path)}
     confinement = dataclasses.replace(confinement, environment=environment)

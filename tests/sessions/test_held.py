@@ -124,7 +124,7 @@ async def test_a_message_is_not_held_until_the_next_one(
 ) -> None:
     """A kernel that shows no more after it would have the keeper hold 18 MB for each of its sockets."""
     client: JupyterClient = peer.client
-    client._published.limits = type(client._published.limits)()
+    client.published.limits = type(client.published.limits)()
     await peer.publish("stream", {"name": "stdout", "text": "x" * MUCH})
     await peer.until(lambda: bool(peer.seen))
     peer.seen.clear()
@@ -146,7 +146,7 @@ async def test_a_frame_is_not_held_until_the_next_one(sessions: Sessions, traced
 async def test_what_a_kernel_had_begun_to_say_ends_with_it(sessions: Sessions) -> None:
     """80 MB at most would stay until somebody looks for garbage."""
     await sessions.run("1")
-    kernel = weakref.ref(sessions.manager._sessions["s"].slot.kernel)
+    kernel = weakref.ref(sessions.manager.loaded()["s"].slot.kernel)
     gc.collect()
     gc.disable()
     try:

@@ -23,6 +23,7 @@ from kernelrepl.store.publish import DIGEST_BYTES
 from kernelrepl.store.schema import migrations
 from tests.conftest import RUN_TIMEOUT_S, Sessions
 from tests.sessions.test_store import MARKER, UNLIMITED, bytes_of, commit, new_session, part, query, traces
+from tests.support.database import writer
 from tests.support.mcp_hosts import command
 
 pytestmark = pytest.mark.anyio
@@ -302,7 +303,7 @@ async def cost(store: Store, session: int) -> int:
     low, high = -1, 1 << 30
     while high - low > 1:
         middle = (low + high) // 2
-        found = (await store._writer.run(functools.partial(plan, max_history_bytes=middle))).oldest.get(
+        found = (await writer(store).run(functools.partial(plan, max_history_bytes=middle))).oldest.get(
             session, oldest[0]
         )
         low, high = (low, middle) if found == oldest[0] else (middle, high)
@@ -394,7 +395,7 @@ async def test_a_commit_that_waits_goes_between_two_steps(
     session = await new_session(store)
     await publish(store, session, *map(value, "abcdefgh"))
     events: list[str] = []
-    with held(store._writer, statement, events) as reached:
+    with held(writer(store), statement, events) as reached:
         collecting = asyncio.create_task(store.collect())
         assert await reached()
         publishing = asyncio.create_task(publish(store, session, value("z")))
@@ -431,13 +432,13 @@ async def test_a_chunk_that_is_taken_up_between_two_steps_stays(opened: Callable
     store = opened(0)
     session = await new_session(store)
     await publish(store, session, value("a"), value("b"), value("c"))
-    await store._writer.run(lambda db: db.execute("DELETE FROM components WHERE to_commit IS NOT NULL"))
-    sweep = Sweep(await store._writer.run(lambda db: plan(db, 0)))
+    await writer(store).run(lambda db: db.execute("DELETE FROM components WHERE to_commit IS NOT NULL"))
+    sweep = Sweep(await writer(store).run(lambda db: plan(db, 0)))
     if staged:
         await store.stage(session, 0, b"a" * SIZE)
     else:
         await publish(store, session, value("a", 2))
-    while await store._writer.run(lambda db: sweep.step(db, store._waiting())):
+    while await writer(store).run(lambda db: sweep.step(db, store._waiting())):
         pass
     assert await stored(store) == {b"a", b"c"}
     if staged:
@@ -455,7 +456,7 @@ async def test_a_step_takes_a_bounded_amount(opened: Callable[..., Store], monke
     for number in range(50):
         await publish(store, session, commit(unsaved={"lost": ("lock", "lost", str(number))}))
     events: list[str] = []
-    with held(store._writer, "nothing", events):
+    with held(writer(store), "nothing", events):
         pass
     await store.collect()
     steps = " ".join("#" if event == "COMMIT" else event for event in events).split("#")
@@ -470,7 +471,7 @@ async def test_a_collection_that_was_cut_short_is_taken_up_again(opened: Callabl
     session = await new_session(store)
     await publish(store, session, *map(value, "abc"))
     made = await commits(store, session)
-    await store._writer.run(lambda db: forget_before(db, session, made[1]))
+    await writer(store).run(lambda db: forget_before(db, session, made[1]))
     store = opened()
     assert await store.oldest_commit(session) == made[1]
     await store.collect_if_due()

@@ -144,7 +144,7 @@ async def test_what_a_kernel_imports_late_is_taken_from_the_installation(session
 async def test_files_of_a_session_stand_for_nothing_that_its_kernel_needs(sessions: Sessions, how: str) -> None:
     """Whatever they are called; the session works on, in this kernel and in the next."""
     if how == "cold":
-        object.__setattr__(sessions.manager._services, "launcher", spawn)
+        object.__setattr__(sessions.manager.services, "launcher", spawn)
     names = sorted({*imports.LATE, *sys.stdlib_module_names, "zmq", "tornado", "traitlets"})
     await ok(sessions, f"for n in {names}: open(n + '.py', 'w').write('raise RuntimeError(__name__)')")
     await ok(sessions, "import random\nrandom.seed(1); kept = [1, 2]")

@@ -33,7 +33,7 @@ text = 'len(rows)'
 
 def waiting(sessions: Sessions) -> int:
     """How many components the kernel has not asked for."""
-    kernel = sessions.manager._sessions["s"].slot.kernel
+    kernel = sessions.manager.loaded()["s"].slot.kernel
     assert kernel is not None
     return len(kernel._delivery._later)
 
@@ -115,7 +115,7 @@ async def test_changes_are_kept_while_others_wait(sessions: Sessions) -> None:
     await sessions.kill()
     assert await sessions.value("small = 2; more.append(small); more") == "[1, 2]"
     assert waiting(sessions) == 2
-    await sessions.manager._sessions["s"].hibernate()
+    await sessions.manager.loaded()["s"].hibernate()
     assert await sessions.value("more") == "[1, 2]"
     assert waiting(sessions) == 2
     assert await sessions.value("total(), len(rows)") == "(79999800000.0, 60000)"
@@ -251,7 +251,7 @@ async def test_what_cannot_be_read_now_can_be_read_by_the_next_kernel(
 async def test_nothing_is_kept_of_what_has_been_delivered(sessions: Sessions) -> None:
     """The window takes no memory between deliveries."""
     await restarted(sessions)
-    kernel = sessions.manager._sessions["s"].slot.kernel
+    kernel = sessions.manager.loaded()["s"].slot.kernel
     assert kernel is not None
     for code in ("small", "total()", "len(rows)"):
         await sessions.run(code)

@@ -27,7 +27,7 @@ if not child:
 
 def groups(sessions: Sessions) -> dict[int, str]:
     """What Linux says of the groups of all processes of the session."""
-    kernel = sessions.manager._sessions["s"].slot.kernel
+    kernel = sessions.manager.loaded()["s"].slot.kernel
     assert kernel is not None
     told = {}
     for pid in usage.descendants(kernel.process.pid):

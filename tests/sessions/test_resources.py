@@ -82,7 +82,7 @@ async def test_memory_that_no_single_process_is_limited_in_is_counted(sessions: 
 async def test_memory_that_grows_between_two_calls_is_counted(sessions: Sessions) -> None:
     """The next call says what became of the kernel."""
     await sessions.run("x = 1", resources=SMALL)
-    session = sessions.manager._sessions["s"]
+    session = sessions.manager.loaded()["s"]
     kernel = session.slot.kernel
     assert kernel is not None
     await sessions.run(
@@ -193,7 +193,7 @@ async def test_a_workspace_that_is_full_can_be_tidied_and_not_written(sessions: 
     )
     assert execution.status == "interrupted"
     assert (execution.note or "").startswith(said)
-    session = sessions.manager._sessions["s"]
+    session = sessions.manager.loaded()["s"]
     kernel = session.slot.kernel
     assert kernel is not None
     await kernel.ended.wait()
@@ -220,7 +220,7 @@ async def test_why_a_kernel_was_ended_is_told_after_the_answer_of_a_cell(session
     )
     execution = await sessions.run(late)
     assert execution.status == "ok"
-    session = sessions.manager._sessions["s"]
+    session = sessions.manager.loaded()["s"]
     assert session.current is not None
     assert session.current.result.done()
     session.on_overrun("it takes too much", True)
@@ -303,7 +303,7 @@ async def test_what_takes_no_interrupt_is_gone_after_its_timeout(
     """With all that it started."""
     monkeypatch.setattr("kernelrepl.sessions.interruption.INTERRUPT_GRACE_S", 0.2)
     await sessions.run("x = 1")
-    pid = sessions.manager._sessions["s"].pid
+    pid = sessions.manager.loaded()["s"].pid
     assert pid is not None
     execution = await sessions.run(code, timeout_s=0.3)
     assert execution.status == "timeout"

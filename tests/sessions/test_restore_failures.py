@@ -72,7 +72,7 @@ async def test_temporary_files_that_are_gone_are_told(sessions: Sessions, end: s
         if end == "kill":
             await sessions.kill()
         else:
-            await sessions.manager._sessions["s"].hibernate()
+            await sessions.manager.loaded()["s"].hibernate()
         execution = await sessions.run("len(os.listdir()), x")
         assert execution.output.result is not None
         assert execution.output.result.endswith(", 1)")

@@ -26,12 +26,12 @@ UNSAVABLE = "held = (letter for letter in 'ab')"
 def room(sessions: Sessions) -> KernelCapacity:
     """Of two kernels."""
     room = sessions.manager.capacity
-    room._max_live = 2
+    room.max_live = 2
     return room
 
 
 def awake(sessions: Sessions) -> set[str]:
-    return {name for name, session in sessions.manager._sessions.items() if session.pid is not None}
+    return {name for name, session in sessions.manager.loaded().items() if session.pid is not None}
 
 
 async def test_the_one_at_rest_for_longest_makes_room(sessions: Sessions, room: KernelCapacity) -> None:
@@ -127,10 +127,10 @@ async def test_calls_without_a_session_take_their_turn(sessions: Sessions, room:
 
 async def test_kernels_that_take_too_much_together_make_room(sessions: Sessions, room: KernelCapacity) -> None:
     """What they share is counted once; the one at rest for longest goes first."""
-    room._max_live = None
+    room.max_live = None
     for name in ("a", "b", "c"):
         await sessions.run("x = bytearray(2_000_000)", name)
-    room._memory_bytes = 60_000_000
+    room.memory_bytes = 60_000_000
     async with asyncio.timeout(30):
         while "a" in awake(sessions):
             await asyncio.sleep(0.1)
@@ -185,7 +185,7 @@ async def forgotten(sessions: Sessions) -> set[str]:
     await sessions.manager.tidy()
     gc.collect()
     known = {info.info.session_id for info in await sessions.manager.list_sessions()}
-    return known - set(sessions.manager._sessions)
+    return known - set(sessions.manager.loaded())
 
 
 async def test_a_session_that_sleeps_is_in_the_store_only(sessions: Sessions) -> None:
@@ -208,11 +208,11 @@ async def test_what_nobody_has_got_yet_is_not_forgotten(sessions: Sessions) -> N
     await job.result
     await sessions.run(UNSAVABLE, "greeting")
     for name in ("uncollected", "greeting"):
-        await sessions.manager._sessions[name].hibernate("max_live = 1")
+        await sessions.manager.loaded()[name].hibernate("max_live = 1")
     del session
     assert await forgotten(sessions) == set()
     assert "not saved, and gone" in ((await sessions.run("1", "greeting")).note or "")
-    sessions.manager._sessions["uncollected"].uncollected.take(job)
+    sessions.manager.loaded()["uncollected"].uncollected.take(job)
     assert await forgotten(sessions) == {"uncollected"}
 
 
@@ -220,7 +220,7 @@ async def test_a_session_that_somebody_holds_has_no_second(sessions: Sessions) -
     """Whoever found it before it was forgotten and whoever asks later have the same kernel."""
     await sessions.run("x = 1")
     await sleep(sessions)
-    held = sessions.manager._sessions["s"]
+    held = sessions.manager.loaded()["s"]
     assert await forgotten(sessions) == set()
     session, job = await sessions.submit("x")
     assert session is held
@@ -228,7 +228,7 @@ async def test_a_session_that_somebody_holds_has_no_second(sessions: Sessions) -
 
 
 async def sleep(sessions: Sessions) -> None:
-    for session in list(sessions.manager._sessions.values()):
+    for session in list(sessions.manager.loaded().values()):
         await session.hibernate()
 
 
@@ -240,7 +240,7 @@ async def test_sessions_beyond_a_thousand_descriptors_are_like_any_other(session
     try:
         assert await sessions.value("x = 1; x") == "1"
         assert await sessions.value("x") == "1"
-        await sessions.manager._sessions["s"].hibernate()
+        await sessions.manager.loaded()["s"].hibernate()
         assert await sessions.value("x") == "1"
         await sessions.manager.close()
     finally:

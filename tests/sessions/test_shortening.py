@@ -304,7 +304,7 @@ async def test_replies_of_real_cells_are_bounded(sessions: Sessions, cell: str) 
 async def test_what_a_session_keeps_under_no_name_is_told_in_words(sessions: Sessions) -> None:
     """Also when its kernel makes room for another."""
     await sessions.run("for _n in range(20_300): globals()[f'n{_n}'] = _n\nglobals()['x' * 1500] = (n for n in ())")
-    session = sessions.manager._sessions["s"]
+    session = sessions.manager.loaded()["s"]
     assert session.unsaved == {"*further names", "*long names"}
     await session.hibernate("the machine is small")
     note = (await sessions.run("1")).note

@@ -41,7 +41,7 @@ async def spares(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
         manager.data_dir / "workspaces",
         manager.confinement,
         Grants(),
-        manager._services,
+        manager.services,
         always,
         manager.busy,
     )
@@ -55,20 +55,20 @@ async def spares(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
 async def ready(spares: Standby, count: int = 2) -> list[int]:
     """Wait until so many are there; their pids."""
     async with asyncio.timeout(30):
-        while len(spares._prepared) < count:
+        while len(spares.prepared) < count:
             await asyncio.sleep(0.02)
-    return [prepared.kernel.pid for prepared in spares._prepared]
+    return [prepared.kernel.pid for prepared in spares.prepared]
 
 
 async def test_a_new_session_begins_with_a_kernel_that_is_ready(sessions: Sessions, spares: Standby) -> None:
     """Its directory becomes the workspace of the session for good, and others follow."""
     pids = await ready(spares)
-    names = {prepared.workspace.name for prepared in spares._prepared}
+    names = {prepared.workspace.name for prepared in spares.prepared}
     execution = await sessions.run("open('mine', 'w').write('1'); x = [1]\n_ = 5")
     assert execution.status == "ok"
     assert execution.execution_count == 1
     assert execution.restored is None
-    assert sessions.manager._sessions["s"].pid in pids
+    assert sessions.manager.loaded()["s"].pid in pids
     [[workspace, python, packages]] = await sessions.rows("SELECT workspace, python, packages FROM sessions")
     assert workspace in names
     assert python
@@ -77,7 +77,7 @@ async def test_a_new_session_begins_with_a_kernel_that_is_ready(sessions: Sessio
     assert len(set(again) - set(pids)) == 1
     await sessions.kill()
     assert await sessions.value("x, open('mine').read()") == "([1], '1')"
-    assert sessions.manager._sessions["s"].pid not in {*pids, *again}
+    assert sessions.manager.loaded()["s"].pid not in {*pids, *again}
 
 
 async def test_nothing_of_it_is_looked_at_while_its_first_cell_begins(
@@ -97,7 +97,7 @@ async def test_nothing_of_it_is_looked_at_while_its_first_cell_begins(
     pids = await ready(spares)
     _, job = await sessions.submit("open('file', 'w').write('x')")
     await job.over.wait()
-    assert sessions.manager._sessions["s"].pid in pids
+    assert sessions.manager.loaded()["s"].pid in pids
     assert looked == []
     await sessions.kill()
     await sessions.run("1")
@@ -108,7 +108,7 @@ async def test_it_is_like_one_that_was_started_for_its_session(sessions: Session
     """Nothing can be seen of what it ran while it waited."""
     pids = await ready(spares)
     prepared = await looks(sessions, "spare")
-    assert sessions.manager._sessions["spare"].pid in pids
+    assert sessions.manager.loaded()["spare"].pid in pids
     sessions.manager.standby = None
     own = await looks(sessions, "own")
     for found in (prepared, own):
@@ -121,7 +121,7 @@ async def test_two_sessions_get_two_kernels(sessions: Sessions, spares: Standby)
     await ready(spares)
     executions = await asyncio.gather(*(sessions.run(f"x = {n}\nx", f"s{n}") for n in range(4)))
     assert [execution.output.result for execution in executions] == ["0", "1", "2", "3"]
-    assert len({session.pid for session in sessions.manager._sessions.values()}) == 4
+    assert len({session.pid for session in sessions.manager.loaded().values()}) == 4
     workspaces = await sessions.rows("SELECT DISTINCT workspace FROM sessions")
     assert len(workspaces) == 4
 
@@ -130,7 +130,7 @@ async def test_the_limits_of_who_takes_it_are_its_limits(sessions: Sessions, spa
     """They are told when it is taken."""
     pids = await ready(spares)
     execution = await sessions.run("x = bytes(5000); y = 1", limits=Limits(variable_bytes=1000))
-    assert sessions.manager._sessions["s"].pid in pids
+    assert sessions.manager.loaded()["s"].pid in pids
     assert [entry.name for entry in execution.not_saved] == ["x"]
 
 
@@ -141,27 +141,27 @@ async def test_whoever_gets_something_else_gets_a_kernel_of_its_own(
     pids = await ready(spares)
     (tmp_path / "given").mkdir()
     await sessions.run("1", read=(str(tmp_path / "given"),))
-    assert sessions.manager._sessions["s"].pid not in pids
+    assert sessions.manager.loaded()["s"].pid not in pids
 
 
 async def test_a_session_that_wakes_gets_a_kernel_of_its_own(sessions: Sessions, spares: Standby) -> None:
     """One that is ready has another workspace."""
     await sessions.run("x = 1")
-    await sessions.manager._sessions["s"].hibernate()
+    await sessions.manager.loaded()["s"].hibernate()
     pids = await ready(spares)
     assert await sessions.value("x") == "1"
-    assert sessions.manager._sessions["s"].pid not in pids
+    assert sessions.manager.loaded()["s"].pid not in pids
 
 
 async def test_one_that_has_died_is_not_given_away(sessions: Sessions, spares: Standby) -> None:
     """Neither one that died long ago nor one that dies right now."""
     pids = await ready(spares)
-    os.kill(spares._prepared[0].kernel.process.pid, signal.SIGKILL)
-    await spares._prepared[0].kernel.ended.wait()
+    os.kill(spares.prepared[0].kernel.process.pid, signal.SIGKILL)
+    await spares.prepared[0].kernel.ended.wait()
     assert await sessions.value("1 + 1") == "2"
-    assert sessions.manager._sessions["s"].pid == pids[1]
+    assert sessions.manager.loaded()["s"].pid == pids[1]
     await ready(spares)
-    for prepared in spares._prepared:
+    for prepared in spares.prepared:
         # The one that would run the code: those below a first process live on until that one has had its turn to end.
         os.kill(prepared.kernel.pid, signal.SIGKILL)
     assert await sessions.value("1 + 1", "t") == "2"
@@ -201,7 +201,7 @@ async def test_what_a_cell_says_reaches_the_session_that_took_the_kernel(session
 async def test_nobody_takes_one_that_is_not_wanted(sessions: Sessions, spares: Standby) -> None:
     """They end with their keeper, and their directories with them."""
     pids = await ready(spares)
-    workspaces = [prepared.workspace for prepared in spares._prepared]
+    workspaces = [prepared.workspace for prepared in spares.prepared]
     await spares.close()
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
     assert not any(workspace.exists() for workspace in workspaces)
@@ -214,7 +214,7 @@ async def test_none_is_made_while_code_runs(sessions: Sessions, spares: Standby)
     await asyncio.wait_for(job.began.wait(), 20)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(asyncio.shield(job.result), 1)
-    assert len(spares._prepared) == 1
+    assert len(spares.prepared) == 1
     await job.result
     await ready(spares)
 

@@ -136,12 +136,12 @@ async def test_a_kernel_that_says_half_of_something_large_makes_room_for_others(
     stock = Stock(share=1 << 20, seats=1, patience_s=0)
     for name in ("half", "whole"):
         await sessions.run("1", name)
-        kernel = sessions.manager._sessions[name].slot.kernel
+        kernel = sessions.manager.loaded()[name].slot.kernel
         assert kernel is not None
         kernel.budget.held._stock = stock
     half = PREAMBLE + "_part(['deleted'], ['x' * 1000] * 200)\n" * 8 + "_time.sleep(600)"
     _, job = await sessions.submit(half, "half")
-    held = sessions.manager._sessions["half"].slot.kernel.budget.held  # type: ignore[union-attr]
+    held = sessions.manager.loaded()["half"].slot.kernel.budget.held  # type: ignore[union-attr]
     await until(lambda: stock.seated(held))
     code = "from IPython.display import display\ndisplay({'text/plain': 'x' * 3_000_000}, raw=True)"
     execution = await sessions.run(code, "whole")

@@ -20,6 +20,7 @@ from kernelrepl.model import Commit, Limits, NewComponent, NotRestored, NotSaved
 from kernelrepl.store import Store
 from kernelrepl.store.worker import PAGE_BYTES, Worker
 from tests.conftest import RUN_TIMEOUT_S, Sessions, stored_bytes
+from tests.support.database import reader, writer
 
 pytestmark = pytest.mark.anyio
 
@@ -69,7 +70,7 @@ def store(opened: Callable[..., Store]) -> Store:
 
 async def query(store: Store, statement: str, *parameters: Any) -> list[Any]:
     """Rows, as the thread that writes sees them."""
-    return await store._writer.run(lambda db: [tuple(row) for row in db.execute(statement, parameters)])
+    return await writer(store).run(lambda db: [tuple(row) for row in db.execute(statement, parameters)])
 
 
 async def everything(store: Store) -> dict[str, list[Any]]:
@@ -160,7 +161,7 @@ async def test_a_fresh_file_gets_its_tables_and_is_ours_alone(store: Store, path
 async def test_what_a_start_notes_waits_for_no_disk(store: Store) -> None:
     """The next commit syncs it, in order: what takes the power before that takes the kernel as well."""
     said: list[str] = []
-    await store._writer.run(lambda db: db.conn.set_trace_callback(said.append))
+    await writer(store).run(lambda db: db.conn.set_trace_callback(said.append))
     key, _ = await store.create_session("s", "w", {})
     await store.start_execution(key, "r", "test", "1")
     await store.note_versions(key, "3.11.7", {"numpy": "2.0"})
@@ -176,7 +177,7 @@ async def test_the_writer_is_durable_and_the_reader_only_reads(store: Store) -> 
     assert await query(store, "PRAGMA secure_delete") == [(1,)]
     assert await query(store, "PRAGMA integrity_check") == [("ok",)]
     with pytest.raises(StorageFailed, match="make it writable"):
-        await store._reader.run(lambda db: db.execute("DELETE FROM sessions"))
+        await reader(store).run(lambda db: db.execute("DELETE FROM sessions"))
 
 
 async def test_small_jobs_pass_large_ones_of_other_sessions_only(path: Path) -> None:
@@ -733,13 +734,13 @@ async def test_sessions_are_found_by_a_part_of_their_name(store: Store, contains
 async def test_lists_of_many_sessions_are_read_by_their_index(store: Store) -> None:
     """No list sorts all sessions to show a few of them."""
     statements: list[str] = []
-    await store._reader.run(lambda db: db.conn.set_trace_callback(statements.append))
+    await reader(store).run(lambda db: db.conn.set_trace_callback(statements.append))
     page = await store.list_sessions(PageRequest(10))
     await store.list_sessions(PageRequest(10, "2026-01-01T00:00:00.000Z/5"))
     await store.unused_sessions(datetime(2026, 1, 1, tzinfo=UTC))
     await store.similar_ids("x")
     assert page.total == 0
-    await store._reader.run(lambda db: db.conn.set_trace_callback(None))
+    await reader(store).run(lambda db: db.conn.set_trace_callback(None))
     assert len(statements) >= 5
     for statement in statements:
         plan = " ".join(str(row[3]) for row in await query(store, f"EXPLAIN QUERY PLAN {statement}"))
@@ -838,7 +839,7 @@ async def limit_pages(store: Store, spare: int | None) -> None:
         [count] = db.execute("PRAGMA page_count").fetchone()
         db.execute(f"PRAGMA max_page_count = {count + spare if spare is not None else 1 << 30}").fetchall()
 
-    await store._writer.run(job)
+    await writer(store).run(job)
 
 
 async def test_a_full_disk_fails_one_commit_and_is_named(store: Store) -> None:
@@ -881,7 +882,7 @@ async def test_a_job_that_fails_leaves_no_transaction_open(store: Store) -> None
 
     await new_session(store)
     with pytest.raises(ZeroDivisionError, match="ours"):
-        await store._writer.run(job)
+        await writer(store).run(job)
     assert len(await store.list_sessions()) == 1
     await new_session(store, "next")
     assert len(await store.list_sessions()) == 2

@@ -52,7 +52,7 @@ KINDS = (
 
 def pid_of(sessions: Sessions) -> int:
     """The process of the session's kernel."""
-    pid = sessions.manager._sessions["s"].pid
+    pid = sessions.manager.loaded()["s"].pid
     assert pid is not None
     return pid
 
@@ -104,7 +104,7 @@ def beacon(path: Path) -> Iterator[asyncio.Event]:
 async def workspace_of(sessions: Sessions) -> Path:
     """Where a test and its session both have files."""
     await sessions.run("1")
-    return sessions.manager._sessions["s"].launch.workspace
+    return sessions.manager.loaded()["s"].launch.workspace
 
 
 async def interrupted_at(sessions: Sessions, code: str, event: asyncio.Event, strikes: int = 1) -> ExecutionResult:

@@ -74,7 +74,7 @@ def ancestors(pid: int) -> list[int]:
 
 
 def pid_of(sessions: Sessions, session_id: str = "s") -> int:
-    pid = sessions.manager._sessions[session_id].pid
+    pid = sessions.manager.loaded()[session_id].pid
     assert pid is not None
     return pid
 
@@ -124,7 +124,7 @@ async def test_a_forked_kernel_finds_what_any_other_finds(sessions: Sessions, la
     """Nothing of the process that it was forked from can be seen, but its modules."""
     forked = await looks(sessions, "forked")
     assert launcher.zygotes()[0] in ancestors(pid_of(sessions, "forked"))
-    object.__setattr__(sessions.manager._services, "launcher", spawn)
+    object.__setattr__(sessions.manager.services, "launcher", spawn)
     cold = await looks(sessions, "cold")
     assert launcher.zygotes()[0] not in ancestors(pid_of(sessions, "cold"))
     status = [found.pop("status") for found in (forked, cold)]
@@ -139,7 +139,7 @@ async def test_what_is_the_same_for_all_kernels_is_made_before_they_are_forked(s
     code = "from kernelrepl.guest.isolation.seccomp import program\nfrom kernelrepl.guest.system import libc\n"
     code += "program.cache_info().misses, libc.cache_info().misses"
     assert await sessions.value(code) == "(2, 1)"
-    object.__setattr__(sessions.manager._services, "launcher", spawn)
+    object.__setattr__(sessions.manager.services, "launcher", spawn)
     tier = sessions.manager.confinement.tier
     assert tier is not None
     made = int(tier.number > 0)
@@ -237,7 +237,7 @@ async def test_sessions_outlive_the_zygote(sessions: Sessions, launcher: Watched
     await sessions.run("x = [1]\ndef f(): return x")
     before = launcher.zygotes()
     os.kill(before[0], signal.SIGKILL)
-    process = sessions.manager._sessions["s"].slot.kernel
+    process = sessions.manager.loaded()["s"].slot.kernel
     assert process is not None
     await asyncio.wait_for(process.ended.wait(), 10)
     execution = await sessions.run("f()")
@@ -361,7 +361,7 @@ async def test_nothing_of_a_zygote_is_left(sessions: Sessions, launcher: Watched
     await sessions.run("x = 1", "b")
     pids = [pid_of(sessions, "a"), pid_of(sessions, "b"), *launcher.zygotes()]
     await launcher.warm.close()
-    for session in sessions.manager._sessions.values():
+    for session in sessions.manager.loaded().values():
         assert session.slot.kernel is not None
         await asyncio.wait_for(session.slot.kernel.ended.wait(), 10)
     async with asyncio.timeout(10):

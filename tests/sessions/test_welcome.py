@@ -21,7 +21,7 @@ async def test_a_subscription_while_the_kernel_sends_is_welcomed(sessions: Sessi
     """Subscriptions arrive between the sends of a burst, after which the kernel is silent; none is missed."""
     chance = random.Random(1)
     await sessions.run(f"import time\nuntil = lambda: time.monotonic() + {BURST_S}")
-    kernel = sessions.manager._sessions["s"].slot.kernel
+    kernel = sessions.manager.loaded()["s"].slot.kernel
     assert kernel is not None
     with zmq.asyncio.Context() as context, context.socket(zmq.SUB) as subscriber:
         subscriber.connect(f"ipc://{kernel.process.directory / 's-2'}")

@@ -6,7 +6,7 @@ from tests import house
 
 LONGEST_FUNCTION = 70
 OVER_FIFTY = 9
-POKES = 236
+POKES = 115
 ARROWS = 91
 FLOORS = 10
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from kernelrepl.guest.system import libc
 
 # name:x86_64:aarch64, "-" where an architecture has no such call. The order is that of the comparisons.
-_ALLOWED = """
+ALLOWED = """
 read:0:63 write:1:64 open:2:- close:3:57 stat:4:- fstat:5:80 lstat:6:- poll:7:- lseek:8:62
 mprotect:10:226 munmap:11:215 brk:12:214 rt_sigaction:13:134 rt_sigprocmask:14:135 rt_sigreturn:15:139
 pread64:17:67 pwrite64:18:68 readv:19:65 writev:20:66 preadv:295:69 pwritev:296:70 preadv2:327:286
@@ -55,7 +55,7 @@ chown:92:- fchown:93:55 lchown:94:- fchownat:260:54 connect:42:203 bind:49:200 l
 sync:162:81 syncfs:306:267 munlockall:152:231 ioprio_get:252:31
 """
 
-_DENIED = """
+DENIED = """
 ptrace:101:117 unshare:272:97 setns:308:268 mount:165:40 umount2:166:39 pivot_root:155:41 chroot:161:51
 fsopen:430:430 fsconfig:431:431 fsmount:432:432 fspick:433:433 open_tree:428:428 open_tree_attr:467:467
 move_mount:429:429 mount_setattr:442:442 statmount:457:457 listmount:458:458 bpf:321:280 perf_event_open:298:241
@@ -81,14 +81,14 @@ inotify_init:253:- inotify_init1:294:26 inotify_add_watch:254:27 inotify_rm_watc
 io_setup:206:0 io_submit:209:2 io_getevents:208:4 io_cancel:210:3 io_destroy:207:1 io_pgetevents:333:292
 """
 
-_SPECIAL = """
+SPECIAL = """
 socket:41:198 socketpair:53:199 clone:56:220 mmap:9:222 fallocate:285:47 setsockopt:54:208
 ioctl:16:29 prctl:157:167 fcntl:72:25 prlimit64:302:261
 mknod:133:- mknodat:259:33 sched_setscheduler:144:119 sched_setparam:142:118
 sched_setattr:314:274 clone3:435:435
 """
 
-_DENIED_IN_TIER_2 = """
+DENIED_IN_TIER_2 = """
 chown fchown lchown fchownat connect bind listen setsid setpgid pidfd_open mknod mknodat link linkat
 """
 """What only namespaces and a tree of its own make harmless: nothing else watches over the host's files there."""
@@ -142,7 +142,7 @@ def numbers(machine: str) -> Mapping[str, int]:
         raise UnsupportedMachine(errno.ENOSYS, f"no system call filter for {machine}; x86_64 and aarch64 have one")
     column = 1 if machine == "x86_64" else 2
     found = {}
-    for word in " ".join((_ALLOWED, _DENIED, _SPECIAL)).split():
+    for word in " ".join((ALLOWED, DENIED, SPECIAL)).split():
         parts = word.split(":")
         if parts[column] != "-":
             found[parts[0]] = int(parts[column])
@@ -246,9 +246,9 @@ def program(tier: int, machine: str | None = None) -> bytes:
     machine = machine or platform.machine()
     known = numbers(machine)
     special = _special(tier)
-    denied = set(names_of(_DENIED))
+    denied = set(names_of(DENIED))
     if tier != 1:
-        denied |= set(_DENIED_IN_TIER_2.split())
+        denied |= set(DENIED_IN_TIER_2.split())
     code = [_op(_LD, _ARCH), _op(_JEQ, _AUDIT[machine], 1, 0), _ret(_KILL), _op(_LD, _NR)]
     if machine == "x86_64":
         code += [_op(_JGE, _X32_BIT, 0, 1), _ret(_KILL)]
@@ -256,7 +256,7 @@ def program(tier: int, machine: str | None = None) -> bytes:
     for name, body in special.items():
         if name in known and name not in denied:
             code.append(_rule(body, known[name]))
-    for name in names_of(_ALLOWED):
+    for name in names_of(ALLOWED):
         if name in known and name not in special and name not in denied:
             code.append(_rule(_ret(_ALLOW), known[name]))
     for name in sorted(denied):
