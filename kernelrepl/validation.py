@@ -12,7 +12,6 @@ from kernelrepl.errors import InvalidArgument, InvalidSessionId
 _SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-:@+]{0,99}\Z")
 _NOT_IN_ID = re.compile(r"[^A-Za-z0-9._\-:@+]")
 MAX_CODE_BYTES = 5_000_000
-MAX_WAIT_S = 7 * 24 * 3600.0
 MAX_TIMEOUT_S = 7 * 24 * 3600.0
 
 
@@ -64,8 +63,3 @@ def check_timeout(timeout_s: float | None) -> None:
         raise InvalidArgument(
             f"timeout is {timeout_s:g} seconds; it must be above 0 and at most {MAX_TIMEOUT_S:g}, or left out"
         )
-
-
-def check_wait(wait_s: float) -> None:
-    if not 0 <= wait_s <= MAX_WAIT_S:
-        raise InvalidArgument(f"wait is {wait_s:g} seconds; it must be from 0 to {MAX_WAIT_S:g}")

@@ -228,11 +228,16 @@ def find(data: Path, which: str, hello: Mapping[str, Any]) -> tuple[socket.socke
         return connect(data, which, hello) or _revive(data, which, hello)
 
 
-def _revive(data: Path, which: str, hello: Mapping[str, Any]) -> tuple[socket.socket, dict[str, Any]] | None:
-    """Ask the keeper that holds the data directory to show itself again. To be called under the start lock.
+def pid_of_keeper(data: Path) -> int | None:
+    """The process of the keeper that holds a data directory; None if none does, or while one starts or ends."""
+    if not (data / "keeper.lock").exists():
+        return None
+    with _start_lock(data):
+        return _holding(data)
 
-    No other keeper starts meanwhile, so that trying its lock is in nobody's way.
-    """
+
+def _holding(data: Path) -> int | None:
+    """The same, to be called under the start lock."""
     try:
         lock = os.open(data / "keeper.lock", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -241,9 +246,17 @@ def _revive(data: Path, which: str, hello: Mapping[str, Any]) -> tuple[socket.so
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return None  # nobody holds it
     except BlockingIOError:
-        pid = holder(data)
+        return holder(data)
     finally:
         os.close(lock)
+
+
+def _revive(data: Path, which: str, hello: Mapping[str, Any]) -> tuple[socket.socket, dict[str, Any]] | None:
+    """Ask the keeper that holds the data directory to show itself again. To be called under the start lock.
+
+    No other keeper starts meanwhile, so that trying its lock is in nobody's way.
+    """
+    pid = _holding(data)
     if pid is None:
         return None
     try:

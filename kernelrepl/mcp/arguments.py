@@ -24,6 +24,7 @@ from kernelrepl.model import PageRequest
 from kernelrepl.sessions.services import Emit
 
 MAX_PAGE = 1000
+MAX_WAIT_S = 7 * 24 * 3600.0
 _SHOWN_CHARS = 60
 _WORDS = {
     "string": "a string",
@@ -114,6 +115,12 @@ def request(limit: int, cursor: str | None, contains: str | None) -> PageRequest
     if not 1 <= limit <= MAX_PAGE:
         raise InvalidArgument(f"limit is {limit}; it must be from 1 to {MAX_PAGE}")
     return PageRequest(limit, cursor, contains)
+
+
+def check_wait(wait_s: float) -> None:
+    """Raises InvalidArgument for a time that nobody can wait."""
+    if not 0 <= wait_s <= MAX_WAIT_S:
+        raise InvalidArgument(f"wait is {wait_s:g} seconds; it must be from 0 to {MAX_WAIT_S:g}")
 
 
 def check(tool: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ Descriptions become the output schemas, written for a model that has never seen 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 from pydantic import AfterValidator, BaseModel, Field
@@ -18,7 +18,9 @@ from kernelrepl.outputs.terminal_text import field, said
 from kernelrepl.outputs.transcript import cut
 from kernelrepl.sessions.manager import SessionView
 from kernelrepl.sessions.results import DAMAGED
-from kernelrepl.store.reading import ExecutionRow
+
+if TYPE_CHECKING:
+    from kernelrepl.store.reading import ExecutionRow
 
 TEXT_CHARS = 10_000
 """The most that the text part of a result takes. The structured part has its own, larger, setting."""

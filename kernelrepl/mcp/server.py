@@ -25,7 +25,7 @@ from kernelrepl.errors import InvalidSessionId, KernelReplError, UnknownSession
 from kernelrepl.keeper.connection import Connection
 from kernelrepl.keeper.keeper import Keeper
 from kernelrepl.mcp import schemas
-from kernelrepl.mcp.arguments import MAX_PAGE, Server, answer, request
+from kernelrepl.mcp.arguments import MAX_PAGE, Server, answer, check_wait, request
 from kernelrepl.mcp.framing import LineReader, LineWriter
 from kernelrepl.mcp.operator import OperatorTools
 from kernelrepl.mcp.resources import Outputs
@@ -47,7 +47,6 @@ from kernelrepl.model import ExecutionResult, counted
 from kernelrepl.outputs import notebook
 from kernelrepl.sessions.handle import ExecutionHandle
 from kernelrepl.sessions.results import nothing_ran
-from kernelrepl.validation import check_wait
 
 FIRST_PROGRESS_S = 1.0
 PROGRESS_S = 5.0

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from mcp import Client
 
-from kernelrepl.validation import MAX_TIMEOUT_S, MAX_WAIT_S
+from kernelrepl.mcp.arguments import MAX_WAIT_S
+from kernelrepl.validation import MAX_TIMEOUT_S
 from tests.support.mcp_hosts import Place, Wire, by_hand, call, host, refusal, run, wait_until, waits_for
 
 pytestmark = pytest.mark.anyio

@@ -21,7 +21,7 @@ ORDER = [
     ["", "errors", "model", "bounded_json"],
     ["outputs", "workspaces", "validation"],
     ["discovery", "packages", "sandbox", "store"],
-    ["client", "kernel"],
+    ["client", "kernel", "testing"],
     ["sessions"],
     ["config", "jupyter"],
     ["keeper"],
@@ -65,7 +65,7 @@ OWNERS: dict[str, set[str]] = {
 }
 """Who may import a library: modules, or packages with all in them."""
 
-READS_ENVIRONMENT = {"__main__", "keeper", "cli", "mcp.proxy", "client", "discovery", "guest"} | {
+READS_ENVIRONMENT = {"__main__", "keeper", "cli", "mcp.proxy", "client", "discovery", "guest", "testing"} | {
     "jupyter.provisioner",
     "jupyter.launcher",
 }
