@@ -16,7 +16,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from kernelrepl.guest import pouring, sources
+from kernelrepl.guest import code_sources, pouring
 
 
 class Session(Protocol):
@@ -109,10 +109,10 @@ def one_state(target: Any, state: tuple[Any, dict[str, Any], dict[str, Any], lis
 
 def code(source: tuple[Any, ...], arguments: Any) -> types.CodeType:
     """Code of a cell: as it was compiled, or by another Python from its source."""
-    known, session = sources.Source(*source), _session()
-    sources.remember(known)
+    known, session = code_sources.Source(*source), _session()
+    code_sources.remember(known)
     if session.compiler is not None:
-        return sources.compiled(known)
+        return code_sources.compiled(known)
     return types.CodeType(*session.load_nested(arguments)).replace(co_filename=known.file)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from kernelrepl.guest import frames, sources, wire
+from kernelrepl.guest import code_sources, frames, wire
 from kernelrepl.guest.checkpoint.saving import Durability
 from kernelrepl.guest.interrupts import Interrupts
 from kernelrepl.guest.ipython.kernel import Parts
@@ -141,6 +141,6 @@ def _clear(app: GuestApp, names: dict[str, Any], hidden: dict[str, Any]) -> None
     for name in ("last_type", "last_value", "last_traceback", "last_exc"):
         if hasattr(sys, name):
             delattr(sys, name)
-    sources.forget(shell.compile)
+    code_sources.forget(shell.compile)
     kernel.detach()
     app.recorder.take()

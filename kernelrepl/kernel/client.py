@@ -156,8 +156,8 @@ class JupyterClient:
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._replies[request.msg_id] = reply
         self._latest = request.msg_id
-        self.published.start()
-        self._replied.start()
+        self.published.reset()
+        self._replied.reset()
         if self._shell is None:
             self._waiting.append(frames)
         else:

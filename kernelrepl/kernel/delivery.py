@@ -48,7 +48,7 @@ class Delivery:
         """Whether a component waits until it is needed."""
         return key in self._later
 
-    async def start(self, fields: dict[str, Any], manifest: Manifest) -> None:
+    async def send_start(self, fields: dict[str, Any], manifest: Manifest) -> None:
         """Send the `start` frame, with the window and with what is told of the components, and then the first ones.
 
         fields: its other fields.

@@ -102,7 +102,7 @@ class Meter:
         self._interrupted = False
         self._killed = False
 
-    def start(self) -> None:
+    def reset(self) -> None:
         """A new execution begins, with nothing on its account."""
         self._messages = self._bytes = 0.0
         self._interrupted = False

@@ -79,7 +79,7 @@ class _Startup:
                 python, packages = await _hear_hello(channel)
                 delivery = Delivery(channel, handlers.library, process.kill)
                 self._closing.push_async_callback(delivery.stop)
-                await delivery.start(self._start_fields(manifest, limits, durable, key), manifest)
+                await delivery.send_start(self._start_fields(manifest, limits, durable, key), manifest)
                 restored = await self._until_ready(channel, delivery, losses, manifest)
                 client = JupyterClient(
                     process.directory,

@@ -19,7 +19,7 @@ class Recorder(Protocol):
     """Where a session's executions and commits go. The store, or nowhere for a session that leaves nothing."""
 
     async def manifest(self) -> Manifest: ...
-    async def start(self, execution: Execution) -> int | None: ...
+    async def record_start(self, execution: Execution) -> int | None: ...
     async def publish(self, execution: Execution | None, commit: Commit) -> int: ...
     async def finish(self, execution: Execution, status: Status) -> None: ...
     async def stage(self, component: int, data: bytes) -> None: ...
@@ -42,7 +42,7 @@ class StoreRecorder:
     async def manifest(self) -> Manifest:
         return await self._store.manifest(self._key)
 
-    async def start(self, execution: Execution) -> int | None:
+    async def record_start(self, execution: Execution) -> int | None:
         return await self._store.start_execution(self._key, execution.request_id, execution.origin, execution.code)
 
     async def publish(self, execution: Execution | None, commit: Commit) -> int:
@@ -93,7 +93,7 @@ class NullRecorder:
     async def manifest(self) -> Manifest:
         return Manifest()
 
-    async def start(self, execution: Execution) -> int | None:
+    async def record_start(self, execution: Execution) -> int | None:
         return None
 
     async def publish(self, execution: Execution | None, commit: Commit) -> int:

@@ -171,7 +171,7 @@ class Session:
         for _ in range(STARTS_PER_CALL):
             kernel = await self.slot.awake(execution)
             if execution.row is None and not execution.is_answered:
-                execution.take_row(await self._recorder.start(execution))
+                execution.take_row(await self._recorder.record_start(execution))
             if execution.is_answered:  # interrupted while the kernel started: nothing of it runs
                 await self._recorder.finish(execution, "interrupted")
                 return execution.result.result()

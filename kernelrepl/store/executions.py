@@ -13,7 +13,7 @@ _NOTHING_YET = (0, None, 0.0, None, None, None, None, None)
 _SET_SEAL = "UPDATE executions SET status = ?, outcome_seal = ? WHERE id = ?"
 
 
-def start(db: Database, values: Sequence[Any]) -> int:
+def insert_started(db: Database, values: Sequence[Any]) -> int:
     """Insert one that is about to run, with the values of `seals.EXECUTION`; returns its row."""
     session, *_, now = values
     with db.atomic():

@@ -243,7 +243,7 @@ class Store:
             # A client that counts its requests from 1 again must not fail for it.
             unique = request_id if taken is None else f"{request_id}-{secrets.token_hex(4)}"
             with _synced_later(db):
-                return executions.start(db, (session, unique, origin, code, now))
+                return executions.insert_started(db, (session, unique, origin, code, now))
 
         return await self._writer.run(job, session)
 

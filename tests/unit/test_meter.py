@@ -48,11 +48,11 @@ def test_the_next_execution_starts_with_nothing() -> None:
     """It may be interrupted again; a kernel that is to be killed stays so."""
     meter = Meter(SMALL)
     assert verdicts(meter, 201) == [Verdict.INTERRUPT]
-    meter.start()
+    meter.reset()
     assert verdicts(meter, 50, 151) == [Verdict.PASS, Verdict.INTERRUPT]
-    meter.start()
+    meter.reset()
     assert verdicts(meter, 301) == [Verdict.KILL]
-    meter.start()
+    meter.reset()
     assert verdicts(meter, 1, 301) == [Verdict.DROP, Verdict.DROP]
 
 

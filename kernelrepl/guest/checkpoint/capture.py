@@ -18,7 +18,7 @@ from typing import Any
 import xxhash
 
 from kernelrepl.guest import wire
-from kernelrepl.guest.checkpoint import explain
+from kernelrepl.guest.checkpoint import diagnosis
 from kernelrepl.guest.checkpoint.state import CommittedState, Component, Delta, Name, RootScan, Unsaved
 from kernelrepl.guest.checkpoint.summary import summarize
 from kernelrepl.guest.checkpoint.survey import Survey, fingerprint, megabytes, too_large
@@ -74,7 +74,7 @@ class Capture(Survey):
         self.refs = self.references()
         failed = self.failed(self.refs)
         unsaved = self.unsaved(found, roots, failed)
-        unsaved |= {name: explain.stray(name, value) for name, value in view.strays.items()}
+        unsaved |= {name: diagnosis.stray(name, value) for name, value in view.strays.items()}
         unsaved |= view.told
         unsaved |= left_out
         names = {name: root for name, root in roots.items() if root not in failed}
@@ -129,7 +129,7 @@ class Capture(Survey):
                 continue
             if sum(self.scan_of(part).size_bytes for part in closure([root], self.refs)) > limit:
                 del names[name]
-                unsaved[name] = Unsaved(explain.type_name(found[name]), name, too_large(limit), root)
+                unsaved[name] = Unsaved(diagnosis.type_name(found[name]), name, too_large(limit), root)
 
     def _components(
         self, names: dict[str, int], found: dict[str, Any], unsaved: dict[str, Unsaved]
@@ -148,8 +148,8 @@ class Capture(Survey):
                     if hit:
                         del names[name]
                         error = broken[min(hit)]
-                        text = self.passed_limit(error) or explain.reason(error, found[name])
-                        unsaved[name] = Unsaved(explain.type_name(found[name]), name, text, root)
+                        text = self.passed_limit(error) or diagnosis.reason(error, found[name])
+                        unsaved[name] = Unsaved(diagnosis.type_name(found[name]), name, text, root)
                 continue
             total = sum(part.size_bytes for part in live.values()) + self.view.frozen_bytes
             dropped = None if limit is None or total <= limit else self._largest_new(names)
@@ -159,7 +159,7 @@ class Capture(Survey):
                 f"the session would be larger than its limit of {megabytes(limit)}; delete variables you no longer need"
             )
             for name in dropped:
-                unsaved[name] = Unsaved(explain.type_name(found[name]), name, text, names.pop(name))
+                unsaved[name] = Unsaved(diagnosis.type_name(found[name]), name, text, names.pop(name))
 
     def _largest_new(self, names: dict[str, int]) -> list[str] | None:
         """All names of the value that frees most for each of them, among those that are new or changed."""
@@ -293,7 +293,7 @@ class Capture(Survey):
             changed = self.has_changed(name, root)
             now[name] = delta.names[name] = Name(
                 root,
-                explain.type_name(found[name]),
+                diagnosis.type_name(found[name]),
                 self.shown_size(found[name], root),
                 "" if name.startswith("*") else self.summary(found[name]),
             )

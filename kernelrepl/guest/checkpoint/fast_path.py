@@ -7,7 +7,7 @@ this kind is left to a whole capture. Runs in the kernel, main thread only.
 from __future__ import annotations
 
 from kernelrepl.guest.checkpoint.capture import MOST_NAMES, Capture
-from kernelrepl.guest.checkpoint.explain import type_name
+from kernelrepl.guest.checkpoint.diagnosis import type_name
 from kernelrepl.guest.checkpoint.state import Delta, Name
 from kernelrepl.guest.neutral import is_atom
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kernelrepl.guest import frames, imports, sources, wire
+from kernelrepl.guest import code_sources, frames, imports, wire
 from kernelrepl.guest.beside import Beside
 from kernelrepl.guest.checkpoint.audit import Audits
 from kernelrepl.guest.checkpoint.environment import Environment
@@ -137,7 +137,7 @@ class Durability:
             elif header["type"] == "adopt":
                 # No code of anybody has run here yet, and now it is known for whom it will.
                 self.shell.last_execution_result = None
-                sources.forget(self.shell.compile)
+                code_sources.forget(self.shell.compile)
                 self.durable = header["durable"]
                 self.snapshot.limit(CaptureLimits(**header["limits"]))
                 self.channel.send(frames.build("adopted"))

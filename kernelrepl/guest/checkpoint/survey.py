@@ -14,7 +14,7 @@ from typing import Any
 
 import xxhash
 
-from kernelrepl.guest.checkpoint import explain
+from kernelrepl.guest.checkpoint import diagnosis
 from kernelrepl.guest.checkpoint.proving import MAX_BYTES, Trial, may_lack, possible, tried_all
 from kernelrepl.guest.checkpoint.reach import reach
 from kernelrepl.guest.checkpoint.state import PLACED, RootScan, Unsaved
@@ -118,7 +118,7 @@ class Survey:
             plain=stream.plain,
             segments=segments,
             freed=stream.freed,
-            lost=explain.lost_parts(stream.lost),
+            lost=diagnosis.lost_parts(stream.lost),
             stream=stream,
         )
         return entities
@@ -301,8 +301,8 @@ class Survey:
                 told[name.removeprefix(PLACED)] = self.explain(name, found[name], root, failed[root])
             elif not name.startswith("*"):
                 if self.scan_of(root).freed:
-                    told[f"{name:.900}.locked"] = explain.freed(name, root)
-                told.update(explain.lost(name, self.scan_of(root).lost, root))
+                    told[f"{name:.900}.locked"] = diagnosis.freed(name, root)
+                told.update(diagnosis.lost(name, self.scan_of(root).lost, root))
         return told
 
     def explain(self, name: str, value: Any, root: int, origin: int) -> Unsaved:
@@ -312,7 +312,7 @@ class Survey:
         if name.startswith(PLACED):
             name, value = name.removeprefix(PLACED), value[-1]
             culprit_value = value if origin == root else culprit_value
-        kind = explain.type_name(value)
+        kind = diagnosis.type_name(value)
         if known is not None and known.root == root and self.suspects is not None and origin not in self.suspects:
             return known
         error = self.scan_of(origin).error
@@ -321,19 +321,19 @@ class Survey:
         if passed is not None:
             return Unsaved(kind, name, passed, root)
         if is_too_deep(error):
-            using = "" if origin == root else f"it uses {explain.label(self.value(origin))}: "
-            return Unsaved(kind, name, f"{using}{explain.TOO_DEEP}", root)
+            using = "" if origin == root else f"it uses {diagnosis.label(self.value(origin))}: "
+            return Unsaved(kind, name, f"{using}{diagnosis.TOO_DEEP}", root)
         if is_a(error, CannotLoad):
-            using = "" if origin == root else f"it uses {explain.label(self.value(origin))}: "
+            using = "" if origin == root else f"it uses {diagnosis.label(self.value(origin))}: "
             return Unsaved(kind, name, f"{using}its bytes cannot be loaded again ({error})", root)
         try:
             with self.view.interrupts.deadline(_EXPLAIN_S):
-                path, culprit, deeper = explain.find_culprit(culprit_value, name, self._fails)
+                path, culprit, deeper = diagnosis.find_culprit(culprit_value, name, self._fails)
         except BaseException:  # noqa: BLE001 - user reducers again; the first error is reason enough
             path, culprit, deeper = name, culprit_value, None
-        reason = explain.reason(deeper or error, culprit)
+        reason = diagnosis.reason(deeper or error, culprit)
         if origin != root:
-            reason = f"it uses {explain.label(culprit_value)}, which cannot be saved: {reason}"
+            reason = f"it uses {diagnosis.label(culprit_value)}, which cannot be saved: {reason}"
         return Unsaved(kind, path[:300], reason, root)
 
     def passed_limit(self, error: BaseException) -> str | None:

@@ -18,7 +18,7 @@ from typing import Any, cast
 import cloudpickle
 from cloudpickle.cloudpickle import _code_reduce, _should_pickle_by_reference
 
-from kernelrepl.guest import recipes, sources
+from kernelrepl.guest import code_sources, recipes
 from kernelrepl.guest.code_names import EVERYTHING, words_of
 from kernelrepl.guest.depth import deeper, is_too_deep
 from kernelrepl.guest.neutral import flags_of, is_a, module_of
@@ -250,7 +250,7 @@ class ComponentPickler(cloudpickle.Pickler):
     def reduce_code(self, obj: types.CodeType) -> Any:
         self.has_code = True
         self.words |= self.context.words_of(obj)
-        source = sources.of(obj)
+        source = code_sources.of(obj)
         if source is None:
             return NotImplemented
         _, arguments = _code_reduce(obj)
@@ -326,7 +326,7 @@ def holds_singleton(memo: dict[int, tuple[int, Any]], context: PicklingContext) 
     return context.singletons.among(memo) or context.tables.among(memo)
 
 
-def start(
+def component_pickler(
     context: PicklingContext,
     identify: Callable[[Any], int],
     members: frozenset[int],
@@ -357,7 +357,7 @@ def dump(
     """
 
     def attempt(kind: type[ComponentPickler], deep: bool) -> tuple[ComponentPickler, Exception | None]:
-        pickler = start(context, identify, members, shared, limit_bytes, kind)
+        pickler = component_pickler(context, identify, members, shared, limit_bytes, kind)
         try:
             if deep:
                 deeper(lambda: pickler.dump(values))

@@ -14,7 +14,7 @@ from typing import Any
 import xxhash
 
 from kernelrepl.guest import recipes
-from kernelrepl.guest.pickling.pickler import ComponentPickler, PicklingContext, holds_singleton, start
+from kernelrepl.guest.pickling.pickler import ComponentPickler, PicklingContext, component_pickler, holds_singleton
 from kernelrepl.guest.pickling.sharing import shareable
 from kernelrepl.guest.pickling.stream import Stream
 
@@ -76,7 +76,7 @@ def dump_segments(
     holders: a number for whatever held an object then, the same for all of its segments. Returns None if segments share
     an object, so that they cannot be pickled each alone. Raises what `dump` raises.
     """
-    pickler = start(context, identify, frozenset({id(value)}), limit_bytes=limit_bytes)
+    pickler = component_pickler(context, identify, frozenset({id(value)}), limit_bytes=limit_bytes)
     segments: list[Segment] = []
     streams: list[bytes] = []
     kept: list[Any] = []

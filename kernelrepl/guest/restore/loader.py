@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kernelrepl.guest import handshake, recipes, sources, table_recipes, wire
+from kernelrepl.guest import code_sources, handshake, recipes, table_recipes, wire
 from kernelrepl.guest.components import load_order
 from kernelrepl.guest.restore.incoming import Source
 
@@ -143,7 +143,7 @@ class Loader:
             part.source.finish()
             _refuse_damaged(part.source)
         except BaseException as error:  # noqa: BLE001 - loading runs user code; it must cost no other component
-            if isinstance(error, sources.NoSource):
+            if isinstance(error, code_sources.NoSource):
                 error = NotLoaded(f"{_foreign(part.python)} ({error})")
             if part.source.damaged:
                 error = NotLoaded(wire.DAMAGED)
