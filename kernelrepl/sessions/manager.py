@@ -161,8 +161,7 @@ class Manager:
             self.observers.pop(session_id, None)
         else:
             self.observers[session_id] = observer
-        session = self._sessions.get(session_id)
-        if session is not None:
+        if (session := self._sessions.get(session_id)) is not None:
             session.observer = observer
 
     async def session(self, session_id: str, origin: Origin) -> Session:
@@ -380,7 +379,8 @@ class Manager:
         return len(self._transient) + sum(1 for s in self._sessions.values() if s.pid is not None or s.busy)
 
     def busy(self) -> bool:
-        return bool(self._transient) or any(session.busy for session in self._sessions.values())
+        creating = any(lock.locked() for lock in self._creating.values())  # for code that is about to run
+        return creating or bool(self._transient) or any(session.busy for session in self._sessions.values())
 
     async def tidy(self) -> float | None:
         """Stop kernels that have idled long enough; returns the seconds until the next one may be due.

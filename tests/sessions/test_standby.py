@@ -219,6 +219,27 @@ async def test_none_is_made_while_code_runs(sessions: Sessions, spares: Standby)
     await ready(spares)
 
 
+async def test_none_is_made_while_a_session_is_created(
+    sessions: Sessions, spares: Standby, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its code is about to run. On a busy disk, its row takes longer than nothing has to run before one is made."""
+    await ready(spares)
+    create, begun, go_on = sessions.store.create_session, asyncio.Event(), asyncio.Event()
+
+    async def slow(*arguments: Any) -> Any:
+        begun.set()
+        await go_on.wait()
+        return await create(*arguments)
+
+    monkeypatch.setattr(sessions.store, "create_session", slow)
+    running = asyncio.create_task(sessions.run("1"))
+    await begun.wait()
+    busy = sessions.manager.busy()
+    go_on.set()
+    assert (await running).status == "ok"
+    assert busy
+
+
 def test_a_keeper_keeps_kernels_ready_and_leaves_none(environ: dict[str, str]) -> None:
     """Through the command line: a new session gets one of them, and nothing of the others is left."""
     environ = {**environ, "KERNELREPL_STANDBY": "2", "KERNELREPL_WARM_START": "on", "KERNELREPL_PRELOAD": "json"}
