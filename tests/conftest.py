@@ -47,6 +47,26 @@ settings.register_profile("kernelrepl", deadline=None)
 settings.load_profile("kernelrepl")
 
 
+@pytest.hookimpl(trylast=True)  # after pytest has put together what shares a parametrized fixture
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each worker of xdist its share of the slow tests, so that none is left for the end.
+
+    `--dist worksteal` gives each an equal part of the list to begin with, and takes away only from the ends of these
+    parts. The slow ones come after a quarter of each: the lanes that run beside the tests of the gate are short.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0"))
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    rest = [item for item in items if not item.get_closest_marker("slow")]
+    dealt: list[pytest.Item] = []
+    for number in range(workers):
+        share = slow[number::workers]
+        others = max((len(items) - len(dealt)) // (workers - number) - len(share), 0)
+        part, rest = rest[:others], rest[others:]
+        dealt += [*part[: others // 4], *share, *part[others // 4 :]]
+    if workers:
+        items[:] = [*dealt, *rest]
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"

@@ -139,9 +139,13 @@ def unit(gate: Gate) -> None:
 
 
 def tests(gate: Gate, **environment: str) -> None:
-    """All other tests. Most of the time they wait for a kernel to start, to end or to be refused something."""
+    """All other tests. Most of the time they wait for a kernel to start, to end or to be refused something.
+
+    A worker that has nothing left takes over tests of another one; until then the tests of a module stay together,
+    and so does what is started once for all of them.
+    """
     workers = str(2 * (os.cpu_count() or 1))
-    others = ("-n", workers, "--durations", "15", "--ignore", UNIT)
+    others = ("-n", workers, "--dist", "worksteal", "--durations", "15", "--ignore", UNIT)
     gate.step("tests", sys.executable, "-m", "pytest", *others, shown=True, **environment)
 
 

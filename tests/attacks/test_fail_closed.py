@@ -116,6 +116,7 @@ async def test_what_tier_2_lacks_is_said(
     assert why in await refused(sessions)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user has tried it above")
 def test_all_of_this_as_an_ordinary_user() -> None:
     """Who meets other errors than root, and tier 2."""

@@ -78,6 +78,7 @@ def test_the_spec_has_as_many_blocks_as_are_run_here() -> None:
     assert len(blocks()) == SPEC.read_text().count("```python") == 9
 
 
+@pytest.mark.slow
 async def test_every_block_runs_as_it_is_written(place: None) -> None:
     """From the top to the bottom, in one place, as somebody would who tries them one after the other."""
     await python_repl(DATA, "analysis")

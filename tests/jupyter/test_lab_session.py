@@ -57,6 +57,7 @@ async def kernel_of(notebook: Notebook) -> int:
     return int(text.split("process ")[1].split()[0])
 
 
+@pytest.mark.slow
 async def test_a_person_is_inside_the_session_of_an_agent(
     place: Place, server: Lab, desk: Desk, agent: Client, tmp_path: Path
 ) -> None:

@@ -211,6 +211,7 @@ def test_a_database_that_cannot_be_written_is_refused(theirs: Path) -> None:
         store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["deleted", "emptied", "deleted with its log"])
 def test_a_database_that_went_while_nothing_ran_is_missed(environ: dict[str, str], place: Place, how: str) -> None:
     """Agents are told with the first reply of a session, people by lists, the log and the doctor; then it is over."""

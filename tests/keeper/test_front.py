@@ -146,6 +146,7 @@ def alive(workspace: Path) -> bool:
     return any(works_in(process, workspace) for process in psutil.process_iter())
 
 
+@pytest.mark.slow
 def test_a_call_that_no_keeper_survives_is_given_up(environ: dict[str, str], place: Place, mode: str) -> None:
     """Asked again and again, it would end one keeper after the other: an error, and the connection lives."""
     killed: set[int] = set()

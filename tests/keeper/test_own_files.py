@@ -186,6 +186,7 @@ open('f', 'w').write('content'), open('secret', 'w').write('content')
     command(shared_environ, "delete", "laid", "--yes")
 
 
+@pytest.mark.slow
 def test_commands_follow_no_link_that_a_session_has_put_there(
     shared_environ: dict[str, str], granted: tuple[Path, Path]
 ) -> None:

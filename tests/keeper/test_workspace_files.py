@@ -822,6 +822,7 @@ def test_a_long_list_says_that_there_is_more(shared_environ: dict[str, str]) -> 
     assert "only the first 1000" in done.stderr
 
 
+@pytest.mark.slow
 def test_code_that_lays_traps_gets_refusals(shared_environ: dict[str, str], tmp_path: Path) -> None:
     """Each is one line on stderr with exit code 1, and nothing is copied."""
     secret = tmp_path / "secret"

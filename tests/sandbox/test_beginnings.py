@@ -41,6 +41,7 @@ async def start_in_every_way(logs: Path, how: str) -> None:
     assert (await python_repl(code="x + 1", session_id="s"))["result"] == "42"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_no_process_looks_at_what_a_session_wrote_before_it_is_confined(
     way: str, environ: dict[str, str], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

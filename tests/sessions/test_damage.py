@@ -430,6 +430,7 @@ async def test_counts_that_have_changed_are_told_once_and_made_anew(sessions: Se
 # For people
 
 
+@pytest.mark.slow
 async def test_a_person_can_have_all_of_it_looked_at(environ: dict[str, str]) -> None:
     """`doctor --check` reads every byte, with and without a keeper, and names what is wrong."""
     place = Place(environ)

@@ -62,6 +62,7 @@ KINDS = {
 """What makes `v`, and how to go one level down."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "kinds"), [(1_000, list(KINDS)), (1_000_000, ["lists", "linked nodes", "objects that can be keys"])]
 )

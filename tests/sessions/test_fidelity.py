@@ -77,6 +77,7 @@ async def kill_and_restore(sessions: Sessions) -> list[str]:
     return wrong + [f"changed by being restored: {name}" for name in execution.saved.changed]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["aliases", "functions", "classes", "arrays", "library"])
 async def test_values_come_back_as_they_were(sessions: Sessions, group: str) -> None:
     """Made, killed, changed, killed: what is true of each stays true, all is saved, and nothing is stored twice."""

@@ -266,6 +266,7 @@ STILL_HELD = (
 )
 
 
+@pytest.mark.slow
 async def test_what_cells_hold_is_held_whatever_the_kernel_itself_does_meanwhile(sessions: Sessions) -> None:
     """Threads in which it sends large outputs or pickles deep values are none of the session's."""
     assert (await sessions.run(HELD)).not_saved == ()

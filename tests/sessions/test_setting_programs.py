@@ -80,6 +80,7 @@ async def all_wrong(sessions: Sessions, cases: Iterable[tuple[str, str]]) -> lis
     return [wrong for task in tasks if (wrong := task.result())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["method of pandas", "pixels of PIL", "event of IPython"])
 async def test_no_way_is_one_without_a_word(sessions: Sessions, name: str) -> None:
     """What comes back, what is told, and what hangs on IPython's shell, each in every way."""
@@ -88,6 +89,7 @@ async def test_no_way_is_one_without_a_word(sessions: Sessions, name: str) -> No
     assert not await all_wrong(sessions, [(name, shape) for shape in SHAPES if cells(SETTINGS[name], shape)])
 
 
+@pytest.mark.slow
 async def test_what_is_set_in_any_way_comes_back_or_was_told(sessions: Sessions) -> None:
     """Nothing of a setting is lost without a word, whoever sets it and by what name."""
     seed = int(ASKED) if ASKED.isdigit() else DEFAULT_SEED

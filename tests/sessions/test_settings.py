@@ -383,6 +383,7 @@ async def outcomes(sessions: Sessions, cases: dict[str, tuple[str, str, str]]) -
     return {name: task.result() for name, task in tasks.items()}
 
 
+@pytest.mark.slow
 async def test_what_code_sets_comes_back(sessions: Sessions) -> None:
     """Settings that change results, and those that people use daily."""
     found = await outcomes(sessions, KEPT)
