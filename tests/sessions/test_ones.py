@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import COLD, Sessions
+from kernelrepl.kernel.process import Launcher
+from kernelrepl.kernel.zygote import Zygote
+from kernelrepl.sessions.confinement import base_environment
+from tests.conftest import Sessions
 
-pytestmark = [pytest.mark.anyio, COLD]
+pytestmark = pytest.mark.anyio
 
 LIBRARY = """
 import collections, threading, socket
@@ -129,12 +135,27 @@ wire.open = (x for x in "ab")
 """
 
 
-@pytest.fixture(autouse=True)
-def library(sessions: Sessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels find a library that is no file of the session's."""
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory with a library that is no file of the session's."""
     place = tmp_path / "installed"
     place.mkdir()
     place.joinpath("stock.py").write_text(LIBRARY)
+    return place
+
+
+@pytest.fixture
+async def launcher(place: Path) -> AsyncIterator[Launcher]:
+    """Kernels are forked from a process that finds the library, and has not loaded it."""
+    environment = {**base_environment(os.environ, Path("/tmp")), "PYTHONPATH": str(place)}
+    zygote = await Zygote.start(sys.executable, environment, ())
+    yield zygote.fork
+    zygote.close()
+
+
+@pytest.fixture(autouse=True)
+def library(sessions: Sessions, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels find the library."""
     confinement = sessions.manager.confinement
     environment = {**confinement.environment, "PYTHONPATH": str(place)}
     monkeypatch.setattr(sessions.manager, "confinement", dataclasses.replace(confinement, environment=environment))
@@ -163,6 +184,7 @@ BINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", BINDS)
 async def test_what_a_method_changed_comes_back(sessions: Sessions, first: str) -> None:
     """It is killed after the change, and again after another change of what was restored."""
