@@ -31,6 +31,7 @@ WHOLE = {
     "KERNELREPL_EXAMPLES": "50",
     "KERNELREPL_SESSIONS": "500",
     "KERNELREPL_LIVE": "20",
+    "KERNELREPL_TEST_KILLS": "84",
 }
 """What makes tests take all entries of their tables."""
 
