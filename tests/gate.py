@@ -145,6 +145,7 @@ def tests(gate: Gate, **environment: str) -> None:
     A worker that has nothing left takes over tests of another one; until then the tests of a module stay together,
     and so does what is started once for all of them.
     """
+    gate.step("compile", sys.executable, "-m", "compileall", "-q", "kernelrepl")  # confined kernels keep no bytecode
     workers = str(2 * (os.cpu_count() or 1))
     others = ("-n", workers, "--dist", "worksteal", "--durations", "15", "--ignore", UNIT)
     gate.step("tests", sys.executable, "-m", "pytest", *others, shown=True, **environment)
