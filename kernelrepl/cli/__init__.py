@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -161,6 +162,7 @@ def demo(figures: Path) -> None:
 @click.option("--ready-fd", type=int, default=None)
 def keeper(ready_fd: int | None) -> None:
     """Serve a data directory. Started by whoever needs it."""
+    gc.disable()  # until it serves: to look at what is being imported, over and over, takes a seventh of the start
     from kernelrepl.keeper.run import run
     from kernelrepl.mcp.server import ClientHandler
 

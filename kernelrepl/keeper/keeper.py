@@ -155,6 +155,7 @@ class Keeper:
             ready()
             gc.collect()
             gc.freeze()  # what was imported stays: no collection needs to look at it again
+            gc.enable()  # whoever started this may have imported without it
             _log.info("serving %s, pid %d", self.data_dir, os.getpid())
             await self.stopping.wait()
             _log.info("stopping")
