@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.unit.test_layers import FLOORS, MODULES, imports, tree
+from tests.unit.test_layers import FLOORS, MODULES, imports_of, tree
 
 TESTS = Path(__file__).parent
 GUEST = "guest"
@@ -60,7 +60,7 @@ def room(module: str) -> str:
 def edges() -> Iterator[tuple[str, str]]:
     """Each module with each that it imports."""
     for module in MODULES:
-        for entry in imports(tree(module)):
+        for entry in imports_of(module):
             if entry.ours and entry.target in MODULES:
                 yield module, entry.target
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -106,6 +107,7 @@ def is_in(module: str, places: set[str]) -> bool:
     return any(module == place or module.startswith(f"{place}.") for place in places)
 
 
+@functools.cache
 def tree(module: str) -> ast.Module:
     return ast.parse(MODULES[module].read_text(), str(MODULES[module]))
 
@@ -127,6 +129,12 @@ def imports(node: ast.AST) -> Iterator[Import]:
             yield _import(node.lineno, name if is_module else str(node.module))
     for child in ast.iter_child_nodes(node):
         yield from imports(child)
+
+
+@functools.cache
+def imports_of(module: str) -> tuple[Import, ...]:
+    """All imports of a module."""
+    return tuple(imports(tree(module)))
 
 
 def _import(line: int, name: str) -> Import:
@@ -183,7 +191,7 @@ def test_every_room_has_a_floor() -> None:
 def test_imports_point_down(module: str) -> None:
     """A room knows only what is below it; of a kernel's code the host knows the channel only."""
     wrong = []
-    for entry in imports(tree(module)):
+    for entry in imports_of(module):
         if not entry.ours or entry.target in OF_THE_GUEST:
             continue
         target = room(entry.target)
@@ -196,12 +204,12 @@ def test_imports_point_down(module: str) -> None:
 @pytest.mark.parametrize("module", [module for module in MODULES if room(module) == "guest"])
 def test_the_guest_knows_nothing_of_the_host(module: str) -> None:
     """A kernel may run under another interpreter and is not trusted: it imports itself only."""
-    assert not [entry for entry in imports(tree(module)) if entry.ours and room(entry.target) != "guest"]
+    assert not [entry for entry in imports_of(module) if entry.ours and room(entry.target) != "guest"]
 
 
 def test_the_channel_knows_nothing_of_the_package() -> None:
     """The modules that both sides share import neither."""
-    found = {entry.target for module in OF_THE_GUEST for entry in imports(tree(module)) if entry.ours}
+    found = {entry.target for module in OF_THE_GUEST for entry in imports_of(module) if entry.ours}
     assert found <= OF_THE_GUEST
 
 
@@ -211,7 +219,7 @@ def test_a_part_of_a_protocol_is_imported_by_that_protocol_only(protocol: str) -
     wrong = [
         f"{module}:{entry.line} imports {entry.target}"
         for module in MODULES
-        for entry in imports(tree(module))
+        for entry in imports_of(module)
         if entry.ours and room(entry.target) == protocol != room(module) and entry.target not in PROTOCOLS[protocol]
     ]
     assert not wrong
@@ -223,7 +231,7 @@ def test_a_library_has_its_owners(library: str) -> None:
     wrong = [
         f"{module}:{entry.line}"
         for module in MODULES
-        for entry in imports(tree(module))
+        for entry in imports_of(module)
         if not entry.ours and entry.target == library and not is_in(module, OWNERS[library])
     ]
     assert not wrong
