@@ -293,6 +293,8 @@ async def test_only_operators_can_stop_it(
                 "keeper_rename",
                 "keeper_connection_file",
                 "keeper_trust",
+                "keeper_packages",
+                "keeper_install",
                 "keeper_stop",
             }
             status = await call(operator, "keeper_status")
