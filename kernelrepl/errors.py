@@ -72,6 +72,15 @@ class CopyFailed(KernelReplError):
         self.why = why
 
 
+class HostFileRefused(KernelReplError):
+    """The configuration file of an MCP host cannot be changed. Attributes: path, why."""
+
+    def __init__(self, path: str, why: str, remedy: str) -> None:
+        super().__init__(f"{path} {why}; {remedy}")
+        self.path = path
+        self.why = why
+
+
 class InvalidArgument(KernelReplError):
     """An argument of a call has a value that is not allowed."""
 

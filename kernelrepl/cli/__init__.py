@@ -30,6 +30,7 @@ class Commands(click.Group):
         from kernelrepl.cli import attaching, files, hosts, kernelspecs, notebooks, packages, status
 
         for command in (
+            hosts.install,
             attaching.attach, attaching.connection_file, attaching.kernel, attaching.trust, files.get, files.grant,
             files.put, files.workspace, hosts.configure, kernelspecs.kernelspec, notebooks.export, notebooks.import_,
             packages.packages,

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from types import ModuleType
 from typing import Any
+
+from kernelrepl.cli import jsonc, toml_tables
 
 Entry = dict[str, Any]
 NAME = "kernelrepl"
+UVX = "uvx"
+
+_OF_A_CACHE = re.compile(r"(archive|environments|builds)-v[0-9]+")
+"""The directories in which uv keeps environments that it may remove at any time."""
 
 
 @dataclass(frozen=True)
@@ -18,42 +26,74 @@ class Host:
     title: str
     place: str
     """Where its configuration is, for people."""
-    wrap: Callable[[Entry], Entry]
-    """The whole of a configuration with this one server."""
+    servers: str = "mcpServers"
+    """The name under which its configuration has all servers."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """What an entry says besides command, arguments and environment."""
+    form: ModuleType = jsonc
+    """What reads and changes the text of its configuration."""
 
-
-def _servers(entry: Entry) -> Entry:
-    return {"mcpServers": {NAME: entry}}
+    @property
+    def path(self) -> tuple[str, str]:
+        """The names that lead to our entry."""
+        return self.servers, NAME
 
 
 HOSTS = {
     "claude": Host(
-        "Claude Desktop",
-        "claude_desktop_config.json (Settings > Developer > Edit Config); then start Claude anew",
-        _servers,
+        "Claude Desktop", "claude_desktop_config.json (Settings > Developer > Edit Config); then start Claude anew"
     ),
-    "claude-code": Host("Claude Code", ".mcp.json in your project", lambda entry: _servers({"type": "stdio", **entry})),
-    "cursor": Host("Cursor", "~/.cursor/mcp.json, or .cursor/mcp.json in your project", _servers),
+    "claude-code": Host("Claude Code", "~/.claude.json, or .mcp.json in your project", extra={"type": "stdio"}),
+    "cursor": Host("Cursor", "~/.cursor/mcp.json, or .cursor/mcp.json in your project"),
     "vscode": Host(
         "VS Code",
-        ".vscode/mcp.json in your project, or the file of the command 'MCP: Open User Configuration'",
-        lambda entry: {"servers": {NAME: {"type": "stdio", **entry}}},
+        "the mcp.json of the command 'MCP: Open User Configuration', or .vscode/mcp.json in your project",
+        "servers",
+        {"type": "stdio"},
     ),
-    "zed": Host(
-        "Zed",
-        "settings.json (command 'zed: open settings')",
-        lambda entry: {"context_servers": {NAME: {"source": "custom", **entry}}},
+    "zed": Host("Zed", "settings.json (command 'zed: open settings file')", "context_servers", {"source": "custom"}),
+    "codex": Host(
+        "Codex",
+        "~/.codex/config.toml, or .codex/config.toml in your project",
+        "mcp_servers",
+        {"startup_timeout_sec": 60},
+        toml_tables,
     ),
+    "gemini": Host("Gemini CLI", "~/.gemini/settings.json, or .gemini/settings.json in your project"),
+    "windsurf": Host("Windsurf", "~/.codeium/windsurf/mcp_config.json"),
+    "cline": Host("Cline", "cline_mcp_settings.json (MCP Servers > Configure MCP Servers)"),
+    "lmstudio": Host("LM Studio", "~/.lmstudio/mcp.json (Program > Install > Edit mcp.json)"),
 }
 
 
-def snippet(host: str, command: Sequence[str], environment: Mapping[str, str]) -> str:
-    """The JSON to put into the configuration of a host.
+def is_temporary(executable: PurePath) -> bool:
+    """Whether an interpreter lies in the cache of uv, as those do that `uvx` starts."""
+    return any(_OF_A_CACHE.fullmatch(part) for part in executable.parts)
+
+
+def entry(host: str, command: Sequence[str], environment: Mapping[str, str]) -> Entry:
+    """Return what a host is to know of our server.
 
     command: what starts the server, by its absolute path: hosts have a PATH of their own. environment: settings that
     it needs beside.
     """
-    entry: Entry = {"command": command[0], "args": list(command[1:])}
-    if environment:
-        entry["env"] = dict(environment)
-    return json.dumps(HOSTS[host].wrap(entry), indent=2)
+    chosen = HOSTS[host]
+    before = {name: value for name, value in chosen.extra.items() if isinstance(value, str)}
+    after = {name: value for name, value in chosen.extra.items() if name not in before}
+    settings = {"env": dict(environment)} if environment else {}
+    return {**before, "command": command[0], "args": list(command[1:]), **settings, **after}
+
+
+def snippet(host: str, command: Sequence[str], environment: Mapping[str, str]) -> str:
+    """Return the configuration of a host that has this one server."""
+    chosen = HOSTS[host]
+    text: str = chosen.form.dump(chosen.path, entry(host, command, environment))
+    return text
+
+
+def starts_the_same(one: Entry, other: object) -> bool:
+    """Whether two entries start the same server. A host or its user may have added to one: what tools may run, say."""
+    if not isinstance(other, dict):
+        return False
+    parts: tuple[tuple[str, object], ...] = (("command", ""), ("args", []), ("env", {}))
+    return all((one.get(name) or empty) == (other.get(name) or empty) for name, empty in parts)

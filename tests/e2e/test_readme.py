@@ -66,9 +66,9 @@ def test_every_command_works_in_the_order_of_the_text(
 
 
 def test_every_host_that_is_named_is_known(environ: dict[str, str], tmp_path: Path) -> None:
-    """The comment behind `config` lists them all."""
-    [line] = [line for line in TYPED if "config claude" in line]
-    named = ["claude", *re.split(r"[ ,]+", line.partition("# or ")[2])]
+    """The comment behind `install` lists them all."""
+    [line] = [line for line in TYPED if "install claude-code" in line]
+    named = ["claude-code", *re.split(r"[ ,]+", line.partition("# or ")[2])]
     assert sorted(named) == sorted(HOSTS)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ SERVERS = {
     "cursor": "mcpServers",
     "vscode": "servers",
     "zed": "context_servers",
+    "codex": "mcp_servers",
+    "gemini": "mcpServers",
+    "windsurf": "mcpServers",
+    "cline": "mcpServers",
+    "lmstudio": "mcpServers",
 }
 
 
@@ -29,7 +35,7 @@ def printed(host: str, environ: dict[str, str]) -> tuple[Any, str]:
     done = subprocess.run(
         [COMMAND, "config", host], env=environ, capture_output=True, text=True, check=True, timeout=DEADLINE_S
     )
-    return json.loads(done.stdout), done.stderr
+    return (tomllib if host == "codex" else json).loads(done.stdout), done.stderr
 
 
 def test_every_host_is_tried_here() -> None:
@@ -41,7 +47,7 @@ def test_every_host_is_tried_here() -> None:
 async def test_the_snippet_of_a_host_starts_a_server(host: str, environ: dict[str, str], tmp_path: Path) -> None:
     """From the root directory, with a PATH that leads to the launcher alone."""
     snippet, said = printed(host, environ)
-    assert "json" in said
+    assert ("toml" if host == "codex" else "json") in said
     [(name, entry)] = snippet[SERVERS[host]].items()
     assert (name, list(snippet)) == ("kernelrepl", [SERVERS[host]])
     assert entry.get("type", "stdio") == "stdio"
@@ -73,4 +79,4 @@ def test_an_unknown_host_is_said_with_the_known_ones(environ: dict[str, str]) ->
     """As the command line does it."""
     done = subprocess.run([COMMAND, "config", "emacs"], env=environ, capture_output=True, text=True, timeout=DEADLINE_S)
     assert done.returncode == 2
-    assert "'claude', 'claude-code', 'cursor', 'vscode', 'zed'" in done.stderr
+    assert ", ".join(map(repr, HOSTS)) in done.stderr

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
 from kernelrepl import __version__
 from kernelrepl.cli import cli
 from kernelrepl.cli.kernelspecs import kernelspec
+from kernelrepl.cli.mcp_hosts import HOSTS, NAME, snippet
 from kernelrepl.config import PREFIX, Settings
 from kernelrepl.guest.frames import FRAMES, NOTHING, Frame
 from kernelrepl.mcp.server import Tools
+from tests.links import links
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -95,6 +100,21 @@ def test_every_local_link_leads_somewhere(page: Path, link: str) -> None:
     if heading:
         titles = re.findall(r"^#+ (.+)$", target.read_text(), re.M)
         assert heading in {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+def test_a_link_into_a_host_carries_what_config_prints() -> None:
+    """Each is opened as its host does; `python -m tests.links` makes them."""
+    found = dict(re.findall(r"^\[(\w+)\]: (https://.+)$", README, re.M))
+    assert found == links()
+    carried = {host: parse_qs(urlsplit(link).query, strict_parsing=True) for host, link in found.items()}
+    scheme, _, sent = carried.pop("vscode")["url"][0].partition("?")
+    assert scheme == "vscode:mcp/install"
+    opened = {host: json.loads(base64.b64decode(query["config"][0])) for host, query in carried.items()}
+    assert {query["name"][0] for query in carried.values()} == {NAME}
+    opened["vscode"] = json.loads(unquote(sent))
+    assert opened["vscode"].pop("name") == NAME
+    for host, entry in opened.items():
+        assert {HOSTS[host].servers: {NAME: entry}} == json.loads(snippet(host, ["uvx", "kernelrepl"], {}))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
