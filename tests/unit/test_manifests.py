@@ -24,7 +24,7 @@ from kernelrepl.config import PREFIX, Settings
 from kernelrepl.mcp.server import Tools
 
 ROOT = Path(__file__).resolve().parents[2]
-MANIFESTS = ROOT / "manifests"
+MANIFESTS = ROOT / "examples" / "manifests"
 PLUGIN, BUNDLE = MANIFESTS / "claude-plugin", MANIFESTS / "mcpb"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WORKFLOW = (ROOT / ".github" / "workflows" / "release.yml").read_text()
