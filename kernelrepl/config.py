@@ -151,7 +151,7 @@ class Settings(BaseSettings):
     packages: Packages = Field(
         default="ask",
         description='the packages that code of a session may have installed for itself: names, or "*" for all; "ask"'
-        ' leaves it to you, by a command, and "off" to nobody',
+        ' asks you, and "off" refuses what code asks for',
     )
     max_package_bytes: ByteLimit = Field(
         default=2_000_000_000, description="the most that the packages of one session may take, in bytes"

@@ -23,6 +23,8 @@ _PYTHON = re.compile(r"python[\d.]*")
 _HARMLESS = frozenset({"-q", "-qq", "--quiet", "-U", "--upgrade", "-y", "--yes", "--user", "--system", "--no-input"})
 """Options that people type from habit, and that change nothing here."""
 _LOOK_S = 0.5
+_MOST_NAMES = 20
+_MOST_CHARS = 4000
 
 
 class NotInstalled(RuntimeError):
@@ -64,9 +66,15 @@ class Packages:
         self._requests = 0
         self._pid = os.getpid()
         self.home: str = start["home"]
+        self.ready = False
+        """Whether the session is back, so that its code may ask."""
 
     def install(self, names: list[str]) -> None:
         """Have packages installed, and say which came. Raises NotInstalled."""
+        if len(names) > _MOST_NAMES or sum(map(len, names)) > _MOST_CHARS:
+            raise NotInstalled(f"these are too many packages for one request; name at most {_MOST_NAMES}")
+        if not self.ready:
+            raise NotInstalled("packages are not installed while a session comes back; ask for them in a cell")
         if os.getpid() != self._pid or threading.current_thread() is not threading.main_thread():
             raise NotInstalled("packages are installed from the main thread of a session; ask there")
         with self._interrupts.masked():
@@ -95,8 +103,8 @@ class Packages:
         place = f"{self.home}/{answer['layer']}"
         if place in sys.path:
             return
-        others = [index for index, entry in enumerate(sys.path) if _is_below(entry, self.home)]
-        sys.path.insert(others[0] if others else len(sys.path), place)
+        sys.path.append(place)
+        sys.path[:] = arranged(sys.path, self.home)
         self._give(place)
         imports.note_installed(place)
         importlib.invalidate_caches()
@@ -107,9 +115,19 @@ def on_path(start: dict[str, Any]) -> None:
     sys.path.extend(f"{start['home']}/{number}" for number in start["layers"])
 
 
+def arranged(path: list[str], home: str) -> list[str]:
+    """Return an import path on which the layers below `home` stand in the places that they have, the latest first."""
+    places = [index for index, entry in enumerate(path) if _is_below(entry, home)]
+    latest = sorted((path[index] for index in places), key=lambda entry: -int(entry.rpartition("/")[2]))
+    found = list(path)
+    for index, entry in zip(places, latest, strict=True):
+        found[index] = entry
+    return found
+
+
 def _module(package: list[str]) -> str:
     return package[0].lower().replace("-", "_")
 
 
 def _is_below(entry: object, home: str) -> bool:
-    return isinstance(entry, str) and entry.startswith(f"{home}/")
+    return isinstance(entry, str) and entry.startswith(f"{home}/") and entry[len(home) + 1 :].isdecimal()

@@ -30,9 +30,9 @@ class Connection:
     attached: bool = False
     """Notebooks are attached to sessions through it."""
 
-    def origin(self, client: str | None = None) -> Origin:
-        """client: the name of the program behind it, where that is not this one."""
-        return Origin(client or self.name, grants(self.settings))
+    def origin(self, client: str | None = None, *, can_ask: bool = False) -> Origin:
+        """client: the name of the program behind it, where that is not this one. can_ask: it asks its person."""
+        return Origin(client or self.name, grants(self.settings), can_ask)
 
 
 def grants(settings: config.Settings) -> Grants:

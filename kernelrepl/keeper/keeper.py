@@ -27,7 +27,7 @@ from kernelrepl.keeper.metrics import Metrics
 from kernelrepl.keeper.server import ClientSockets
 from kernelrepl.kernel import GroupLauncher, WarmLauncher, cgroups, spawn
 from kernelrepl.kernel.process import Launcher
-from kernelrepl.packages import Packages, Policy, layers, uv
+from kernelrepl.packages import Packages, Policy, installation
 from kernelrepl.sandbox import Exposure, probe, resolved
 from kernelrepl.sessions.capacity import KernelCapacity
 from kernelrepl.sessions.confinement import Confinement, base_environment, exposed, start_environment
@@ -128,7 +128,7 @@ class Keeper:
             )
             grouped = launcher if groups is None else GroupLauncher(launcher, groups, self.emit)
             allowed, most = Policy.of(self.settings.packages), self.settings.max_package_bytes
-            packages = Packages(allowed, most, uv.environment(os.environ))
+            packages = Packages(allowed, most, os.environ, exposure.written)
             services = Services(grouped, store, self.emit, capacity, packages)
             sandbox = await self._confinement(exposure)
             self.manager = Manager(self.data_dir, sandbox, services)
@@ -137,7 +137,7 @@ class Keeper:
             self.gateway = Gateway(self.manager, store, context, self.runtime_dir)
             stack.push_async_callback(self.gateway.close)
             await asyncio.to_thread(directories.sweep_workspaces, workspaces, await store.workspaces())
-            await asyncio.to_thread(layers.sweep, workspaces)
+            await asyncio.to_thread(installation.sweep, workspaces)
             if isinstance(launcher, WarmLauncher):
                 self._warm_up(launcher, services, stack)
             stack.callback(self._sockets.close)

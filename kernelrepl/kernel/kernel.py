@@ -25,6 +25,8 @@ from kernelrepl.outputs.terminal_text import field
 from kernelrepl.packages import Installed
 
 START_TIMEOUT_S = 60.0
+_REQUEST_S = 0.01
+"""What it takes to look at a request for packages."""
 AUDIT_TIMEOUT_S = 10.0
 """How long an audit may take before the kernel is stopped without."""
 _log = logging.getLogger("kernelrepl")
@@ -206,8 +208,10 @@ class Kernel:
         """Install what the kernel asks for, while it is heard on."""
         if not all(type(name) is str for name in names):
             raise wire.WireError("malformed frame 'install': a name is not a text")
+        self.budget.spend(_REQUEST_S)
         if self._installing is not None and not self._installing.done():  # code has stopped waiting for it
-            await self.tell_installed(Installed(None), request=request, reason="other packages are being installed")
+            reason = "other packages are being installed for the session; ask again when that is done"
+            await self.tell_installed(Installed(None), request=request, reason=reason)
             return
         self._installing = asyncio.create_task(self._install(request, names))
 
@@ -227,10 +231,10 @@ class Kernel:
     async def tell_installed(self, found: Installed, *, request: int = 0, reason: str | None = None) -> None:
         """Tell the kernel of packages. request: the one that this answers, or 0."""
         packages = [[one.name, one.version] for one in found.packages]
-        with contextlib.suppress(wire.WireError):  # it has ended
-            await self._channel.send(
-                frames.build("installed", request=request, layer=found.layer, packages=packages, reason=reason)
-            )
+        answer = frames.build("installed", request=request, layer=found.layer, packages=packages, reason=reason)
+        with contextlib.suppress(wire.WireError, TimeoutError):  # it has ended, or reads nothing
+            async with asyncio.timeout(AUDIT_TIMEOUT_S):
+                await self._channel.send(answer)
 
     def has_to_load(self, key: int) -> bool:
         """Whether a component waits until it is needed."""
@@ -278,10 +282,10 @@ class Kernel:
     async def stop(self) -> None:
         """End the process and free all it had. Idempotent, and safe after its death."""
         await self.process.kill()
+        await asyncio.gather(self._serving, return_exceptions=True)  # what it has asked for comes to its end first
         if self._installing is not None:
             self._installing.cancel()
             await asyncio.gather(self._installing, return_exceptions=True)
-        await asyncio.gather(self._serving, return_exceptions=True)
         await self._closing.aclose()
 
 

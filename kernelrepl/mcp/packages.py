@@ -34,9 +34,9 @@ def of_packages(session_id: str, layers: Sequence[Layer]) -> tuple[PackagesResul
     """Return the packages of a session, without those that a later installation has replaced."""
     latest: dict[str, PackageInfo] = {}
     for layer in layers:
-        asked = {re.split(r"[^A-Za-z0-9._-]", text)[0].lower() for text in layer.requested}
+        asked = {_canonical(re.split(r"[^A-Za-z0-9._-]", text)[0]) for text in layer.requested}
         for one in layer.packages:
-            requested = one.name.lower() in asked
+            requested = _canonical(one.name) in asked
             info = PackageInfo(**vars(one), requested=requested, by=layer.by, at=layer.at)
             latest.setdefault(one.name, info)
     size = sum(layer.size_bytes for layer in layers)
@@ -47,6 +47,10 @@ def of_packages(session_id: str, layers: Sequence[Layer]) -> tuple[PackagesResul
     ]
     head = f"{counted(len(lines), 'package')} in {session_id!r}, {size} bytes"
     return result, "\n".join([head, *lines])
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _by_name(package: PackageInfo) -> str:

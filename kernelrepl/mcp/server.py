@@ -17,14 +17,14 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from mcp.server.stdio import stdio_server
-from mcp_types import CallToolResult, ToolAnnotations
+from mcp_types import CallToolResult, InputRequiredResult, ToolAnnotations
 from pydantic import Field
 
 from kernelrepl import __version__
 from kernelrepl.errors import InvalidSessionId, KernelReplError, UnknownSession
 from kernelrepl.keeper.connection import Connection
 from kernelrepl.keeper.keeper import Keeper
-from kernelrepl.mcp import schemas
+from kernelrepl.mcp import schemas, waiting
 from kernelrepl.mcp.arguments import MAX_PAGE, Server, answer, check_wait, request
 from kernelrepl.mcp.framing import LineReader, LineWriter
 from kernelrepl.mcp.operator import OperatorTools
@@ -48,8 +48,6 @@ from kernelrepl.outputs import notebook
 from kernelrepl.sessions.handle import ExecutionHandle
 from kernelrepl.sessions.results import nothing_ran
 
-FIRST_PROGRESS_S = 1.0
-PROGRESS_S = 5.0
 SESSIONS_PAGE = 100
 VARIABLES_PAGE = 300
 _NO_MODELS = ("cli", "python")
@@ -213,7 +211,7 @@ class Tools:
             float | None, Field(description="interrupt the code after this many seconds; without it, it may run on")
         ] = None,
         reset: Annotated[bool, Field(description="forget all variables of the session before running")] = False,
-    ) -> Annotated[CallToolResult, ReplResult]:
+    ) -> Annotated[CallToolResult, ReplResult] | InputRequiredResult:
         """Run Python code in a session and return its output.
 
         State persists under session_id across calls, crashes and restarts: when the reply arrives, everything the code
@@ -225,11 +223,13 @@ class Tools:
         check_wait(wait)
         if session_id is None:
             return await self._run_once(ctx, connection, code, wait, timeout)
+        if waiting.has_answer(ctx):  # it brings no new code: what waits for the answer goes on
+            return await self.python_wait(ctx, session_id, wait)
         request = json.dumps(ctx.request_context.request_id)
         handle = await self._keeper.manager.execute(
             code,
             session_id,
-            connection.origin(_client_of(ctx, connection)),
+            connection.origin(_client_of(ctx, connection), can_ask=waiting.can_ask(ctx)),
             request_id=f"{connection.id}-{_plain_id(request)}",
             timeout_s=timeout,
             reset=reset,
@@ -239,7 +239,7 @@ class Tools:
 
     async def _run_once(
         self, ctx: Context[Any, Any], connection: Connection, code: str, wait: float, timeout: float | None
-    ) -> CallToolResult:
+    ) -> CallToolResult | InputRequiredResult:
         # There is no session to come back to, so the call itself has to end it.
         limit = min(wait, timeout) if timeout is not None else wait
         manager = self._keeper.manager
@@ -255,43 +255,28 @@ class Tools:
         connection: Connection,
         handle: ExecutionHandle,
         wait: float | None,
-    ) -> CallToolResult:
+    ) -> CallToolResult | InputRequiredResult:
         try:
-            await self._wait(ctx, handle, wait)
+            await waiting.wait_for(ctx, handle, wait)
         except anyio.get_cancelled_exc_class():
             if str(ctx.request_context.request_id) in connection.cancelled:
                 with anyio.CancelScope(shield=True):
                     await handle.interrupt()
             raise
-        return _deliver(handle)
-
-    async def _wait(self, ctx: Context[Any, Any], handle: ExecutionHandle, wait: float | None) -> None:
-        """Wait until the execution is over or `wait` has passed, and report from time to time that it goes on."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        pause = FIRST_PROGRESS_S
-        while True:
-            left = None if wait is None else began + wait - loop.time()
-            if left is not None and left <= 0:
-                # Even a wait of 0 lets a result through that is there already.
-                await asyncio.sleep(0)
-                return
-            if await handle.wait(pause if left is None else min(pause, left)):
-                return
-            await ctx.report_progress(round(loop.time() - began, 1), message=handle.last_line or "running")
-            pause = PROGRESS_S
+        return waiting.question_of(ctx, handle) or _deliver(handle)
 
     async def python_wait(
         self, ctx: Context[Any, Any], session_id: SessionId, wait: Wait = 45
-    ) -> Annotated[CallToolResult, ReplResult]:
+    ) -> Annotated[CallToolResult, ReplResult] | InputRequiredResult:
         """Wait for the code that runs in a session and return its outcome, as python_repl would.
 
         If nothing runs, the outcome of the last execution is returned.
         """
         check_wait(wait)
         handle = await self._keeper.manager.latest(session_id)
-        await self._wait(ctx, handle, wait)
-        return _deliver(handle)
+        await waiting.take_answer(ctx, handle)
+        await waiting.wait_for(ctx, handle, wait)
+        return waiting.question_of(ctx, handle) or _deliver(handle)
 
     async def python_interrupt(
         self,

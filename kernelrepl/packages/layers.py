@@ -1,4 +1,4 @@
-"""The directory with the packages of one session, beside its workspace: nothing in it is written by the session.
+"""The directory with the packages of one session, in which the session writes nothing.
 
 Each installation is a directory of its own there, a layer, which has its name only when it is complete: a keeper that
 is killed in between leaves nothing half done. A layer that is on the import path of a kernel never changes.
@@ -51,12 +51,16 @@ def home(workspace: Path) -> Path:
 
 
 def prepare(workspace: Path) -> Path:
-    """Make the directory for the packages of a session, before a kernel is confined to see it. Raises OSError."""
+    """Make the directory for the packages of a session, before a kernel is confined to see it. Raises OSError.
+
+    Raises FileNotFoundError if there is no workspace: the session has been deleted.
+    """
+    workspace.stat()
     place = home(workspace)
+    place.parent.parent.mkdir(mode=0o700, exist_ok=True)
     for directory in (place.parent, place):
-        with contextlib.suppress(FileExistsError):
-            directory.mkdir(mode=0o755)
-            directory.chmod(0o755)  # whoever the kernel runs as reads it
+        directory.mkdir(mode=0o755, exist_ok=True)
+        directory.chmod(0o755)  # whoever the kernel runs as reads it
     return place
 
 
@@ -95,16 +99,16 @@ def begin(place: Path) -> Path:
 def finish(unfinished: Path, layer: Layer) -> None:
     """Give a directory with all that belongs to a layer its number, as the last step. Raises OSError."""
     record = unfinished / _RECORD
-    record.write_text(json.dumps(asdict(layer)))
-    descriptor = os.open(record, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    record.unlink(missing_ok=True)  # a wheel may have brought one, which is the same file in other sessions
+    with record.open("x") as file:
+        json.dump(asdict(layer), file)
+        file.flush()
+        os.fsync(file.fileno())
     unfinished.rename(unfinished.with_name(str(layer.number)))
 
 
 def sweep(workspaces: Path) -> None:
     """Remove the layers that a keeper which was killed has not finished. No other keeper may be at work there."""
-    for unfinished in workspaces.glob(f"*/{_SITE}/{_UNFINISHED}*"):
-        removal.remove(unfinished)
+    for of_session in directories.packages(workspaces / "any").parent.glob("*"):
+        for unfinished in (of_session / _SITE).glob(f"{_UNFINISHED}*"):
+            removal.remove(unfinished)

@@ -18,6 +18,7 @@ MOST_REQUIREMENTS = 20
 """How many packages one request may name."""
 MOST_CHARS = 200
 """How long one of them may be."""
+_ARCHIVES = (".whl", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".egg", ".txt", ".toml")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,<>=!~*+\[\] -]*")
 
 
@@ -36,6 +37,8 @@ def parse(given: Sequence[str]) -> list[Requirement]:
             if len(text) > MOST_CHARS or not _PLAIN.fullmatch(text):
                 raise InvalidRequirement
             requirement = Requirement(text)
+            if requirement.name.lower().endswith(_ARCHIVES):
+                raise InvalidRequirement  # an installer takes it for the name of a file
         except InvalidRequirement:
             raise InvalidArgument(
                 f"{text[:MOST_CHARS]!r} is no package that can be installed; give a name, with a version if it"
@@ -63,18 +66,19 @@ class Policy:
         names = [setting] if isinstance(setting, str) else setting
         return cls(frozenset(name if name == ANY else canonicalize_name(name) for name in names))
 
-    def check(self, session_id: str, wanted: Sequence[Requirement]) -> None:
-        """Raise PackagesNotInstalled, which says what the person can do, for what code may not have installed."""
+    def refusal(self, session_id: str, wanted: Sequence[Requirement]) -> PackagesNotInstalled | None:
+        """Return the error, which says what the person can do, for what code may not have installed."""
         names = [str(requirement) for requirement in wanted]
         if self.is_off:
-            raise PackagesNotInstalled(names, 'sessions install no packages here (packages = "off" in the settings)')
+            return PackagesNotInstalled(names, 'sessions install no packages here (packages = "off" in the settings)')
         allowed = self.allowed or frozenset()
         refused = [str(one) for one in wanted if not {ANY, canonicalize_name(one.name)} & allowed]
-        if refused:
-            command = f"kernelrepl packages {session_id} add {' '.join(map(_quoted, names))}"
-            raise PackagesNotInstalled(
-                names, f"a person has to agree to {', '.join(refused)}; they do with `{command}` in a terminal"
-            )
+        if not refused:
+            return None
+        command = f"kernelrepl packages {session_id} add {' '.join(map(_quoted, names))}"
+        return PackagesNotInstalled(
+            names, f"a person has to agree to {', '.join(refused)}; they do with `{command}` in a terminal"
+        )
 
 
 def _quoted(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -80,6 +81,25 @@ def advance(state: ExecutionState, event: ExecutionEvent) -> ExecutionState:
         raise IllegalTransition(state, event) from None
 
 
+async def _first(*futures: asyncio.Future[Any], timeout_s: float | None = None) -> None:
+    """Wait until one of them is done."""
+    await asyncio.wait(futures, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What only a person can decide, while code waits for it."""
+
+    text: str
+    answer: asyncio.Future[bool | None]
+    """Whether the person agrees; None: nobody could be asked."""
+
+    def decide(self, agrees: bool | None) -> None:
+        """Answer it. The first answer counts."""
+        if not self.answer.done():
+            self.answer.set_result(agrees)
+
+
 class Execution:
     """A piece of code that a session runs. Others read its attributes; only its methods change them."""
 
@@ -91,14 +111,20 @@ class Execution:
         timeout_s: float | None = None,
         reset: bool = False,
         cell: JupyterRequest | None = None,
+        *,
+        can_ask: bool = False,
     ) -> None:
-        """cell: how a Jupyter client asked for it, if one did."""
+        """cell: how a Jupyter client asked for it, if one did. can_ask: whether who wants it run can ask a person."""
         self.code = code
         self.request_id = request_id
         self.origin = origin
         self.timeout_s = timeout_s
         self.reset = reset
         self.cell = cell
+        self.can_ask = can_ask
+        self.question: Question | None = None
+        """What a person is to decide now."""
+        self._asked = asyncio.Event()
         self.msg_id = secrets.token_hex(16) if cell is None else cell.msg_id
         self.state = ExecutionState.QUEUED
         self.row: int | None = None
@@ -180,6 +206,30 @@ class Execution:
     def show(self, kind: str, content: dict[str, Any]) -> None:
         """Take an output that the kernel has published."""
         self.live.add(kind, content)
+
+    async def ask(self, text: str) -> bool | None:
+        """Have a person decide something. Returns None if nobody can be asked, or it has ended meanwhile."""
+        if not self.can_ask or self.question is not None:
+            return None
+        self.question = Question(text, asyncio.get_running_loop().create_future())
+        self._asked.set()
+        over = asyncio.ensure_future(self.over.wait())
+        try:
+            await _first(self.question.answer, self.result, over)
+            return self.question.answer.result() if self.question.answer.done() else None
+        finally:
+            over.cancel()
+            self.question = None
+            self._asked.clear()
+
+    async def wait(self, timeout_s: float | None) -> bool:
+        """Wait until it is answered, or a person is to decide something. Returns whether it is answered."""
+        asked = asyncio.ensure_future(self._asked.wait())
+        try:
+            await _first(self.result, asked, timeout_s=timeout_s)
+        finally:
+            asked.cancel()
+        return self.result.done()
 
     def take_commit(self, commit: Commit, shown: Output, restored: Restored | None) -> None:
         """Note what its kernel commits, which is not in the store yet.

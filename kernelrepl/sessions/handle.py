@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from kernelrepl.model import ExecutionResult
 from kernelrepl.sessions import results
-from kernelrepl.sessions.execution import Execution
+from kernelrepl.sessions.execution import Execution, Question
 from kernelrepl.sessions.session import Session
 from kernelrepl.store.reading import ExecutionRow
 
@@ -53,10 +53,20 @@ class ExecutionHandle:
         """The version of Python that runs it; empty if there is no kernel."""
         return "" if self.session is None else self.session.python
 
-    async def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until its result is there, at most for `timeout_s`. Returns whether it is."""
+    async def wait(self, timeout_s: float | None = None, *, or_question: bool = False) -> bool:
+        """Wait until its result is there, at most for `timeout_s`. Returns whether it is.
+
+        or_question: return also when a person is to decide something.
+        """
+        if or_question:
+            return await self.execution.wait(timeout_s)
         done, _ = await asyncio.wait({self.execution.result}, timeout=timeout_s)
         return bool(done)
+
+    @property
+    def question(self) -> Question | None:
+        """What a person is to decide before it goes on."""
+        return self.execution.question
 
     def result(self) -> ExecutionResult:
         """Return its result, or what it has come to so far. Raises what kept it from being run."""

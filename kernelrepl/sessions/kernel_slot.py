@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from kernelrepl.errors import PackagesNotInstalled
@@ -13,7 +15,7 @@ from kernelrepl.kernel import Kernel, KernelDied, Launch
 from kernelrepl.kernel.flood import Verdict
 from kernelrepl.kernel.kernel import Handlers
 from kernelrepl.model import Commit, Limits, NotRestored, Restored
-from kernelrepl.packages import Installed
+from kernelrepl.packages import Installed, layers
 from kernelrepl.sessions.capacity import Occupant
 from kernelrepl.sessions.execution import Execution
 from kernelrepl.sessions.lifecycle import Event, State, advance
@@ -38,6 +40,9 @@ class SlotOwner(Occupant, Protocol):
 
     def on_message(self, message: dict[str, Any]) -> None:
         """The kernel publishes a message of the Jupyter protocol, as it came."""
+
+    async def ask_person(self, text: str) -> bool | None:
+        """What runs wants a person to decide something. Returns None if nobody can be asked."""
 
     def on_overrun(self, reason: str, kill: bool) -> None:
         """The kernel takes too much. kill: it has to end; else it is enough that its code stops."""
@@ -119,6 +124,8 @@ class KernelSlot:
             self._advance(Event.DIED)
             raise
         self._take(kernel, kernel.process.how, began, restored)
+        for number in reversed(layers.numbers(layers.home(launch.workspace))):
+            await kernel.tell_installed(Installed(number))  # one may have come while it started; it knows the others
         if execution is None:
             self.save_state.lose(restored.not_restored)  # the next result tells
         elif restored.names or restored.not_restored:
@@ -193,19 +200,22 @@ class KernelSlot:
 
     async def install(self, names: Sequence[str]) -> Installed:
         """Install packages that a person wants, and let a kernel that lives have them. Raises KernelReplError."""
-        found = await self._services.packages.add(
-            self._owner.session_id or "", self.launch.workspace, self.launch.python, names
-        )
+        found = await self._services.packages.add(*await self._for_packages(), names)
         if self.kernel is not None:
             await self.kernel.tell_installed(found)
         return found
 
     async def _on_install(self, names: list[str]) -> Installed:
         """Install packages that code asks for. Raises KernelReplError."""
-        session = self._owner.session_id
-        if session is None:
+        if self._owner.session_id is None:
             raise PackagesNotInstalled(names, "a call without session_id keeps nothing; give one")
-        return await self._services.packages.request(session, self.launch.workspace, self.launch.python, names)
+        return await self._services.packages.request(*await self._for_packages(), names, self._owner.ask_person)
+
+    async def _for_packages(self) -> tuple[str, Path, str]:
+        """Return session, workspace and interpreter. Raises what a start raises if the interpreter may not be run."""
+        launch = await self.launch.planned()
+        python = shutil.which(launch.python, path=launch.environment.get("PATH")) or launch.python
+        return self._owner.session_id or "", launch.workspace, python
 
     # Its end
 

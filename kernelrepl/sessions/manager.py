@@ -33,10 +33,11 @@ from kernelrepl.workspaces import directories
 
 @dataclass(frozen=True)
 class Origin:
-    """Who asks: what a new session gets is taken from here, and the row says who ran it."""
+    """Who asks, and can ask its person: what a new session gets is taken from here, and the row says who ran it."""
 
     name: str = "unknown"
     grants: Grants = field(default_factory=Grants)
+    can_ask: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ class Manager:
             return ExecutionHandle(known, session)
         if resumed and (row := await self._store.execution(request_id)) is not None:
             return await self._stored(session_id, row, lost_reply=True)
-        execution = Execution(code, request_id, origin.name, timeout_s, reset, cell)
         self._kept.add(session)
+        execution = Execution(code, request_id, origin.name, timeout_s, reset, cell, can_ask=origin.can_ask)
         return ExecutionHandle(session.submit(execution), session)
 
     async def execute_once(self, code: str, origin: Origin, *, timeout_s: float | None) -> ExecutionHandle:

@@ -265,6 +265,10 @@ class Session:
             self.greeting = f"{reason}: the kernel was ended between two calls"
             self._spawn(self.slot.kernel.process.kill())
 
+    async def ask_person(self, text: str) -> bool | None:
+        """What runs wants a person to decide something. Returns None if nobody can be asked."""
+        return None if self.current is None else await self.current.ask(text)
+
     def on_begin(self, request: str) -> None:
         if self.current is not None and self.current.msg_id == request:
             self.current.begin()

@@ -1,10 +1,9 @@
 """The directories of one session: how they are named, made, given to the user of its kernel, and removed.
 
-A session's workspace stands in the data directory, with the directory of its packages beside it, and stays until the
-session is deleted. A call without a session
-has one that goes with the call: either made for it in the runtime directory, or taken from a kernel on standby and
-then marked as temporary by a file beside it. Where a kernel has no private /tmp, it gets a directory for temporary
-files in the runtime directory.
+A session's workspace stands in the data directory and stays until the session is deleted, as do its packages. A call
+without a session has one that goes with the call: either made for it in the runtime directory, or taken from a kernel
+on standby and then marked as temporary by a file beside it. Where a kernel has no private /tmp, it gets a directory for
+temporary files in the runtime directory.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _SOCKETS, _TEMPORARY, SCRATCH = "k-", "once-", "t-"
 """What the names begin with of the directories in a runtime directory that `sweep_runtime` removes."""
 _MARK = ".once"
 """What the name of the file ends with that marks a workspace as temporary."""
-_PACKAGES = ".packages"
+_WORKSPACES, _PACKAGES = "workspaces", "packages"
 
 
 # Names
@@ -33,7 +32,7 @@ _PACKAGES = ".packages"
 
 def workspaces(data_dir: Path) -> Path:
     """Where the workspaces of all sessions of a data directory are."""
-    return data_dir / "workspaces"
+    return data_dir / _WORKSPACES
 
 
 def new_name() -> str:
@@ -48,7 +47,9 @@ def scratch(runtime_dir: Path, workspace: Path) -> Path:
 
 def packages(workspace: Path) -> Path:
     """The directory for what is installed for the session with this workspace; the session does not write there."""
-    return workspace.with_name(workspace.name + _PACKAGES)
+    if workspace.parent.name == _WORKSPACES:
+        return workspace.parent.with_name(_PACKAGES) / workspace.name
+    return workspace.with_name(f"{workspace.name}.{_PACKAGES}")  # of a single call: it has none, and goes with it
 
 
 def for_sockets(runtime_dir: Path) -> Path:
@@ -151,13 +152,14 @@ def sweep_workspaces(place: Path, kept: Iterable[str]) -> None:
     for mark in place.glob(f"*{_MARK}"):
         remove_temporary(mark.with_suffix(""))
     known = set(kept)
-    for of_session in place.glob(f"*{_PACKAGES}"):
-        if of_session.name.removesuffix(_PACKAGES) not in known:
-            removal.remove(of_session)
     for workspace in place.glob("*"):
         if workspace.name not in known:
             with contextlib.suppress(OSError):  # it is not empty, and may be somebody's after all
                 workspace.rmdir()
+    for of_session in place.with_name(_PACKAGES).glob("*"):
+        # Where a workspace has stayed, its session may come back with a copy of the database.
+        if of_session.name not in known and not (place / of_session.name).exists():
+            removal.remove(of_session)
 
 
 def sweep_runtime(runtime_dir: Path) -> None:

@@ -51,7 +51,7 @@ def unknown(workspaces: Path, known: Iterable[str]) -> list[str]:
 def _directories(workspaces: Path) -> set[str]:
     try:
         with os.scandir(workspaces) as entries:
-            return {entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and "." not in entry.name}
+            return {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
     except OSError:
         return set()
 

@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 
 from kernelrepl.guest import wire
 from tests.benchmarks.session import machine, measure_disk, percentile, timed
-from tests.support.database import writer
 
 if TYPE_CHECKING:
     from kernelrepl.model import Commit
@@ -169,6 +168,8 @@ class Trial:
 
     async def _file_bytes(self, store: Store) -> int:
         """The size of the database without its log."""
+        from tests.support.database import writer  # here: it loads the store, which has the size of chunks from then on
+
         await writer(store).run(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
         return self._path.stat().st_size
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Literal
 
+import anyio
 import pytest
+from mcp_types import ElicitRequestParams, ElicitResult
 
 from kernelrepl.packages import uv
-from tests.support.mcp_hosts import Place, command, host, kill_9, run, until
+from tests.support.mcp_hosts import MODES, Place, call, command, host, kill_9, run, says, until
 from tests.support.wheels import index_of, make_wheel
 
 pytestmark = pytest.mark.anyio
@@ -45,6 +48,54 @@ async def test_a_person_agrees_to_a_package(with_index: dict[str, str]) -> None:
     assert re.fullmatch(r"tidy==1\.1 \\\n    --hash=sha256:[0-9a-f]{64}\n", pinned)
     other = command({**with_index, "KERNELREPL_PACKAGES": "tidy"}, "exec", "-s", "s2", "import tidy")
     assert other.returncode == 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("action", "installs"), [("accept", True), ("decline", False), ("cancel", False)])
+async def test_the_host_asks_its_person(
+    with_index: dict[str, str], mode: str, action: Literal["accept", "decline", "cancel"], installs: bool
+) -> None:
+    """Where it can: the call that runs the code goes on with the answer, and the code runs once."""
+    asked = []
+
+    async def decide(context: object, params: ElicitRequestParams) -> ElicitResult:
+        asked.append(params.message)
+        return ElicitResult(action=action, content={} if action == "accept" else None)
+
+    async with host(with_index, mode, asks=decide) as client:
+        code = f"{says('ran')}\n%pip install tidy\nimport tidy\ntidy.tidied(' a  b')"
+        got = await run(client, code, "asked")
+        assert asked == ["Code in session 'asked' asks for packages: tidy. Install them?"]
+        assert Place(with_index).said("ran", "asked") == 1
+        if installs:
+            assert (got["status"], got["result"]) == ("ok", "'a b'")
+        else:
+            assert "the person was asked, and did not agree" in got["error"]["message"]
+        assert (await run(client, "1 + 1", "asked"))["result"] == "2"
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_code_that_is_interrupted_waits_for_nobody(with_index: dict[str, str], mode: str) -> None:
+    """Whoever is asked may take an hour: the code can be stopped, and a later call asks again."""
+    asking, asked = anyio.Event(), []
+
+    async def decide(context: object, params: ElicitRequestParams) -> ElicitResult:
+        asked.append(params.message)
+        asking.set()
+        if len(asked) == 1:
+            await anyio.sleep_forever()
+        return ElicitResult(action="accept", content={})
+
+    async with host(with_index, mode, asks=decide) as client, host(with_index, mode) as other:
+        async with anyio.create_task_group() as group:
+            group.start_soon(run, client, "%pip install tidy")
+            await asking.wait()
+            stopped = await call(other, "python_interrupt", session_id="s")
+            assert stopped["status"] == "interrupted"
+            group.cancel_scope.cancel()
+        got = await run(client, "%pip install tidy\nimport tidy\ntidy.tidied(' a')")
+        assert (got["status"], got["result"]) == ("ok", "'a'")
+        assert len(asked) == 2
 
 
 async def test_a_setting_agrees_to_packages(with_index: dict[str, str]) -> None:

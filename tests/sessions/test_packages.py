@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import http.server
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kernelrepl.errors import InvalidArgument, PackagesNotInstalled
+from kernelrepl.errors import InstallerMissing, InvalidArgument
+from kernelrepl.guest.packages import arranged
 from kernelrepl.mcp.results import describe
-from kernelrepl.packages import Packages, Policy, layers, uv
+from kernelrepl.packages import Packages, Policy, installation, layers, uv
 from kernelrepl.packages.policy import parse
 from kernelrepl.workspaces import directories
 from tests.conftest import RUN_TIMEOUT_S, Sessions, serving
@@ -88,7 +90,7 @@ def slow_index(index: Path) -> Iterator[SlowIndex]:
 
 
 def packages_of(index: Path, policy: Policy, most_bytes: int | None = 100_000_000) -> Packages:
-    return Packages(policy, most_bytes, uv.environment({**os.environ, **index_of(index)}))
+    return Packages(policy, most_bytes, {**os.environ, **index_of(index)})
 
 
 async def text(sessions: Sessions, code: str, session_id: str = "s") -> str:
@@ -183,12 +185,8 @@ async def test_a_person_decides(index: Path, data_dir: Path, runtime_dir: Path, 
 )
 def test_the_setting_says_what_code_may_have(allowed: str | tuple[str, ...], asked: str, may: bool) -> None:
     """Names are compared as indexes compare them; what a package needs comes along."""
-    policy = Policy.of(allowed)
-    if may:
-        policy.check("s", parse([asked]))
-    else:
-        with pytest.raises(PackagesNotInstalled):
-            policy.check("s", parse([asked]))
+    refusal = Policy.of(allowed).refusal("s", parse([asked]))
+    assert (refusal is None) is may
 
 
 @pytest.mark.parametrize(
@@ -293,9 +291,7 @@ async def test_an_interrupt_ends_the_wait(
     index: Path, data_dir: Path, runtime_dir: Path, tmp_path: Path, slow_index: SlowIndex
 ) -> None:
     """What is being installed goes on, and can be imported when it is done, without a restart."""
-    slow = Packages(
-        ALL, None, uv.environment({**os.environ, "UV_DEFAULT_INDEX": slow_index.address, "UV_NO_CONFIG": "1"})
-    )
+    slow = Packages(ALL, None, {**os.environ, "UV_DEFAULT_INDEX": slow_index.address, "UV_NO_CONFIG": "1"})
     async with (
         forking() as launcher,
         serving(data_dir, runtime_dir, tmp_path / "cache", launcher, packages=slow) as sessions,
@@ -323,9 +319,11 @@ HOSTILE = {
     "a standard module": {"json.py": "raise SystemExit", "os.py": "", "encodings/__init__.py": "raise SystemExit"},
     "our own name": {"kernelrepl/__init__.py": "raise SystemExit", "IPython/__init__.py": "raise SystemExit"},
     "scripts": {"x-1.0.data/scripts/python3": "#!/bin/sh\n", "x-1.0.data/data/etc/x": "", "x-1.0.data/headers/x.h": ""},
-    "paths above": {"../above.py": "", "../../above.py": "", "a/../../above.py": ""},
+    "paths above": {f"{'../' * above}above.py": "" for above in range(1, 9)},
+    "paths above, inside": {f"a/{'../' * above}above.py": "" for above in range(1, 9)},
+    "entry points": {"x.py": "", "x-1.0.dist-info/entry_points.txt": "[console_scripts]\n../../../../x = x:main\n"},
     "absolute paths": {"/tmp/absolute.py": ""},
-    "paths of data": {"x-1.0.data/data/../../../above.py": "", "x-1.0.data/purelib/../../above.py": ""},
+    "paths of data": {f"x-1.0.data/data/{'../' * above}above.py": "" for above in range(1, 9)},
     "our record": {".kernelrepl.json": "{}"},
 }
 
@@ -336,8 +334,10 @@ async def test_a_hostile_wheel_reaches_its_session_alone(
 ) -> None:
     """It is unpacked in its place or refused; the kernel starts again, and no other session notices anything."""
     make_wheel(index, "x", "1.0", HOSTILE[kind], links={"link": "/etc"} if kind == "a .pth" else {})
+    await sessions.run("1")
     before = _outside(tmp_path)
-    await sessions.run("%pip install x")
+    said = await text(sessions, "%pip install x")
+    assert "installed x 1.0" in said or "NotInstalled: x not installed: " in said
     assert _outside(tmp_path) == before
     await sessions.kill()
     assert await sessions.value("import json, os, sys; json.dumps([1]), os.getcwd() != '/'") == "('[1]', True)"
@@ -347,10 +347,10 @@ async def test_a_hostile_wheel_reaches_its_session_alone(
 
 
 def _outside(base: Path) -> set[str]:
-    """All files of the test beside the packages themselves and the stores of keeper and uv."""
+    """All files of the test but those in layers, in the cache of uv and of the database."""
     found = set()
     for directory, _, files in os.walk(base):
-        if ".packages" not in directory and "packages-cache" not in directory:
+        if not re.search("/packages-cache(/|$)|/packages/[0-9a-f]+/site-packages/", f"{directory}/"):
             found |= {f"{directory}/{name}" for name in files if not name.startswith("python_sessions.db")}
     return found | {str(path) for path in (Path("/tmp/pwned"), Path("/tmp/absolute.py")) if path.exists()}
 
@@ -369,26 +369,91 @@ async def test_packages_go_with_their_session(sessions: Sessions) -> None:
 
 
 async def test_what_a_killed_keeper_left_is_swept(tmp_path: Path) -> None:
-    """Layers that were not finished, and packages of sessions that are gone."""
+    """Layers that were not finished, and packages of sessions that are gone; nothing that a session has put there."""
     workspaces = tmp_path / "workspaces"
-    for name in ("a", "b"):
+    theirs = tmp_path / "somebody" / ".new-x"
+    theirs.mkdir(parents=True)
+    for name in ("a", "b", "c"):
         (workspaces / name).mkdir(parents=True)
         layers.begin(layers.prepare(workspaces / name))
         (layers.home(workspaces / name) / "1").mkdir()
+    (workspaces / "a" / "site-packages").symlink_to(theirs.parent)
+    (workspaces / "c" / "site-packages" / ".new-y").mkdir(parents=True)
+    (workspaces / "b").rmdir()
     directories.sweep_workspaces(workspaces, {"a"})
-    layers.sweep(workspaces)
-    assert [entry.name for entry in layers.home(workspaces / "a").iterdir()] == ["1"]
+    installation.sweep(workspaces)
+    for name in ("a", "c"):  # of c there is a workspace with files: its row may come back with a copy
+        assert [entry.name for entry in layers.home(workspaces / name).iterdir()] == ["1"]
     assert not layers.home(workspaces / "b").parent.exists()
+    assert theirs.exists()
+    assert (workspaces / "c" / "site-packages" / ".new-y").exists()
 
 
-def test_uv_is_given_nothing_that_leads_to_code() -> None:
+def test_uv_is_given_nothing_that_leads_to_code(tmp_path: Path) -> None:
     """Its index and its proxy are the person's; where it writes, and for which Python, is not for them to say."""
     given = {
-        "UV_DEFAULT_INDEX": "i",
-        "UV_PYTHON": "p",
-        "UV_TARGET": "t",
-        "PYTHONPATH": "x",
-        "HTTPS_PROXY": "h",
-        "A": "b",
+        "UV_DEFAULT_INDEX": "i", "UV_INDEX_MINE_PASSWORD": "s", "HTTPS_PROXY": "h", "UV_PYTHON": "p", "UV_TARGET": "t",
+        "UV_COMPILE_BYTECODE": "1", "UV_PROJECT": "/x", "PYTHONPATH": "x", "A": "b",
+        "UV_CONFIG_FILE": f"{tmp_path}/uv.toml", "SSL_CERT_FILE": "/etc/ssl/cert.pem",
+    }  # fmt: skip
+    kept = {
+        name: given[name] for name in ("UV_DEFAULT_INDEX", "UV_INDEX_MINE_PASSWORD", "HTTPS_PROXY", "SSL_CERT_FILE")
     }
-    assert uv.environment(given) == {"UV_DEFAULT_INDEX": "i", "HTTPS_PROXY": "h", "PATH": "/usr/bin:/bin"}
+    assert uv.environment(given, [str(tmp_path)]) == {**kept, "PATH": "/usr/bin:/bin"}
+    assert uv.environment(given)["UV_CONFIG_FILE"] == given["UV_CONFIG_FILE"]
+
+
+def test_no_uv_is_run_that_a_session_could_have_written() -> None:
+    """Wherever it is found."""
+    found = Path(uv.find())
+    with pytest.raises(InstallerMissing):
+        uv.find([str(found.parent)])
+
+
+def test_what_code_reads_of_an_index_has_no_addresses() -> None:
+    """They may have a token in them, or tell paths of the host."""
+    said = "Failed to fetch: `https://user:token@host/simple/x/` of x/y in /home/somebody/wheels, 1/2"
+    assert uv.without_addresses(said) == "Failed to fetch: `the package index of x/y in a file 1/2"
+
+
+def test_layers_stand_in_their_places_the_latest_first() -> None:
+    """Also those that came while the session slept."""
+    path = ["", "/site-packages/1", "/usr/lib", "/site-packages/10", "/site-packages/x", "/site-packages/2"]
+    assert arranged(path, "/site-packages") == [
+        "", "/site-packages/10", "/usr/lib", "/site-packages/2", "/site-packages/x", "/site-packages/1",
+    ]  # fmt: skip
+
+
+async def test_a_layer_that_came_while_the_session_slept_is_the_first(sessions: Sessions) -> None:
+    """The order of the import path is stored, and the latest layer is not in it."""
+    session, running = await sessions.submit("%pip install broom==1.0")
+    await running.result
+    await session.hibernate()
+    await session.slot.install(["broom==2.0"])
+    assert await sessions.value("import broom; broom.BRISTLES") == "80"
+
+
+async def test_too_many_packages_end_no_kernel(sessions: Sessions) -> None:
+    """They are refused before anybody is asked, and the session keeps what it has."""
+    await sessions.run("kept = object()")
+    for names in ([f"n{number}" for number in range(200)], ["n" * 5000]):
+        execution = await sessions.run(f"%pip install {' '.join(names)}")
+        assert execution.output.error is not None
+        assert "too many packages" in execution.output.error.message
+    assert "object" in str(await sessions.value("kept"))
+
+
+async def test_code_asks_only_so_often(sessions: Sessions) -> None:
+    """Nothing is looked up then, and no line of the log is written."""
+    code = "for _ in range(31):\n    try:\n        get_ipython().run_line_magic('pip', 'install !')\n"
+    await sessions.run(f"{code}    except Exception as error:\n        said = str(error)")
+    assert "30 times in an hour" in str(await sessions.value("said"))
+
+
+async def test_sessions_share_no_record(sessions: Sessions, index: Path) -> None:
+    """A wheel that brings a file of its name is unpacked once for both."""
+    make_wheel(index, "x", "1.0", {".kernelrepl.json": "{}", "x.py": ""})
+    await sessions.run("%pip install x", "a")
+    await sessions.run("%pip install x tidy", "b")
+    found = [layers.read(layers.home(await sessions.manager.workspace(name)))[0] for name in ("a", "b")]
+    assert [layer.requested for layer in found] == [("x",), ("x", "tidy")]

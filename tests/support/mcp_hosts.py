@@ -19,6 +19,7 @@ from typing import Any, TypeVar, overload
 
 import psutil
 from mcp import Client, StdioServerParameters
+from mcp.client.session import ElicitationFnT
 from mcp_types import CallToolResult, Implementation
 
 from kernelrepl import discovery
@@ -36,11 +37,16 @@ _POLL_S = 0.01
 # Clients
 
 
-def host(environ: Mapping[str, str], mode: str = "auto", *, name: str | None = None) -> Client:
-    """An MCP client that starts kernelrepl the way hosts do: over stdio, anywhere, with hardly an environment."""
+def host(
+    environ: Mapping[str, str], mode: str = "auto", *, name: str | None = None, asks: ElicitationFnT | None = None
+) -> Client:
+    """An MCP client that starts kernelrepl the way hosts do: over stdio, anywhere, with hardly an environment.
+
+    asks: how it asks its person.
+    """
     server = StdioServerParameters(command=str(COMMAND), env=dict(environ), cwd="/")
     info = None if name is None else Implementation(name=name, version="1")
-    return Client(server, mode=mode, read_timeout_seconds=DEADLINE_S, client_info=info)
+    return Client(server, mode=mode, read_timeout_seconds=DEADLINE_S, client_info=info, elicitation_callback=asks)
 
 
 async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:

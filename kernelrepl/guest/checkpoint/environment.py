@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kernelrepl.guest import packages
 from kernelrepl.guest.settings.options import Options
 
 ENVIRONMENT = "*environment"
@@ -32,9 +33,11 @@ _MOST_CHARS = 60
 class Environment:
     """Compares with what the kernel started with: only the difference belongs to the session."""
 
-    def __init__(self, workspace: str, options: Options, *, confined: bool) -> None:
+    def __init__(self, workspace: str, options: Options, *, confined: bool, packages: str) -> None:
+        """packages: where the layers with packages of the session are."""
         self.options = options
         self._workspace = Path(workspace)
+        self._packages = packages
         self._path = list(sys.path)
         self._variables = dict(os.environ)
         self._temporary = _Temporary(self._variables.get("TMPDIR") if confined else None)
@@ -68,7 +71,7 @@ class Environment:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
-            sys.path[:] = self._merged_path(**environment["path"])
+            sys.path[:] = packages.arranged(self._merged_path(**environment["path"]), self._packages)
             try:
                 os.chdir(self._workspace / environment["cwd"])
             except OSError as error:

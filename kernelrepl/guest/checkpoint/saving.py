@@ -65,7 +65,10 @@ class Durability:
         self.main_module = main_module
         self.interrupts = interrupts
         self.durable = bool(start["durable"])
-        self.environment = Environment(start["workspace"], Options(shell), confined=start["confined"])
+        of_packages = start["packages"]
+        self.environment = Environment(
+            start["workspace"], Options(shell), confined=start["confined"], packages=of_packages["home"]
+        )
         self.beside = Beside()
         self.stirs = self.beside.runs
         context = PicklingContext(shell.user_ns, main_module, shell)
@@ -84,7 +87,7 @@ class Durability:
         """How long all commits of executions have taken, from the end of the code until the store had them."""
         self._mailbox = Mailbox(channel)
         self.restoring = Restoring(self._mailbox, shell, main_module, self.snapshot, self.environment)
-        self.packages = Packages(self._mailbox, interrupts, self.environment.give, start["packages"])
+        self.packages = Packages(self._mailbox, interrupts, self.environment.give, of_packages)
         self.audits = Audits(self, lambda: self.channel.send(frames.build("audited")))
 
     def begin_cell(self, request: str) -> None:

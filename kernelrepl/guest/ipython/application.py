@@ -293,6 +293,7 @@ def _run(app: GuestApp, channel: wire.Channel, report: dict[str, Any]) -> None:
         signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
         asyncio.get_running_loop().add_reader(channel.fileno(), app.kernel.saving.serve_keeper)
         channel.send(frames.build("ready", **report))
+        app.kernel.saving.packages.ready = True
         app.kernel.saving.restoring.rest()
 
     loop.add_callback(ready)

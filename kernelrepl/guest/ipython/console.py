@@ -75,7 +75,9 @@ def instead(command: str) -> str:
 
 
 def _wanted(words: list[str]) -> list[str]:
-    return words[words.index("install") + 1 :] if "install" in words else []
+    """Return what a command line would install: its words without options."""
+    given = words[words.index("install") + 1 :] if "install" in words else []
+    return [word for word in given if not word.startswith("-")]
 
 
 def how_to_install(names: list[str]) -> str:
