@@ -397,5 +397,4 @@ class Manager:
         """End all kernels. Sessions stay in the store."""
         self.capacity.close()
         # Together: each may take as long as its kernel is given for a last audit.
-        ending = (session.close() for session in [*self._sessions.values(), *self._transient])
-        await asyncio.gather(*ending, *self._ending)
+        await asyncio.gather(*(s.close() for s in (*self._sessions.values(), *self._transient)), *self._ending)
