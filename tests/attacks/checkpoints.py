@@ -102,7 +102,7 @@ async def odd_names(arena: Arena) -> str:
     await arena.manager.loaded()["s"].hibernate()
     found = await arena.outcome("y = 1; 'goes on'")
     outside = sorted(path.name for path in arena.manager.data_dir.iterdir())
-    known = {"workspaces", "python_sessions.db", "python_sessions.db-wal", "python_sessions.db-shm"}
+    known = {"workspaces", "packages", "python_sessions.db", "python_sessions.db-wal", "python_sessions.db-shm"}
     return found if set(outside) <= known else f"{THROUGH}: {outside}"
 
 
