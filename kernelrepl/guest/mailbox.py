@@ -20,8 +20,12 @@ class Mailbox:
         self._kept: list[dict[str, Any]] = []
 
     def collect(self) -> None:
-        """Read a frame for which nobody waits, and keep it."""
-        self._kept.append(self._next())
+        """Read the frames that have come, and keep them.
+
+        There may be none, although the event loop says so: a cell that ran since may have read what had come.
+        """
+        while select.select([self.channel], [], [], 0)[0]:
+            self._kept.append(self._next())
 
     def receive(self, wanted: str) -> dict[str, Any]:
         """Wait for the next frame of this type."""
@@ -37,8 +41,7 @@ class Mailbox:
 
     def find(self, wanted: str, request: int) -> dict[str, Any] | None:
         """Read what has come, and return the answer of this type to a request; None if it has not come."""
-        while select.select([self.channel], [], [], 0)[0]:
-            self.collect()
+        self.collect()
         for header in self._kept:
             if header["type"] == wanted and header["request"] == request:
                 self._kept.remove(header)

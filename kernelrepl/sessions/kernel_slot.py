@@ -116,7 +116,7 @@ class KernelSlot:
         await self._services.capacity.enter(self._owner)
         self._advance(Event.START)
         launch = replace(self.launch, most_file_bytes=None if self.monitor.over_file_limit is None else FULL_FILE_BYTES)
-        began = asyncio.get_running_loop().time()
+        began, known = asyncio.get_running_loop().time(), {*self._layers()}
         try:
             kernel, restored = await self._starter.start(launch, self._handlers())
         except BaseException:
@@ -124,8 +124,8 @@ class KernelSlot:
             self._advance(Event.DIED)
             raise
         self._take(kernel, kernel.process.how, began, restored)
-        for number in reversed(layers.numbers(layers.home(launch.workspace))):
-            await kernel.tell_installed(Installed(number))  # one may have come while it started; it knows the others
+        for number in sorted({*self._layers()} - known):  # they have come while it started
+            await kernel.tell_installed(Installed(number))
         if execution is None:
             self.save_state.lose(restored.not_restored)  # the next result tells
         elif restored.names or restored.not_restored:
@@ -210,6 +210,10 @@ class KernelSlot:
         if self._owner.session_id is None:
             raise PackagesNotInstalled(names, "a call without session_id keeps nothing; give one")
         return await self._services.packages.request(*await self._for_packages(), names, self._owner.ask_person)
+
+    def _layers(self) -> list[int]:
+        """Return the numbers of the layers that its session has."""
+        return layers.numbers(layers.home(self.launch.workspace))
 
     async def _for_packages(self) -> tuple[str, Path, str]:
         """Return session, workspace and interpreter. Raises what a start raises if the interpreter may not be run."""

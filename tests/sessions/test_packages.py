@@ -15,7 +15,7 @@ import pytest
 from kernelrepl.errors import InstallerMissing, InvalidArgument
 from kernelrepl.guest.packages import arranged
 from kernelrepl.mcp.results import describe
-from kernelrepl.packages import Packages, Policy, installation, layers, uv
+from kernelrepl.packages import Installed, Packages, Policy, installation, layers, uv
 from kernelrepl.packages.policy import parse
 from kernelrepl.workspaces import directories
 from tests.conftest import RUN_TIMEOUT_S, Sessions, serving
@@ -431,6 +431,18 @@ async def test_a_layer_that_came_while_the_session_slept_is_the_first(sessions: 
     await session.hibernate()
     await session.slot.install(["broom==2.0"])
     assert await sessions.value("import broom; broom.BRISTLES") == "80"
+
+
+async def test_a_kernel_waits_for_no_frame_that_was_read_already(sessions: Sessions) -> None:
+    """A cell reads what has come for the event loop as well, which has been told of it and looks afterwards."""
+    session, running = await sessions.submit("get_ipython().kernel.saving.serve_keeper()")
+    assert (await running.result).status == "ok"
+    kernel = session.slot.kernel
+    assert kernel is not None
+    for number in range(30):
+        told = kernel.tell_installed(Installed(None))
+        _, result = await asyncio.gather(told, sessions.run(f"%pip install tidy\n{number}"))
+        assert result.output.result == str(number)
 
 
 async def test_too_many_packages_end_no_kernel(sessions: Sessions) -> None:
