@@ -1,4 +1,4 @@
-"""`kernelrepl`: with no arguments the proxy, which must start fast; otherwise the command line."""
+"""`kernelrepl`: with no arguments and on pipes the proxy, which must start fast; otherwise the command line."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ def _tell() -> None:
         )
 
 
+def _for_a_person() -> bool:
+    """Whether who starts it speaks no JSON: a person at a terminal, or the shell that completes what one types."""
+    return (os.isatty(0) and os.isatty(1)) or "_KERNELREPL_COMPLETE" in os.environ
+
+
 def main() -> int:
     _tell()
-    if len(sys.argv) == 1:
+    if len(sys.argv) == 1 and not _for_a_person():
         from kernelrepl.mcp import proxy
 
         return proxy.main()
-    from kernelrepl import cli
+    from kernelrepl.cli import entry
 
-    return cli.main()
+    return entry.main()
 
 
 if __name__ == "__main__":

@@ -40,6 +40,24 @@ class UnknownSession(KernelReplError):
         super().__init__(f"there is no session {session_id!r}: {hint}")
 
 
+class SessionExists(KernelReplError):
+    """A session cannot get the name of another one. Attribute: session_id."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"there is a session {session_id!r} already; choose another name, or delete that one first")
+        self.session_id = session_id
+
+
+class SessionInUse(KernelReplError):
+    """A session cannot be renamed while code runs in it or a notebook is attached. Attributes: session_id, attached."""
+
+    def __init__(self, session_id: str, attached: bool) -> None:
+        why = "a notebook or a console is attached; close it" if attached else "code runs in it; wait or interrupt it"
+        super().__init__(f"session {session_id!r} cannot be renamed now: {why} first")
+        self.session_id = session_id
+        self.attached = attached
+
+
 class NoSessionYet(UnknownSession):
     """Files cannot be copied into a session that does not exist. Attributes: as UnknownSession."""
 

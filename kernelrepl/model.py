@@ -171,6 +171,16 @@ class SessionInfo:
 
 
 @dataclass(frozen=True)
+class SessionView:
+    """A session as lists show it: its rows and, if it is awake, its kernel."""
+
+    info: SessionInfo
+    kernel: str
+    pid: int | None
+    sandbox: str
+
+
+@dataclass(frozen=True)
 class PageRequest:
     """Which part of a list somebody wants."""
 

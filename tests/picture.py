@@ -53,7 +53,7 @@ def record(environ: dict[str, str]) -> list[str]:
             check=True,
         )
         lines.append(f"$ kernelrepl exec -s sales {shlex.quote(step)}")
-        lines += [line for line in (done.stdout + done.stderr).splitlines() if line != "⟦no output⟧"]
+        lines += (done.stdout + done.stderr).splitlines()
     return lines
 
 

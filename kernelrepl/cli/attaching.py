@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from kernelrepl.cli.base import print_text
+from kernelrepl.cli.base import print_text, session_argument
 from kernelrepl.cli.calls import tool
 from kernelrepl.errors import InvalidArgument
 from kernelrepl.validation import check_session_id
@@ -30,7 +30,7 @@ def kernel(file: Path, session_id: str | None) -> None:
 
 
 @click.command()
-@click.argument("session_id")
+@session_argument
 @click.argument("options", nargs=-1)
 def attach(session_id: str, options: tuple[str, ...]) -> None:
     """Open a Jupyter console in a session. `exit` leaves it; the session goes on.
@@ -60,14 +60,14 @@ def attach(session_id: str, options: tuple[str, ...]) -> None:
 
 
 @click.command("connection-file")
-@click.argument("session_id")
+@session_argument
 def connection_file(session_id: str) -> None:
     """Print the path of a connection file. It is for `jupyter console --existing=FILE` and other Jupyter clients."""
     print_text(tool("keeper_connection_file", operator=True, session_id=check_session_id(session_id)))
 
 
 @click.command()
-@click.argument("session_id")
+@session_argument
 @click.option("--revoke", is_flag=True, help="Stop trusting its outputs.")
 def trust(session_id: str, revoke: bool) -> None:
     """Let outputs of a session act in notebooks. Scripts and widgets in them run there with your rights."""

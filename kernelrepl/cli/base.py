@@ -1,19 +1,30 @@
-"""This module has what the commands share: options and output."""
+"""This module has the options that commands share, and what several of them ask the keeper for."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 from kernelrepl.cli.calls import Reply, tool
-from kernelrepl.outputs.terminal_text import safe
+from kernelrepl.cli.terminal import say
+from kernelrepl.errors import KernelReplError
 
-FAILED = 1
-CODE_FAILED = 2
-INTERRUPTED = 130
-"""By Ctrl-C, as shells have it."""
+
+def _matching(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The sessions whose name begins like this, for a shell that completes it."""
+    try:
+        found = tool("python_list_sessions", start=False, contains=incomplete, limit=200).structured["sessions"]
+    except KernelReplError:
+        return []
+    return [entry["session_id"] for entry in found if entry["session_id"].startswith(incomplete)]
+
+
+session_argument = click.argument("session_id", shell_complete=_matching)
+session_option = functools.partial(click.option, "-s", "--session", "session_id", shell_complete=_matching)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 def written() -> list[str]:
@@ -36,11 +47,6 @@ def paged(command: Callable[..., None]) -> Callable[..., None]:
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """The options that were given: what a tool takes for the others is its own affair."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def say(text: object, *, err: bool = False, nl: bool = True) -> None:
-    """Print for a person, whose terminal obeys nothing of it."""
-    click.echo(safe(str(text)), err=err, nl=nl)
 
 
 def print_text(reply: Reply) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -11,8 +12,9 @@ from pathlib import Path, PurePosixPath
 
 import click
 
-from kernelrepl.cli.base import FAILED, print_text, say, written
+from kernelrepl.cli.base import as_json, print_text, session_argument, written
 from kernelrepl.cli.calls import tool
+from kernelrepl.cli.terminal import READER_LEFT, say
 from kernelrepl.errors import CopyFailed, InvalidArgument, NoSessionYet, UnknownSession
 from kernelrepl.validation import check_session_id
 from kernelrepl.workspaces import files as workspace_files
@@ -40,11 +42,17 @@ _FORCE = click.option("--force", is_flag=True, help="Replace existing files.")
 
 
 @click.command()
-@click.argument("session_id")
+@session_argument
 @click.option("--list", "with_files", is_flag=True, help="List the files, with their sizes in bytes.")
-def workspace(session_id: str, with_files: bool) -> None:
+@as_json
+def workspace(session_id: str, with_files: bool, as_json: bool) -> None:
     """Print the working directory of a session."""
     root = _workspace(session_id)
+    if as_json:
+        found = workspace_files.list_files(root)
+        files = [{"path": entry.path, "kind": entry.kind, "size_bytes": entry.size} for entry in found.entries]
+        say(json.dumps({"path": str(root), "files": files, "more": found.more}, indent=2))
+        return
     say(root)
     if not with_files:
         return
@@ -59,19 +67,19 @@ def workspace(session_id: str, with_files: bool) -> None:
 
 
 @click.command()
-@click.argument("session_id")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@session_argument
+@click.argument("files", nargs=-1, required=True, metavar="FILE_OR_FOLDER...")
 @click.option(
     "--to", "directory", default=".", help="Directory in the session for the copies; it is made if it does not exist."
 )
 @_FORCE
 @_MAX_BYTES
 def put(session_id: str, files: tuple[str, ...], directory: str, force: bool, max_bytes: int) -> None:
-    """Copy FILEs into a session. They go into its working directory."""
+    """Copy files and folders into a session. They go into its working directory."""
     names = _names(files)
     root = _workspace(session_id, NoSessionYet)
     places = written()
-    for file, name in zip(files, names, strict=True):
+    for file, name in (pair for pair in zip(files, names, strict=True) for pair in _below(*pair)):
         target = str(PurePosixPath(directory) / name)
         with _outside(file), own_files.open_file(file, places) as source:
             size = workspace_files.write_from(root, target, source, max_bytes, replace=force)
@@ -79,7 +87,7 @@ def put(session_id: str, files: tuple[str, ...], directory: str, force: bool, ma
 
 
 @click.command()
-@click.argument("session_id")
+@session_argument
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option(
     "--to", "directory", default=".", help="Directory for the copies; - prints them.  [default: the current one]"
@@ -87,7 +95,7 @@ def put(session_id: str, files: tuple[str, ...], directory: str, force: bool, ma
 @_FORCE
 @_MAX_BYTES
 def get(session_id: str, paths: tuple[str, ...], directory: str, force: bool, max_bytes: int) -> None:
-    """Copy files out of a session. Each PATH is relative to its working directory."""
+    """Copy files and folders out of a session. Each PATH is relative to its working directory."""
     names = _names(paths) if directory != "-" else []
     root = _workspace(session_id)
     if directory == "-":
@@ -96,9 +104,10 @@ def get(session_id: str, paths: tuple[str, ...], directory: str, force: bool, ma
     places = written()
     with _outside(directory):
         os.close(own_files.open_directory(directory, places, make=True))
-    for path, name in zip(paths, names, strict=True):
+    for path, name in (pair for pair in zip(paths, names, strict=True) for pair in _fetched(root, *pair)):
         target = Path(directory) / name
         with _outside(str(target)):
+            os.close(own_files.open_directory(target.parent, places, make=True))
             size = workspace_files.fetch(root, path, target, max_bytes, replace=force, places=places)
         say(f"{workspace_files.shown(str(target))}: {size} bytes")
 
@@ -113,8 +122,36 @@ def _print_files(root: Path, paths: tuple[str, ...], max_bytes: int) -> None:
         # What is left in the buffer has nowhere to go, and is not to be tried again at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error.__cause__, BrokenPipeError):  # the reader has had enough
-            sys.exit(FAILED)
+            sys.exit(READER_LEFT)
         raise
+
+
+def _below(file: str, name: str) -> Iterator[tuple[str, str]]:
+    """A file of the person's with its name in the session; of a folder all that are in it. No link is followed."""
+    if not os.path.isdir(file) or os.path.islink(file):  # noqa: PTH112, PTH114
+        yield file, name
+        return
+    found = [
+        str(Path(place) / entry)
+        for place, _, entries in os.walk(file)
+        for entry in entries
+        if not (Path(place) / entry).is_symlink()
+    ]
+    if len(found) > workspace_files.FOLDER_FILES:
+        raise CopyFailed(file, f"has more than {workspace_files.FOLDER_FILES} files", "pack them into one")
+    for path in sorted(found):
+        yield path, str(PurePosixPath(name) / Path(path).relative_to(file).as_posix())
+
+
+def _fetched(root: Path, path: str, name: str) -> Iterator[tuple[str, str]]:
+    """The same of a path in a session."""
+    below = workspace_files.files_below(root, path)
+    if below is None:
+        yield path, name
+        return
+    top = PurePosixPath(path)
+    for file in below:
+        yield file, str(PurePosixPath(name) / PurePosixPath(file).relative_to(top))
 
 
 def _names(paths: Iterable[str]) -> list[str]:
@@ -140,7 +177,7 @@ def _outside(path: str) -> Iterator[None]:
     except OSError as error:
         remedy = {
             errno.EEXIST: "--force replaces it, --to chooses another directory",
-            errno.EISDIR: "only files are copied: name each by itself",
+            errno.EISDIR: "only files and folders are copied: name each by itself",
             errno.ENOSPC: "free some space, or choose another directory with --to",
             errno.ELOOP: "name what the link leads to, if you trust it",
         }.get(error.errno or 0, "look at its name and its permissions")
@@ -148,7 +185,7 @@ def _outside(path: str) -> Iterator[None]:
 
 
 @click.command()
-@click.argument("session_id")
+@session_argument
 @click.option("--read", multiple=True, metavar="PATH", help="A file or folder that its code may read from now on.")
 @click.option("--write", multiple=True, metavar="PATH", help="A file or folder that it may also write to.")
 @click.option("--revoke", multiple=True, metavar="PATH", help="A granted path that it may no longer reach.")

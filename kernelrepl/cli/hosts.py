@@ -11,10 +11,11 @@ import click
 
 from kernelrepl import discovery
 from kernelrepl.cli import host_files, host_places, mcp_hosts
-from kernelrepl.cli.base import say, written
+from kernelrepl.cli.base import written
 from kernelrepl.cli.host_files import Notes
 from kernelrepl.cli.jsonc import NotReadable
 from kernelrepl.cli.mcp_hosts import Entry, Host
+from kernelrepl.cli.terminal import say
 from kernelrepl.errors import HostFileRefused
 from kernelrepl.workspaces import entrances
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import click
 
 from kernelrepl import discovery
-from kernelrepl.cli.base import given, say
+from kernelrepl.cli.base import given, session_argument
 from kernelrepl.cli.calls import tool
+from kernelrepl.cli.terminal import say
 from kernelrepl.errors import InvalidArgument
 from kernelrepl.validation import check_session_id
 
@@ -28,7 +29,7 @@ def kernelspec() -> None:
 
 
 @kernelspec.command()
-@click.argument("session_id")
+@session_argument
 @click.option("--no-provisioner", is_flag=True, help="Use this if Jupyter runs in an environment without kernelrepl.")
 def add(session_id: str, no_provisioner: bool) -> None:
     """Add a session to the launcher."""
@@ -37,7 +38,7 @@ def add(session_id: str, no_provisioner: bool) -> None:
 
 
 @kernelspec.command()
-@click.argument("session_id")
+@session_argument
 def remove(session_id: str) -> None:
     """Remove a session from the launcher; the session stays."""
     directory = _installed().get(check_session_id(session_id))

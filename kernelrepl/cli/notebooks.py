@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
-from kernelrepl.cli.base import CODE_FAILED, print_text, say, written
+from kernelrepl.cli.base import session_argument, session_option, written
 from kernelrepl.cli.calls import Caller
+from kernelrepl.cli.running import LONGEST_WAIT_S, Printer, exit_code, print_reply
+from kernelrepl.cli.terminal import say
 from kernelrepl.errors import InvalidArgument
 from kernelrepl.outputs import notebook, terminal_text
 from kernelrepl.validation import check_session_id
@@ -18,7 +20,7 @@ from kernelrepl.workspaces import own_files
 
 
 @click.command("export")
-@click.argument("session_id")
+@session_argument
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the notebook to this file."
 )
@@ -52,15 +54,14 @@ def _document(session_id: str) -> dict[str, Any]:
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("-s", "--session", "session_id", required=True, help="Session in which the notebook runs.")
+@session_option(required=True, help="Session in which the notebook runs.")
 @click.option("--keep-going", is_flag=True, help="Continue after a cell that fails.")
 def import_(file: Path, session_id: str, keep_going: bool) -> None:
-    """Run the code cells of a notebook. They run in a session, in their order. Exits with 2 if one failed."""
+    """Run the code cells of a notebook. They run in a session, in their order. Exits as `exec` does with the first
+    cell that failed.
+    """
     check_session_id(session_id)
-    cells = _code(file)
-    failed = _run_all(cells, session_id, keep_going)
-    if failed:
-        sys.exit(CODE_FAILED)
+    sys.exit(_run_all(_code(file), session_id, keep_going))
 
 
 def _code(file: Path) -> list[str]:
@@ -86,16 +87,18 @@ def _code(file: Path) -> list[str]:
 
 
 def _run_all(cells: list[str], session_id: str, keep_going: bool) -> int:
-    """Run cells one after the other, and return how many failed."""
+    """Run cells one after the other, and return the exit code of the first one that failed, or 0."""
     failed = 0
-    with Caller() as keeper:
+    with Caller(live=True) as keeper:
         for number, code in enumerate(cells, 1):
-            result = keeper.call("python_repl", code=code, session_id=session_id, wait=7 * 24 * 3600)
-            status = result.structured.get("status")
-            say(terminal_text.said(f"{number}/{len(cells)}", str(status)))
-            print_text(result)
+            printer = Printer()
+            arguments: dict[str, Any] = {"code": code, "session_id": session_id, "wait": LONGEST_WAIT_S}
+            reply = keeper.call("python_repl", show=printer.show, idle=printer.idle, **arguments)
+            print_reply(printer, reply)
+            status = reply.structured["status"]
+            say(terminal_text.said(f"{number}/{len(cells)}", status), err=True)
             if status != "ok":
-                failed += 1
+                failed = failed or exit_code(reply.structured)
                 if not keep_going:
                     left = len(cells) - number
                     say(f"stopped at cell {number}; {left} not run; --keep-going goes on after errors", err=True)

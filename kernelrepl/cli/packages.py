@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
-from kernelrepl.cli.base import print_text, say
+from kernelrepl.cli.base import as_json, print_text, session_argument
 from kernelrepl.cli.calls import tool
+from kernelrepl.cli.terminal import say
 from kernelrepl.validation import check_session_id
 
 
 @click.command()
-@click.argument("session_id")
+@session_argument
 @click.argument("words", nargs=-1, metavar="[add NAME...]")
 @click.option("--requirements", is_flag=True, help="Print them as a requirements file, with hashes.")
-def packages(session_id: str, words: tuple[str, ...], requirements: bool) -> None:
+@as_json
+def packages(session_id: str, words: tuple[str, ...], requirements: bool, as_json: bool) -> None:
     """List the packages of a session, or install more of them: `packages SESSION add seaborn`."""
     check_session_id(session_id)
     if words:
@@ -22,6 +26,9 @@ def packages(session_id: str, words: tuple[str, ...], requirements: bool) -> Non
         print_text(tool("keeper_install", operator=True, session_id=session_id, names=list(words[1:])))
         return
     reply = tool("keeper_packages", operator=True, session_id=session_id)
+    if as_json:
+        say(json.dumps(reply.structured, indent=2))
+        return
     if not requirements:
         print_text(reply)
         return

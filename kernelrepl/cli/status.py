@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 from kernelrepl import __version__, config, discovery
-from kernelrepl.cli.base import FAILED, say
 from kernelrepl.cli.calls import tool
+from kernelrepl.cli.terminal import FAILED, say
 from kernelrepl.errors import KernelReplError, NoKeeper, StorageFailed
 from kernelrepl.model import amount, counted
 from kernelrepl.workspaces import directories, losses

@@ -25,6 +25,8 @@ class Connection:
     """JSON-RPC ids of requests that it sends again because it lost their replies."""
     outputs: bool = False
     """It wants to have outputs as a notebook has them, too."""
+    live: bool = False
+    """It shows outputs as they come: it gets them as pieces of text, while it waits and with the reply."""
     cancelled: deque[str] = field(default_factory=lambda: deque(maxlen=CANCELLATIONS))
     """JSON-RPC ids of the requests that it cancelled last. A client that only leaves cancels nothing."""
     attached: bool = False

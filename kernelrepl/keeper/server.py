@@ -145,5 +145,6 @@ class ClientSockets:
             operator=operator,
             id=str(hello.get("connection") or secrets.token_hex(8))[:64],
             outputs=bool(hello.get("outputs")),
+            live=bool(hello.get("live")),
             resumed=frozenset(json.dumps(entry) for entry in hello.get("resumed", ())),
         )

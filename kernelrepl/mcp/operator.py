@@ -7,16 +7,25 @@ import os
 from collections.abc import Callable
 from typing import Annotated, Any
 
+from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult
+from pydantic import Field
 
 from kernelrepl import __version__
 from kernelrepl.jupyter.gateway import AttachRequest
 from kernelrepl.jupyter.sockets import Address
 from kernelrepl.keeper.connection import Connection
 from kernelrepl.keeper.keeper import Keeper
-from kernelrepl.mcp.arguments import answer
+from kernelrepl.mcp import watching
+from kernelrepl.mcp.arguments import MAX_PAGE, answer
+from kernelrepl.mcp.log import LogResult, WatchResult, log_entry
 from kernelrepl.mcp.packages import PackagesResult, of_packages
-from kernelrepl.mcp.results import Attached, HistoryResult, KeeperStatus, cells_of
+from kernelrepl.mcp.results import (
+    Attached,
+    HistoryResult,
+    KeeperStatus,
+    cells_of,
+)
 from kernelrepl.model import counted
 from kernelrepl.packages import layers
 
@@ -37,7 +46,7 @@ class OperatorTools:
     async def keeper_status(self) -> Annotated[CallToolResult, KeeperStatus]:
         """What the keeper does: sessions, kernels, connections."""
         manager = self._keeper.manager
-        count = await manager.count_sessions()
+        count = await manager.services.store.count_sessions()
         status = KeeperStatus(
             pid=os.getpid(),
             version=__version__,
@@ -45,6 +54,7 @@ class OperatorTools:
             runtime_dir=str(self._keeper.runtime_dir),
             sessions=count,
             kernels=manager.kernels(),
+            busy=sorted(name for name, session in manager.loaded().items() if session.busy),
             connections=self._keeper.connections,
             sandbox=manager.sandbox,
             groups=self._keeper.groups,
@@ -66,6 +76,29 @@ class OperatorTools:
         cells = await asyncio.to_thread(cells_of, rows)
         found = HistoryResult(cells=cells, next_cursor=rows[-1].id if rows else None)
         return answer(found, f"{counted(len(cells), 'execution')} of {session_id!r}")
+
+    async def keeper_log(
+        self, session_id: str, count: Annotated[int, Field(ge=1, le=MAX_PAGE)]
+    ) -> Annotated[CallToolResult, LogResult]:
+        """What has run in a session last: code, who, when, how long, how it ended, and what was saved."""
+        rows, total = await self._keeper.manager.latest_executions(session_id, count)
+        entries = await asyncio.to_thread(lambda: [log_entry(row) for row in rows])
+        found = LogResult(executions=entries, left_out=max(0, total - len(rows)))
+        return answer(found, f"{counted(len(entries), 'execution')} of {session_id!r}")
+
+    async def keeper_watch(
+        self, ctx: Context[Any, Any], session_id: str, number: int | None = None
+    ) -> Annotated[CallToolResult, WatchResult]:
+        """Wait for the next execution of a session, show it as it runs, and return when it is over.
+
+        number: of the last one that was seen; None: what runs now, or else runs next, is wanted.
+        """
+        return await watching.follow(ctx, self._keeper.manager, session_id, number)
+
+    async def keeper_rename_session(self, session_id: str, new_id: str) -> str:
+        """Give a session another id."""
+        await self._keeper.manager.rename(session_id, new_id)
+        return f"session {session_id!r} is {new_id!r} now"
 
     async def keeper_grant(self, session_id: str, read: list[str], write: list[str], revoke: list[str]) -> str:
         """Change what a session may reach beside its workspace."""

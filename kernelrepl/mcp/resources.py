@@ -46,7 +46,7 @@ class Outputs:
         return base64.b64decode(output.figures[int(number) - 1].data)
 
     async def _load(self, request_id: str) -> Output | None:
-        row = await self._keeper.manager.stored_execution(request_id)
+        row = await self._keeper.manager.services.store.execution(request_id)
         if row is not None and row.damaged:
             raise ResourceError(DAMAGED)
         return None if row is None else await beside.large(len(row.outputs), transcript.load, row.outputs)

@@ -5,18 +5,17 @@ Descriptions become the output schemas, written for a model that has never seen 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 from pydantic import AfterValidator, BaseModel, Field
 
-from kernelrepl.model import ExecutionResult, Page, Restored, Variable, amount, counted
-from kernelrepl.outputs import notebook, remarks, shortening, tracebacks, transcript
+from kernelrepl.model import ExecutionResult, Figure, Page, Restored, SessionView, Variable, amount, counted
+from kernelrepl.outputs import notebook, pieces, remarks, shortening, tracebacks, transcript
 from kernelrepl.outputs.shortening import short
 from kernelrepl.outputs.terminal_text import field, said
 from kernelrepl.outputs.transcript import cut
-from kernelrepl.sessions.manager import SessionView
 from kernelrepl.sessions.results import DAMAGED
 
 if TYPE_CHECKING:
@@ -30,8 +29,10 @@ IDLE_ENDED = "nothing was running; the kernel was ended all the same, and the ne
 EARLIER_CHARS = 3000
 OUTPUTS_KEY = "kernelrepl/outputs"
 """Where a result carries its outputs as a notebook would store them, for connections that asked for it."""
+PIECES_KEY = "kernelrepl/pieces"
+"""Where a result and a progress message carry outputs as pieces of text, for who shows them as they come."""
 REMARKS_KEY = "kernelrepl/remarks"
-"""And what is to be said about them, line by line."""
+"""What is to be said about outputs, line by line; with either of both."""
 OUTPUT_URI = "kernelrepl://executions/{request_id}/{stream}"
 FIGURE_URI = "kernelrepl://executions/{request_id}/figures/{number}.{kind}"
 
@@ -163,6 +164,7 @@ class KeeperStatus(BaseModel):
     runtime_dir: str
     sessions: int
     kernels: dict[str, int] = Field(description="process id of each live kernel, by session")
+    busy: list[str] = Field(description="sessions in which code runs")
     connections: int
     sandbox: str
     groups: str = Field(default="", description="the control groups of kernels, or why they have none")
@@ -170,13 +172,21 @@ class KeeperStatus(BaseModel):
 
 
 def of_execution(
-    execution: ExecutionResult, limit_chars: int, *, outputs: bool = False, whole: bool = False
+    execution: ExecutionResult,
+    limit_chars: int,
+    *,
+    outputs: bool = False,
+    live: bool = False,
+    whole: bool = False,
 ) -> CallToolResult:
     """The reply for an execution: structured content, a text and every figure; and the outputs, if asked for.
 
+    outputs: with all of them, as a notebook would store them. live: with all of them, as pieces of text.
     whole: figures as the code showed them, for whoever is no model.
     """
-    outputs_meta = {OUTPUTS_KEY: notebook.outputs(execution.output)} if outputs else {}
+    meta: dict[str, Any] = {OUTPUTS_KEY: notebook.outputs(execution.output)} if outputs else {}
+    if live:
+        meta[PIECES_KEY] = pieces.pieces(execution.output.cells)
     figures = execution.output.figures
     execution = shortening.of_reply(execution, limit_chars, cut, whole=whole)
     output = execution.output
@@ -209,36 +219,42 @@ def of_execution(
     content: list[ContentBlock] = [TextContent(type="text", text=cut(describe(execution, whole=whole), TEXT_CHARS))]
     content += [ImageContent(type="image", data=f.data, mime_type=f.mime) for f in output.figures]
     if execution.committed:
-        content += [
-            ResourceLink(
-                type="resource_link",
-                name=f"whole {stream}",
-                uri=OUTPUT_URI.format(request_id=execution.request_id, stream=stream),
-                mime_type="text/plain",
-                description=f"{len(texts[stream])} characters",
-            )
-            for stream in truncated
-        ]
-        content += [
-            ResourceLink(
-                type="resource_link",
-                name=f"figure {number} in its own size",
-                uri=FIGURE_URI.format(
-                    request_id=execution.request_id, number=number, kind=figure.mime.removeprefix("image/")
-                ),
-                mime_type=figure.mime,
-                description=f"{figure.size[0]} x {figure.size[1]} pixels, {amount(len(figure.data) * 3 // 4)}",
-            )
-            for number, (figure, shown) in enumerate(
-                zip(figures, shortening.figures(figures, whole=whole), strict=False), 1
-            )
-            if shown is not figure
-        ]
+        content += _streams(execution.request_id, {name: len(texts[name]) for name in truncated})
+        content += _figures(execution.request_id, figures, shortening.figures(figures, whole=whole))
     return CallToolResult(
         content=content,
         structured_content=structured.model_dump(mode="json"),
-        _meta={**outputs_meta, REMARKS_KEY: remarks.remarks(execution)} if outputs else None,
+        _meta={**meta, REMARKS_KEY: remarks.remarks(execution)} if meta else None,
     )
+
+
+def _streams(request_id: str, sizes: Mapping[str, int]) -> list[ContentBlock]:
+    """Where those texts are whole that a reply has cut, by their length in characters."""
+    return [
+        ResourceLink(
+            type="resource_link",
+            name=f"whole {stream}",
+            uri=OUTPUT_URI.format(request_id=request_id, stream=stream),
+            mime_type="text/plain",
+            description=f"{size} characters",
+        )
+        for stream, size in sizes.items()
+    ]
+
+
+def _figures(request_id: str, figures: Sequence[Figure], shown: Sequence[Figure | None]) -> list[ContentBlock]:
+    """Where those figures are that a reply shows smaller."""
+    return [
+        ResourceLink(
+            type="resource_link",
+            name=f"figure {number} in its own size",
+            uri=FIGURE_URI.format(request_id=request_id, number=number, kind=figure.mime.removeprefix("image/")),
+            mime_type=figure.mime,
+            description=f"{figure.size[0]} x {figure.size[1]} pixels, {amount(len(figure.data) * 3 // 4)}",
+        )
+        for number, (figure, as_shown) in enumerate(zip(figures, shown, strict=False), 1)
+        if as_shown is not figure
+    ]
 
 
 def describe(execution: ExecutionResult, *, whole: bool = False) -> str:

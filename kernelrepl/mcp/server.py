@@ -142,12 +142,13 @@ def build_server(keeper: Keeper, *, operator: bool = False, output_schemas: bool
         more = OperatorTools(keeper, _connection.get)
         for reading in (
             more.keeper_status, more.keeper_workspace, more.keeper_written, more.keeper_history, more.keeper_left,
-            more.keeper_packages,
+            more.keeper_packages, more.keeper_log, more.keeper_watch,
         ):  # fmt: skip
             server.add_tool(reading, annotations=ToolAnnotations(read_only_hint=True))
         for changing in (
             more.keeper_grant, more.keeper_stop, more.keeper_attach, more.keeper_detach, more.keeper_interrupt,
             more.keeper_rename, more.keeper_connection_file, more.keeper_trust, more.keeper_install,
+            more.keeper_rename_session,
         ):  # fmt: skip
             server.add_tool(changing, annotations=ToolAnnotations(destructive_hint=True))
     return server
@@ -181,7 +182,8 @@ def _reply(execution: ExecutionResult) -> CallToolResult:
     """Return the reply for an execution in the form that the connection of this call needs."""
     connection = _connection.get()
     whole = connection.name in _NO_MODELS
-    return of_execution(execution, connection.settings.max_output_chars, outputs=connection.outputs, whole=whole)
+    most, outputs, live = connection.settings.max_output_chars, connection.outputs, connection.live
+    return of_execution(execution, most, outputs=outputs, live=live, whole=whole)
 
 
 def _deliver(handle: ExecutionHandle, remark: str | None = None) -> CallToolResult:
@@ -257,7 +259,7 @@ class Tools:
         wait: float | None,
     ) -> CallToolResult | InputRequiredResult:
         try:
-            await waiting.wait_for(ctx, handle, wait)
+            await waiting.wait_for(ctx, handle, wait, live=connection.live)
         except anyio.get_cancelled_exc_class():
             if str(ctx.request_context.request_id) in connection.cancelled:
                 with anyio.CancelScope(shield=True):
@@ -275,7 +277,7 @@ class Tools:
         check_wait(wait)
         handle = await self._keeper.manager.latest(session_id)
         await waiting.take_answer(ctx, handle)
-        await waiting.wait_for(ctx, handle, wait)
+        await waiting.wait_for(ctx, handle, wait, live=_connection.get().live)
         return waiting.question_of(ctx, handle) or _deliver(handle)
 
     async def python_interrupt(

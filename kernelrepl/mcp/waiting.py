@@ -12,14 +12,25 @@ from typing import Any
 
 from mcp.server.mcpserver import Context
 from mcp.shared.exceptions import MCPError
-from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
+from mcp_types import (
+    ElicitRequest,
+    ElicitRequestFormParams,
+    ElicitResult,
+    InputRequiredResult,
+    ProgressNotification,
+    ProgressNotificationParams,
+)
 from mcp_types.version import is_version_at_least
 from pydantic import BaseModel
 
+from kernelrepl.mcp.results import PIECES_KEY
+from kernelrepl.outputs import pieces
 from kernelrepl.sessions.handle import ExecutionHandle
 
 FIRST_PROGRESS_S = 1.0
 PROGRESS_S = 5.0
+LIVE_S = 0.1
+"""How often who shows outputs as they come gets them."""
 _IN_RESULTS = "2026-07-28"
 _KEY = "person"
 _NOTHING: dict[str, Any] = {"type": "object", "properties": {}}
@@ -68,14 +79,17 @@ async def take_answer(ctx: Context[Any, Any], handle: ExecutionHandle) -> None:
     await asyncio.sleep(0)  # the question is gone then
 
 
-async def wait_for(ctx: Context[Any, Any], handle: ExecutionHandle, wait_s: float | None) -> None:
+async def wait_for(
+    ctx: Context[Any, Any], handle: ExecutionHandle, wait_s: float | None, *, live: bool = False
+) -> None:
     """Wait until an execution is over or `wait_s` has passed, and report from time to time that it goes on.
 
-    Return earlier with a question for the person, if the host takes one from a result.
+    Return earlier with a question for the person, if the host takes one from a result. live: report all that it shows.
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
-    pause, asks = FIRST_PROGRESS_S, can_ask(ctx)
+    pause, asks = LIVE_S if live else FIRST_PROGRESS_S, can_ask(ctx)
+    shown = 0
     while True:
         left = None if wait_s is None else began + wait_s - loop.time()
         if left is not None and left <= 0:
@@ -89,8 +103,24 @@ async def wait_for(ctx: Context[Any, Any], handle: ExecutionHandle, wait_s: floa
                 return
             await _ask(ctx, handle)
             continue
+        if live:
+            shown = await show(ctx, handle, shown)
+            continue
         await ctx.report_progress(round(loop.time() - began, 1), message=handle.last_line or "running")
         pause = PROGRESS_S
+
+
+async def show(ctx: Context[Any, Any], handle: ExecutionHandle, shown: int) -> int:
+    """Report what an execution has shown since its message number `shown`, and return how many there are now."""
+    messages = handle.execution.live.since(shown)
+    token = (ctx.request_context.meta or {}).get("progress_token")
+    if messages and token is not None:
+        found = await asyncio.to_thread(pieces.pieces, messages)
+        params = ProgressNotificationParams(
+            progress_token=token, progress=shown + len(messages), _meta={PIECES_KEY: found}
+        )
+        await ctx.session.send_notification(ProgressNotification(params=params), str(ctx.request_context.request_id))
+    return shown + len(messages)
 
 
 async def _ask(ctx: Context[Any, Any], handle: ExecutionHandle) -> None:

@@ -94,6 +94,10 @@ class Transcript:
     def output(self) -> Output:
         return fold(self._remarked())
 
+    def since(self, place: int) -> list[tuple[str, dict[str, Any]]]:
+        """Return type and content of the messages from this place on."""
+        return [(message["type"], message["content"]) for message in self._messages[place:]]
+
     def last_line(self) -> str:
         """The end of what was printed, one line, for a progress message."""
         for message in reversed(self._messages[-_LAST_MESSAGES:]):

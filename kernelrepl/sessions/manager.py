@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import weakref
 from collections.abc import Sequence
@@ -11,9 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kernelrepl.errors import DirectoryFailed, NothingRunning, SessionDamaged, UnknownSession
+from kernelrepl.errors import DirectoryFailed, NothingRunning, SessionDamaged, SessionInUse, UnknownSession
 from kernelrepl.kernel import KernelDied
-from kernelrepl.model import ALL, JupyterRequest, Page, PageRequest, SessionInfo, Variable
+from kernelrepl.model import ALL, JupyterRequest, Page, PageRequest, SessionInfo, SessionView, Variable
 from kernelrepl.outputs import beside, remarks
 from kernelrepl.sandbox import Access
 from kernelrepl.sessions import results, standby
@@ -38,16 +39,6 @@ class Origin:
     name: str = "unknown"
     grants: Grants = field(default_factory=Grants)
     can_ask: bool = False
-
-
-@dataclass(frozen=True)
-class SessionView:
-    """A session as lists show it: its rows and, if it is awake, its kernel."""
-
-    info: SessionInfo
-    kernel: str
-    pid: int | None
-    sandbox: str
 
 
 class Manager:
@@ -257,9 +248,6 @@ class Manager:
         info, _ = await self._known(session_id)
         return self._workspace(info.workspace)
 
-    async def stored_execution(self, request_id: str) -> ExecutionRow | None:
-        return await self._store.execution(request_id)
-
     async def _known(self, session_id: str) -> tuple[SessionInfo, dict[str, Any]]:
         found = await self._store.find_session(check_session_id(session_id))
         if found is None:
@@ -270,9 +258,6 @@ class Manager:
         """The latest used first. Raises InvalidArgument for a cursor that is none."""
         infos = await self._store.list_sessions(request)
         return Page(map(self._view, infos), infos.total, infos.next_cursor)
-
-    async def count_sessions(self) -> int:
-        return await self._store.count_sessions()
 
     def loaded(self) -> dict[str, Session]:
         """The sessions that are in memory now, by their id: those with a kernel, and those that somebody uses."""
@@ -299,12 +284,29 @@ class Manager:
         return await self._store.variables(info.key, request)
 
     async def history(self, session_id: str, after: int, capacity: int) -> list[ExecutionRow]:
-        """What has run in a session, in its order, behind row `after`: as much as takes `room` bytes.
-
-        Raises UnknownSession.
-        """
+        """What has run in a session, in its order, behind row `after`: as much as takes `capacity` bytes."""
         info, _ = await self._known(session_id)
         return await self._store.executions(info.key, after, capacity)
+
+    async def latest_executions(self, session_id: str, count: int) -> tuple[list[ExecutionRow], int]:
+        """The last `count` executions in their order, without outputs, and how many there are in all."""
+        info, _ = await self._known(session_id)
+        return await self._store.latest_executions(info.key, count), info.total_executions
+
+    async def rename(self, session_id: str, new_id: str) -> None:
+        """Give a session another id. Its kernel goes on. Raises UnknownSession, SessionExists, SessionInUse."""
+        names = sorted({session_id, check_session_id(new_id)})
+        async with contextlib.AsyncExitStack() as held:
+            for lock in [self._creating.setdefault(name, asyncio.Lock()) for name in names]:
+                await held.enter_async_context(lock)
+            info, _ = await self._known(session_id)
+            session = self._sessions.get(session_id)
+            if session_id in self.observers or (session is not None and session.busy):
+                raise SessionInUse(session_id, attached=session_id in self.observers)
+            await self._store.rename_session(info.key, new_id)
+            if session is not None:
+                session.session_id = new_id
+                self._sessions[new_id] = self._sessions.pop(session_id)
 
     async def clear(self, session_id: str, origin: Origin) -> int:
         """Forget the variables of a session; history and workspace stay. Returns how many there were."""
@@ -384,10 +386,7 @@ class Manager:
         return creating or bool(self._transient) or any(session.busy for session in self._sessions.values())
 
     async def tidy(self) -> float | None:
-        """Stop kernels that have idled long enough; returns the seconds until the next one may be due.
-
-        Forgets the sessions that sleep: there may be many thousands of them.
-        """
+        """Stop kernels that have idled long enough, and forget who sleeps; returns when the next may be due, in s."""
         due = await self.capacity.hibernate_idle()
         self._kept = {session for session in self._kept if not session.dispensable}
         await self._store.collect_if_due()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 from kernelrepl.errors import StorageFailed
 from kernelrepl.model import Commit, NotRestored, Output
@@ -15,17 +16,24 @@ from kernelrepl.sessions.recorder import Recorder
 from kernelrepl.sessions.services import Emit
 
 
+class Named(Protocol):
+    """Whose it is, by the name that it has now."""
+
+    @property
+    def session_id(self) -> str | None: ...
+
+
 class SaveState:
     """Of one session."""
 
-    def __init__(self, recorder: Recorder, emit: Emit, session_id: str | None) -> None:
+    def __init__(self, recorder: Recorder, emit: Emit, owner: Named) -> None:
         self.unsaved: set[str] = set()
         """The names whose values only the kernel has."""
         self.store_is_behind = False
         """The last commit failed: the kernel has changes that the store has not."""
         self._recorder = recorder
         self._emit = emit
-        self._session_id = session_id
+        self._owner = owner
         self._lost: tuple[NotRestored, ...] = ()  # what could not be loaded, and no result has told yet
 
     async def commit(self, execution: Execution | None, commit: Commit, stored: Callable[[Execution], None]) -> None:
@@ -41,7 +49,7 @@ class SaveState:
         try:
             size = await self._recorder.publish(execution, commit)
         except Exception as error:
-            self._emit("commit_failed", session=self._session_id, reason=str(error))
+            self._emit("commit_failed", session=self._owner.session_id, reason=str(error))
             if execution is not None:
                 execution.fail_commit(str(error) if isinstance(error, StorageFailed) else f"internal error: {error!r}")
                 stored(execution)
@@ -49,7 +57,9 @@ class SaveState:
         if execution is not None:
             stored(execution)
         self.store_is_behind = commit.failure is not None
-        self._emit("committed", session=self._session_id, seconds=clock() - began, bytes=size, missed=commit.missed)
+        self._emit(
+            "committed", session=self._owner.session_id, seconds=clock() - began, bytes=size, missed=commit.missed
+        )
         self.unsaved.difference_update(commit.names, commit.deleted)
         self.unsaved.update(commit.unsaved)
 
@@ -57,7 +67,7 @@ class SaveState:
         """These could not be loaded when they were needed."""
         self._lost = (*self._lost, *names)[: shortening.MOST_STORED]
         if names:
-            self._emit("lost", session=self._session_id, names=len(names))
+            self._emit("lost", session=self._owner.session_id, names=len(names))
 
     def forget(self) -> None:
         """The kernel is gone."""

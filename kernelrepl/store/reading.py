@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from blake3 import blake3
@@ -46,6 +46,8 @@ class ExecutionRow:
 _EXECUTION = (
     f"SELECT {seals.columns(seals.EXECUTION)}, {seals.columns(seals.OUTCOME)}, seal, outcome_seal FROM executions"
 )
+MOST_READ_BYTES = 64 << 20
+"""Of executions, to list the latest ones."""
 _OUTPUTS = len(seals.EXECUTION) + seals.OUTCOME.index("outputs")
 _CODE = seals.EXECUTION.index("code")
 
@@ -64,6 +66,18 @@ def executions(db: Database, session: int, after: int, budget_bytes: int) -> lis
             break
         found.append(_execution(row))
     return found
+
+
+def latest_executions(db: Database, session: int, count: int) -> list[ExecutionRow]:
+    """The last executions of a session in their order, without their outputs, which are read to check the rows."""
+    found: list[ExecutionRow] = []
+    budget_bytes = MOST_READ_BYTES
+    for row in db.execute(f"{_EXECUTION} WHERE session = ? ORDER BY id DESC LIMIT ?", [session, count]):
+        budget_bytes -= len(str(row[_CODE])) + len(row[_OUTPUTS] or "")
+        if found and budget_bytes < 0:
+            break
+        found.append(replace(_execution(row), outputs="[]"))
+    return found[::-1]
 
 
 def inputs(db: Database, session: int, most: int) -> list[tuple[int, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kernelrepl.errors import SessionExists
 from kernelrepl.store import seals
 from kernelrepl.store.database import Database
 from kernelrepl.store.publish import count_variables
@@ -55,6 +56,25 @@ def fix(db: Database, session: int, spec: dict[str, Any]) -> None:
         row = db.execute(f"SELECT {seals.columns(seals.SESSION)} FROM sessions WHERE id = ?", [session]).fetchone()
         values = [*row[:-1], json.dumps(spec)]
         db.execute("UPDATE sessions SET fixed = ?, seal = ? WHERE id = ?", [values[-1], seals.seal(values), session])
+
+
+def rename(db: Database, session: int, session_id: str) -> None:
+    """Its notebooks go with it. Raises SessionExists."""
+    with db.atomic():
+        fixed = f"SELECT {seals.columns(seals.SESSION)} FROM sessions WHERE id = ?"
+        row = dict(zip(seals.SESSION, db.execute(fixed, [session]).fetchone(), strict=True))
+        owner, before = row["owner"], row["session_id"]
+        taken = "SELECT EXISTS (SELECT 1 FROM sessions WHERE owner = ? AND session_id = ?)"
+        if db.execute(taken, [owner, session_id]).fetchone()[0]:
+            raise SessionExists(session_id)
+        values = row | {"session_id": session_id}
+        db.execute(
+            "UPDATE sessions SET session_id = ?, seal = ? WHERE id = ?",
+            [session_id, seals.seal(values.values()), session],
+        )
+        for path, (of, cells) in notebooks(db, owner).items():
+            if of == before:
+                bind_notebook(db, owner, path, session_id, cells, None)
 
 
 def notebooks(db: Database, owner: str) -> dict[str, tuple[str, list[str]]]:

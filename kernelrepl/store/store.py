@@ -149,6 +149,10 @@ class Store:
         """Note anew what is fixed for a session."""
         await self._writer.run(lambda db: sessions.fix(db, session, fixed))
 
+    async def rename_session(self, session: int, session_id: str) -> None:
+        """Give a session another id. Raises SessionExists."""
+        await self._writer.run(lambda db: sessions.rename(db, session, session_id))
+
     async def find_session(self, session_id: str) -> tuple[SessionInfo, dict[str, Any]] | None:
         """The session with this id and what was fixed at its creation."""
         return await self._reader.run(lambda db: lists.find_session(db, LOCAL_OWNER, session_id))
@@ -262,6 +266,10 @@ class Store:
     async def executions(self, session: int, after: int, budget_bytes: int) -> list[reading.ExecutionRow]:
         """Executions of a session in their order, behind row `after`: as many as take `budget_bytes`, or one."""
         return await self._reader.run(lambda db: reading.executions(db, session, after, budget_bytes))
+
+    async def latest_executions(self, session: int, count: int) -> list[reading.ExecutionRow]:
+        """The last executions of a session in their order, without their outputs: fewer if those take very long."""
+        return await self._reader.run(lambda db: reading.latest_executions(db, session, count))
 
     async def inputs(self, session: int, most: int) -> list[tuple[int, str]]:
         """Count and code of the last executions of a session, in their order."""

@@ -35,6 +35,8 @@ from kernelrepl.workspaces.beneath import (
 
 LIMIT_BYTES = 1_000_000_000
 LIST_ENTRIES = 1000
+FOLDER_FILES = 10_000
+"""The most that are copied at once."""
 _CHUNK = 1 << 20
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 """Something had the name of a directory first."""
@@ -175,12 +177,38 @@ def list_files(root: Path, limit: int = LIST_ENTRIES) -> Listing:
     """
     closed: list[str] = []
     with _opened_root(root) as top, contextlib.closing(_walk(top, closed)) as found:
-        entries = list(itertools.islice(found, limit + 1))
+        entries = [
+            Entry(shown(os.fsdecode(b"/".join(parts))), kind, size)
+            for parts, kind, size in itertools.islice(found, limit + 1)
+        ]
     return Listing(sorted(entries[:limit], key=lambda entry: entry.path), len(entries) > limit, sorted(closed))
 
 
-def _walk(top: int, closed: list[str]) -> Generator[Entry, None, None]:
-    to_visit: deque[list[bytes]] = deque([[]])
+def files_below(root: Path, path: str, limit: int = FOLDER_FILES) -> list[str] | None:
+    """The files in a folder of a workspace and in those below it, as paths from the workspace on.
+
+    None if it is no folder. Only plain files are named. Raises WorkspaceFileRefused if there are more than `limit`.
+    """
+    folder = _parts(path)
+    found: list[str] = []
+    with _opened_root(root) as top:
+        try:
+            os.close(open_beneath(top, folder, DIRECTORY))
+        except OSError:
+            return None  # whoever reads it says what is wrong
+        with contextlib.closing(_walk(top, [], folder)) as entries:
+            for parts, kind, _ in entries:
+                if len(found) == limit and kind == "file":
+                    raise _refused(path, f"has more than {limit} files", "let code in the session pack them into one")
+                found += [os.fsdecode(b"/".join(parts))] if kind == "file" else []
+    return sorted(found)
+
+
+def _walk(
+    top: int, closed: list[str], folder: Sequence[bytes] = ()
+) -> Generator[tuple[list[bytes], str, int], None, None]:
+    """What is below a folder: the names that lead there, what it is, its size."""
+    to_visit: deque[list[bytes]] = deque([list(folder)])
     while to_visit:
         parts = to_visit.popleft()
         try:
@@ -197,7 +225,7 @@ def _walk(top: int, closed: list[str]) -> Generator[Entry, None, None]:
                         status = entry.stat(follow_symlinks=False)
                         here = [*parts, os.fsencode(entry.name)]
                         kind = _kind(status)
-                        yield Entry(shown(os.fsdecode(b"/".join(here))), kind, status.st_size)
+                        yield here, kind, status.st_size
                         if kind == "directory":
                             to_visit.append(here)
         finally:

@@ -126,7 +126,8 @@ def test_a_kernel_can_be_shut_down_by_a_program_that_ends(place: Place, *, now: 
     )
     ended = program(place, "python", "-c", code)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "detached False\n", "")
-    assert "1 variable," in program(place, "kernelrepl", "sessions").stdout
+    listed = json.loads(program(place, "kernelrepl", "sessions", "--json").stdout)["sessions"]
+    assert [entry["variable_count"] for entry in listed] == [1]
 
 
 def test_a_console_leaves_the_session_alive(place: Place) -> None:

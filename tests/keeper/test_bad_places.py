@@ -98,8 +98,9 @@ def foreign() -> Iterator[Path]:
 
 def complaint(environ: dict[str, str], *arguments: str) -> str:
     """The one line that a command ends with when it cannot do its work."""
-    done = command(environ, *(arguments or ("exec", "-s", "s", "1")))
-    assert (done.returncode, done.stdout) == (1, ""), done
+    arguments = arguments or ("exec", "-s", "s", "1")
+    done = command(environ, *arguments)
+    assert (done.returncode, done.stdout) == (125 if arguments[0] == "exec" else 1, ""), done
     [line, *log] = done.stderr.splitlines()
     assert not log or log[0] == "Last words of the kernel:", done.stderr
     return line.removeprefix("kernelrepl: ")
@@ -216,7 +217,7 @@ def test_a_database_that_cannot_be_written_is_refused(theirs: Path) -> None:
 def test_a_database_that_went_while_nothing_ran_is_missed(environ: dict[str, str], place: Place, how: str) -> None:
     """Agents are told with the first reply of a session, people by lists, the log and the doctor; then it is over."""
     path = place.data_dir / "python_sessions.db"
-    assert "note" not in command(environ, "exec", "-s", "s", "x = 6; open('file', 'w').close()").stdout
+    assert "note" not in command(environ, "exec", "-s", "s", "x = 6; open('file', 'w').close()").stderr
     assert value(environ, "1", "empty") == "1"
     command(environ, "stop") if how == "emptied" else kill_9(place.keeper)
     if how == "emptied":
@@ -226,16 +227,16 @@ def test_a_database_that_went_while_nothing_ran_is_missed(environ: dict[str, str
             file.unlink()
     said = f"the database {path} was gone or empty when its keeper started, though directories of 2 sessions"
     for session_id in ("s", "other"):
-        told = command(environ, "exec", "-s", session_id, "'x' in globals()").stdout
-        assert "False" in told
-        assert said in told
-        assert f"if {session_id!r} was there before, it is one of what is lost" in told
-        assert said not in command(environ, "exec", "-s", session_id, "1").stdout
-    assert said in command(environ, "sessions").stdout
+        told = command(environ, "exec", "-s", session_id, "'x' in globals()")
+        assert told.stdout == "False\n"
+        assert said in told.stderr
+        assert f"if {session_id!r} was there before, it is one of what is lost" in told.stderr
+        assert said not in command(environ, "exec", "-s", session_id, "1").stderr
+    assert said in command(environ, "sessions").stderr
     assert said in place.log()
     assert "that belong to no session" in command(environ, "doctor").stdout
     command(environ, "stop")
-    assert said not in command(environ, "exec", "-s", "third", "1").stdout
+    assert said not in command(environ, "exec", "-s", "third", "1").stderr
 
 
 def test_a_session_that_changed_its_name_on_the_disk_is_missed(environ: dict[str, str], place: Place) -> None:
@@ -245,7 +246,7 @@ def test_a_session_that_changed_its_name_on_the_disk_is_missed(environ: dict[str
     with contextlib.closing(sqlite3.connect(place.data_dir / "python_sessions.db")) as connection:
         connection.execute("UPDATE sessions SET session_id = 'r'")
         connection.commit()
-    told = command(environ, "exec", "-s", "s", "'x' in globals()").stdout
+    told = command(environ, "exec", "-s", "s", "'x' in globals()").stderr
     assert "the database is damaged (1 of its sessions are not what was stored)" in told
     assert "if 's' was there before, it is one of what is lost" in told
 
@@ -405,8 +406,8 @@ def test_a_keeper_whose_database_was_deleted_ends_and_the_next_starts_anew(
     keeper.terminate()
     assert discovery.wait_for_end(keeper.pid, 20)
     done = command(environ, "exec", "-s", "s", "'x' in globals()")
-    assert done.stdout.startswith("False\n")
-    assert "was gone or empty when its keeper started" in done.stdout
+    assert done.stdout == "False\n"
+    assert "was gone or empty when its keeper started" in done.stderr
 
 
 def test_a_log_that_is_deleted_under_a_keeper_costs_nothing(environ: dict[str, str], place: Place) -> None:

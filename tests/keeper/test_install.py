@@ -20,8 +20,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 import kernelrepl
-from kernelrepl import cli
-from kernelrepl.cli import jsonc
+from kernelrepl.cli import entry, jsonc
 from kernelrepl.cli.mcp_hosts import HOSTS
 from tests.support.mcp_hosts import COMMAND, DEADLINE_S, command, run
 from tests.unit.test_host_places import LINUX
@@ -110,7 +109,7 @@ def here(environ: dict[str, str], *arguments: str) -> tuple[int, str, str]:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        code = cli.main()
+        code = entry.main()
     return code, out.getvalue(), err.getvalue()
 
 

@@ -884,10 +884,10 @@ def test_a_session_that_is_not_there_is_said(shared_environ: dict[str, str], tmp
         [line] = done.stderr.splitlines()
         assert "there is no session 'analysys': did you mean 'analysis'?" in line
         assert ("create it first by running code" in line) == (arguments[0] == "put")
-    assert "python_list_sessions" in command(shared_environ, "workspace", "nothing-like-it").stderr
+    assert "`kernelrepl sessions`" in command(shared_environ, "workspace", "nothing-like-it").stderr
     done = command(shared_environ, "put", "nothing-like-it", str(tmp_path / "f"))
     assert "create it first by running code in it, for example `kernelrepl exec -s nothing-like-it 1`" in done.stderr
-    assert "session_id 'no/name'" in command(shared_environ, "workspace", "no/name").stderr
+    assert "session name 'no/name'" in command(shared_environ, "workspace", "no/name").stderr
 
 
 def test_files_outside_that_cannot_be_copied_are_said(shared_environ: dict[str, str], tmp_path: Path) -> None:

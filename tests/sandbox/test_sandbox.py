@@ -359,11 +359,12 @@ def test_less_than_the_whole_sandbox_is_said_in_the_first_reply(environ: dict[st
     file = tmp_path / "config.toml"
     file.write_text('sandbox = "off"\n')
 
-    def run(code: str) -> str:
+    def run(code: str) -> tuple[str, str]:
         command = [sys.executable, "-m", "kernelrepl", "exec", "-s", "s", code]
         more = {**environ, "KERNELREPL_CONFIG": str(file)}
-        return subprocess.run(command, env=more, capture_output=True, text=True, check=True).stdout
+        done = subprocess.run(command, env=more, capture_output=True, text=True, check=True)
+        return done.stdout, done.stderr
 
     warning = "⟦sandbox⟧ off, by config.toml: this code runs with all rights of the person who started it\n"
-    assert run("1 + 1") == f"2\n{warning}"
-    assert run("import os; os.getuid()") == f"{os.getuid()}\n"
+    assert run("1 + 1") == ("2\n", warning)
+    assert run("import os; os.getuid()") == (f"{os.getuid()}\n", "")

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from kernelrepl import __version__
-from kernelrepl.cli import cli
+from kernelrepl.cli.commands import cli
 from kernelrepl.cli.kernelspecs import kernelspec
 from kernelrepl.cli.mcp_hosts import HOSTS, NAME, snippet
 from kernelrepl.config import PREFIX, Settings

@@ -296,21 +296,25 @@ def test_importing_the_front_loads_the_standard_library_only() -> None:
     assert {name.split(".")[0] for name in loaded} - {"kernelrepl"} <= sys.stdlib_module_names
 
 
-def test_importing_the_command_line_loads_what_each_command_needs() -> None:
-    """A person waits for it at every command: the rest is loaded by the commands that use it."""
-    loaded = loaded_by("import kernelrepl.cli")
+def test_a_plain_command_line_loads_the_standard_library_only() -> None:
+    """A person or a script waits for it each time: what parses options is loaded where there are some."""
+    loaded = loaded_by("import kernelrepl.cli.entry, kernelrepl.cli.lists, kernelrepl.cli.running")
     assert {name for name in loaded if name.startswith("kernelrepl")} == {
         "kernelrepl",
         "kernelrepl.cli",
-        "kernelrepl.cli.base",
         "kernelrepl.cli.calls",
+        "kernelrepl.cli.entry",
+        "kernelrepl.cli.lists",
+        "kernelrepl.cli.running",
+        "kernelrepl.cli.terminal",
         "kernelrepl.discovery",
         "kernelrepl.discovery.link",
         "kernelrepl.errors",
         "kernelrepl.outputs",
         "kernelrepl.outputs.terminal_text",
     }
-    assert not loaded & {"mcp", "zmq", "pydantic", "jupyter_client", "asyncio", "platformdirs", "nbformat"}
+    assert not loaded & {"click", "platformdirs", "asyncio", "hashlib", "random", "dataclasses", "subprocess"}
+    assert {name.split(".")[0] for name in loaded} - {"kernelrepl"} <= sys.stdlib_module_names
 
 
 def test_a_keeper_loads_nothing_that_opens_pickles_or_runs_cells() -> None:

@@ -167,7 +167,7 @@ def test_a_log_entry_begins_at_the_margin(tmp_path: Path) -> None:
 
 def test_the_command_line_says_nothing_that_is_obeyed(tmp_path: Path) -> None:
     """An argument that comes back in an error."""
-    program = "from kernelrepl.cli.base import say; say('a\\x1bc\\x1b]0;t\\x07\\u202e\\udc9b ⟦note⟧ b')"
+    program = "from kernelrepl.cli.terminal import say; say('a\\x1bc\\x1b]0;t\\x07\\u202e\\udc9b ⟦note⟧ b')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, cwd=tmp_path)
     assert done.stdout.decode() == "a? ⟦note⟧ b\n"
 
