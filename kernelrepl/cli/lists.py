@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from kernelrepl.cli.calls import tool
@@ -133,10 +134,8 @@ def local(moment: str) -> str:
 
 
 def _seconds_of(moment: str) -> float:
-    import calendar
-
     try:
-        return calendar.timegm(time.strptime(moment[:19].replace("T", " "), "%Y-%m-%d %H:%M:%S"))
+        return datetime.fromisoformat(moment[:19]).replace(tzinfo=UTC).timestamp()
     except ValueError:  # damaged in the database
         return 0.0
 
