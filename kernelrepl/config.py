@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -28,6 +28,9 @@ from kernelrepl.sessions.policy import Retention
 PREFIX = discovery.PREFIX
 
 
+_SIZES = TypeAdapter(ByteSize)
+
+
 def _limit(value: Any) -> Any:
     """Return None, which is no limit, for 0 and "unlimited"."""
     lifted = (
@@ -36,11 +39,27 @@ def _limit(value: Any) -> Any:
     return None if lifted else value
 
 
+def _size(value: Any) -> Any:
+    """Return the number of bytes of a text with a unit, such as 4GB or 512 MiB."""
+    if not isinstance(value, str) or not value.strip()[-1:].isalpha():
+        return value
+    try:
+        return int(_SIZES.validate_python(value.strip()))
+    except ValidationError:
+        raise ValueError("a number of bytes, a size like 4GB, or 'unlimited'") from None
+
+
+def _byte_limit(value: Any) -> Any:
+    """Return what `_limit` does; a size may have a unit."""
+    lifted = _limit(value)
+    return None if lifted is None else _size(lifted)
+
+
 def _history(value: Any) -> Any:
     """Return None, which is no limit, for "unlimited" only: a history of 0 bytes has a meaning."""
     if isinstance(value, bool):
         raise ValueError("a number of bytes or 'unlimited', not a truth value")
-    return None if isinstance(value, str) and value.strip().lower() == "unlimited" else value
+    return None if isinstance(value, str) and value.strip().lower() == "unlimited" else _size(value)
 
 
 def _paths(value: Any) -> Any:
@@ -71,7 +90,7 @@ Packages = Annotated[Literal["ask", "off"] | tuple[str, ...], BeforeValidator(_p
 Paths = Annotated[tuple[str, ...], BeforeValidator(_paths), NoDecode]
 ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")]
 Modules = Annotated[tuple[ModuleName, ...], BeforeValidator(_names), NoDecode]
-ByteLimit = Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_limit)]
+ByteLimit = Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_byte_limit)]
 HistoryLimit = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_history)]
 CountLimit = Annotated[Annotated[int, Field(ge=16)] | None, BeforeValidator(_limit)]
 LiveLimit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_limit)]

@@ -76,6 +76,18 @@ def test_a_byte_limit_can_be_lifted_from_the_environment(
     assert getattr(config.load(), name) is None
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"), [("4GB", 4 * 10**9), ("1.5 MB", 1_500_000), ("2GiB", 2 << 30), ("10k", 10_000)]
+)
+def test_a_size_may_have_a_unit(value: str, expected: int, config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the file and in the environment; powers of ten, or of two where the unit says so."""
+    config_file.write_text(f'max_variable_bytes = "{value}"\nmax_history_bytes = "{value}"\n')
+    settings = config.load()
+    assert (settings.max_variable_bytes, settings.max_history_bytes) == (expected, expected)
+    monkeypatch.setenv("KERNELREPL_MAX_MEMORY_BYTES", value)
+    assert config.load().max_memory_bytes == expected
+
+
 @pytest.mark.parametrize("value", ["0", '"0"', '"unlimited"'])
 def test_a_byte_limit_can_be_lifted_in_the_file(value: str, config_file: Path) -> None:
     """The same, as a number or a text."""
@@ -112,7 +124,7 @@ def test_a_budget_of_history_that_cannot_be_used_is_named(value: str, config_fil
         ("max_variable_bytes", "many"),
         ("max_variable_bytes", "1e6"),
         ("max_variable_bytes", ""),
-        ("max_session_bytes", "10 MB"),
+        ("max_session_bytes", "10 apples"),
         ("max_output_chars", "199"),
         ("max_output_chars", "unlimited"),
         ("save_deadline_s", "0"),
