@@ -23,6 +23,9 @@ DIED = 137
 READER_LEFT = 141
 """Nobody reads the output any more, as shells have it."""
 
+_UP = re.compile("\x1b\\[[0-9;]*A")
+"""Goes up to lines that are the person's, or ours."""
+_PLAIN_AGAIN = "\x1b[0m"
 _UNFINISHED = re.compile("\x1b[^a-zA-Z~\x07]{0,40}$")
 """The beginning of what a terminal reads as a command, at the end of a piece."""
 _WORDS = (
@@ -79,6 +82,7 @@ class TextStream:
         self._stream = stream
         self._coloured = stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
         self._held = ""
+        self._styled = False
         self.in_line = False
         """Whether what was written last has not ended its line."""
 
@@ -98,9 +102,12 @@ class TextStream:
         return line if "\r" in text[line:] else len(text)
 
     def end(self) -> None:
-        """Write what has waited."""
+        """Write what has waited. What comes next is not coloured, or hidden, by what came before."""
         text, self._held = self._held, ""
         self._write(text)
+        if self._styled:
+            self._styled = False
+            write(self._stream, _PLAIN_AGAIN)
 
     def end_line(self) -> None:
         """Begin a new line, unless one has begun."""
@@ -118,6 +125,7 @@ class TextStream:
         if text:
             if self.in_line and not self._coloured and text.startswith("\r") and not text.startswith("\r\n"):
                 write(self._stream, "\n")  # what the line was before is written already
-            shown = coloured(text) if self._coloured else output(text)
+            shown = coloured(_UP.sub("", text)) if self._coloured else output(text)
+            self._styled = self._styled or "\x1b" in shown
             write(self._stream, shown)
             self.in_line = not shown.endswith("\n") if shown else self.in_line

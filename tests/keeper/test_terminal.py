@@ -247,6 +247,18 @@ def test_on_a_terminal_one_sees_that_code_still_runs(shared_environ: dict[str, s
     assert re.search(r"\x1b\[Kdone\r\n$", screen.shown)
 
 
+def test_colours_reach_a_terminal_and_end_with_the_code(shared_environ: dict[str, str]) -> None:
+    """What is said of the session is not hidden by them, and no line above is written over."""
+    code = "print('\\x1b[31mred\\x1b[8m hidden \\x1b[5Aup \\x1b]0;title\\x07')\nstream = open('f', 'w')"
+    screen = Screen(shared_environ, "exec", "-s", "coloured", code)
+    assert screen.end() == 0
+    assert "\x1b[31mred\x1b[8m hidden up" in screen.shown
+    assert screen.shown.index("\x1b[0m") < screen.shown.index("not saved")
+    assert "\x1b[5A" not in screen.shown
+    assert "title" not in screen.shown
+    assert "\x1b" not in command(shared_environ, "exec", "-s", "coloured", code).stdout
+
+
 def test_a_bare_command_on_a_terminal_says_what_it_is(shared_environ: dict[str, str]) -> None:
     """It would wait for JSON otherwise."""
     screen = Screen(shared_environ)
