@@ -20,14 +20,10 @@ from kernelrepl.mcp import watching
 from kernelrepl.mcp.arguments import MAX_PAGE, answer
 from kernelrepl.mcp.log import LogResult, WatchResult, log_entry
 from kernelrepl.mcp.packages import PackagesResult, of_packages
-from kernelrepl.mcp.results import (
-    Attached,
-    HistoryResult,
-    KeeperStatus,
-    cells_of,
-)
+from kernelrepl.mcp.results import Attached, HistoryResult, KeeperStatus, ReplResult, cells_of, of_execution
 from kernelrepl.model import counted
 from kernelrepl.packages import layers
+from kernelrepl.sessions import importing
 
 STOP_DELAY_S = 0.2
 """Between the answer to a stop and the stop, so that the answer arrives."""
@@ -173,6 +169,27 @@ class OperatorTools:
         found = await session.slot.install(names)
         listed = ", ".join(f"{one.name} {one.version}" for one in found.packages)
         return f"already there: {listed}" if found.layer is None else f"installed {listed}"
+
+    # Sessions of another program
+
+    async def keeper_import_state(self, session_id: str, source: str) -> str:
+        """Whether a source has been imported as this session: none, begun, whole; other: the session is not of it."""
+        return await importing.state(self._keeper.manager, session_id, source)
+
+    async def keeper_import_history(self, session_id: str, source: str, rows: list[importing.PastExecution]) -> str:
+        """Add what another program ran to a session, which is made if there is none. Rows that are there stay."""
+        await importing.add_history(self._keeper.manager, session_id, self._connection().origin(), source, rows)
+        return f"{counted(len(rows), 'execution')} of {session_id!r}"
+
+    async def keeper_import_values(
+        self, session_id: str, source: str, part: str, code: str, timeout: float
+    ) -> Annotated[CallToolResult, ReplResult]:
+        """Run code that loads values of another program, once: a second call gets the outcome of the first."""
+        connection, name = self._connection(), importing.name_of(source, part)
+        handle = await importing.run_part(
+            self._keeper.manager, session_id, connection.origin(), name, code, timeout_s=timeout
+        )
+        return of_execution(handle.result(), connection.settings.max_output_chars, whole=True)
 
     async def keeper_stop(self) -> str:
         """Stop the keeper. Sessions stay; the next call starts a new one."""

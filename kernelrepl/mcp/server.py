@@ -142,13 +142,13 @@ def build_server(keeper: Keeper, *, operator: bool = False, output_schemas: bool
         more = OperatorTools(keeper, _connection.get)
         for reading in (
             more.keeper_status, more.keeper_workspace, more.keeper_written, more.keeper_history, more.keeper_left,
-            more.keeper_packages, more.keeper_log, more.keeper_watch,
+            more.keeper_packages, more.keeper_log, more.keeper_watch, more.keeper_import_state,
         ):  # fmt: skip
             server.add_tool(reading, annotations=ToolAnnotations(read_only_hint=True))
         for changing in (
             more.keeper_grant, more.keeper_stop, more.keeper_attach, more.keeper_detach, more.keeper_interrupt,
             more.keeper_rename, more.keeper_connection_file, more.keeper_trust, more.keeper_install,
-            more.keeper_rename_session,
+            more.keeper_rename_session, more.keeper_import_history, more.keeper_import_values,
         ):  # fmt: skip
             server.add_tool(changing, annotations=ToolAnnotations(destructive_hint=True))
     return server

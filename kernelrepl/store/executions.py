@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kernelrepl.store import seals
@@ -11,6 +12,41 @@ from kernelrepl.store.database import Database, update
 _NOTHING_YET = (0, None, 0.0, None, None, None, None, None)
 """The outcome of an execution that has none, behind its status."""
 _SET_SEAL = "UPDATE executions SET status = ?, outcome_seal = ? WHERE id = ?"
+
+
+@dataclass(frozen=True)
+class Past:
+    """An execution of another program, over before it came here. request_id: its name here, which no other has."""
+
+    request_id: str
+    origin: str
+    code: str
+    status: str
+    at: str
+    duration_s: float
+    outputs: str
+
+
+_INSERT_PAST = (
+    f"INSERT INTO executions ({seals.columns(seals.EXECUTION)}, seal, status, finished_at, duration_s, outputs)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def insert_past(db: Database, session: int, past: Sequence[Past]) -> None:
+    """Insert executions of another program. Those that are there already stay as they are."""
+    with db.atomic():
+        known = "SELECT 1 FROM executions WHERE request_id = ?"
+        new = [one for one in past if db.execute(known, [one.request_id]).fetchone() is None]
+        for one in new:
+            fixed = (session, one.request_id, one.origin, one.code, one.at)
+            ended = (one.status, one.at, one.duration_s, one.outputs)
+            row = db.execute(_INSERT_PAST, [*fixed, seals.seal(fixed), *ended]).lastrowid
+            # No kernel here has counted it, and it has no commit.
+            outcome = (row, one.status, 0, one.at, one.duration_s, one.outputs, None, None, None, None)
+            db.execute("UPDATE executions SET outcome_seal = ? WHERE id = ?", [seals.seal(outcome), row])
+        count = len(new)
+        seals.change_state(db, session, lambda s: s.update(total_executions=s["total_executions"] + count))
 
 
 def insert_started(db: Database, values: Sequence[Any]) -> int:

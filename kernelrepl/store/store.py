@@ -256,6 +256,10 @@ class Store:
         outcome = (status, outputs, dump_restored(restored), self._now())
         await self._writer.run(lambda db: executions.finish(db, execution, outcome))
 
+    async def import_executions(self, session: int, past: Sequence[executions.Past]) -> None:
+        """Insert executions of another program, with its times. Those that are there already stay as they are."""
+        await self._writer.run(lambda db: executions.insert_past(db, session, past), session)
+
     async def execution(self, request_id: str) -> reading.ExecutionRow | None:
         return await self._reader.run(lambda db: reading.execution(db, "request_id = ?", [request_id]))
 
@@ -344,9 +348,8 @@ class Store:
         return self._staged.pop(session, {})
 
     def _waiting(self) -> Iterator[bytes]:
-        for components in self._staged.values():
-            for chunks in components.values():
-                yield from (digest for digest, _ in chunks)
+        staged = (chunks for components in self._staged.values() for chunks in components.values())
+        yield from (digest for chunks in staged for digest, _ in chunks)
 
     async def collect_if_due(self) -> None:
         """Remove history over its budget, and what nothing leads to, if enough has piled up. Raises StorageFailed."""

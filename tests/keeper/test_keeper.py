@@ -295,6 +295,9 @@ async def test_only_operators_can_stop_it(
                 "keeper_trust",
                 "keeper_packages",
                 "keeper_install",
+                "keeper_import_state",
+                "keeper_import_history",
+                "keeper_import_values",
                 "keeper_stop",
             }
             status = await call(operator, "keeper_status")
