@@ -29,13 +29,13 @@ class Commands(click.Group):
 
     def load_all(self) -> None:
         """Add the commands of the other modules."""
-        from kernelrepl.cli import attaching, files, hosts, kernelspecs, notebooks, packages, status, watching
+        from kernelrepl.cli import attaching, files, hosts, kernelspecs, notebooks, origin, packages, status, watching
 
         for command in (
             hosts.install,
             attaching.attach, attaching.connection_file, attaching.kernel, attaching.trust, files.get, files.grant,
             files.put, files.workspace, hosts.configure, kernelspecs.kernelspec, notebooks.export, notebooks.import_,
-            packages.packages,
+            origin.import_origin, packages.packages,
             status.doctor, status.status, watching.watch,
         ):  # fmt: skip
             self.add_command(command)
