@@ -298,6 +298,9 @@ async def test_only_operators_can_stop_it(
                 "keeper_import_state",
                 "keeper_import_history",
                 "keeper_import_values",
+                "keeper_log",
+                "keeper_watch",
+                "keeper_rename_session",
                 "keeper_stop",
             }
             status = await call(operator, "keeper_status")
