@@ -9,9 +9,10 @@ Importing this package loads nothing else, because every kernel imports it. A fu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # without `typing`: every kernel and every command loads this
 if TYPE_CHECKING:
+    from typing import Any
+
     from kernelrepl.client.tools import (
         Result,
         python_clear_session,

@@ -6,7 +6,10 @@ The text of each error says what is wrong and what to do. Its attributes carry t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+
+TYPE_CHECKING = False  # without `typing`, which takes as long to load as all else here
+if TYPE_CHECKING:
+    from typing import Any
 
 WIRE_KEY = "kernelrepl/error"
 """The key in `_meta` of a tool's result under which it carries an error as JSON."""

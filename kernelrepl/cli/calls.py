@@ -9,11 +9,14 @@ import os
 import select
 import socket
 from collections.abc import Callable
-from typing import Any
 
 from kernelrepl import discovery, errors
 from kernelrepl.discovery.link import META, KeeperLink
 from kernelrepl.errors import KeeperUnavailable, NoKeeper, ToolFailed
+
+TYPE_CHECKING = False  # without `typing`, which takes as long to load as all else here
+if TYPE_CHECKING:
+    from typing import Any
 
 Piece = dict[str, str]
 """A text that code has shown: its `kind` and its `text`."""

@@ -8,11 +8,14 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from kernelrepl.cli.calls import tool
 from kernelrepl.cli.terminal import say, worded
 from kernelrepl.outputs.terminal_text import field, safe
+
+TYPE_CHECKING = False  # without `typing`, which takes as long to load as all else here
+if TYPE_CHECKING:
+    from typing import Any
 
 _PLAIN_WIDTH = 80
 _WHOLE = "tier 1"

@@ -7,11 +7,14 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 from kernelrepl.cli.calls import Caller, Piece, Reply
 from kernelrepl.cli.terminal import CANNOT_RUN, DIED, FAILED, INTERRUPTED, TIMED_OUT, TextStream, say, worded, write
 from kernelrepl.errors import KernelReplError
+
+TYPE_CHECKING = False  # without `typing`, which takes as long to load as all else here
+if TYPE_CHECKING:
+    from typing import Any
 
 LONGEST_WAIT_S = 7 * 24 * 3600.0
 _PATIENCE_S = 3.0

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TextIO
 
 from kernelrepl.outputs.terminal_text import coloured, output, safe
+
+TYPE_CHECKING = False  # without `typing`, which takes as long to load as all else here
+if TYPE_CHECKING:
+    from typing import TextIO
 
 FAILED = 1
 """A command failed; in `exec`, `wait` and `import`, the code did, as in `python FILE`."""

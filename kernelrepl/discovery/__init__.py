@@ -18,9 +18,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from kernelrepl.errors import InvalidSettings, KeeperRunning, KeeperSilent, KeeperUnavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PROTOCOL = 1
 PREFIX = "KERNELREPL_"
@@ -179,10 +182,7 @@ def wait_for_end(pid: int, timeout_s: float) -> bool:
 
 
 def connect(data: Path, which: str, hello: Mapping[str, Any]) -> tuple[socket.socket, dict[str, Any]] | None:
-    """Connect to a running keeper and exchange hellos; None when there is none.
-
-    Raises KeeperUnavailable if it speaks a protocol that this version does not, or does not answer at all.
-    """
+    """Connect to a running keeper and exchange hellos; None if there is none. Raises KeeperUnavailable."""
     keeper = read_keeper(data)
     if keeper is None:
         return None

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from kernelrepl.errors import KeeperUnavailable
+
+TYPE_CHECKING = False  # without `typing`, which takes as long to load as all else here
+if TYPE_CHECKING:
+    from typing import Any
 
 RECONNECTS = 5
 """How many keepers in a row may end before they have answered anything."""

@@ -7,6 +7,7 @@ they return holds no character of the list, so that a second pass finds nothing,
 
 from __future__ import annotations
 
+import functools
 import re
 
 OPEN, CLOSE = "⟦", "⟧"
@@ -23,27 +24,51 @@ tags and of more variation selectors. Of Cf pass joiners, without which emoji, P
 words, the soft hyphen, and signs that are seen: none of them moves what stands beside it. Private use and what is not
 assigned yet pass: they are seen as boxes, and tomorrow's emoji is among them."""
 _PLAIN_BYTES = bytes((9, 10, *range(32, 127)))
-_LINE_ENDS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
-_SURROGATES = re.compile("[\ud800-\udfff]")
-_DROPPED = re.compile(f"[{_NEVER}]+")
-_UNSEEN = re.compile("([\xad\u200c\u200d\ufe00-\ufe0f]{3})[\xad\u200c\u200d\ufe00-\ufe0f]+")
-"""Many in a row write no script, but can spell a text that only programs see."""
-_SEQUENCE = re.compile(
-    # What a terminal reads as one command ends at the next escape at the latest: looking further takes quadratic time.
-    "(?:\x1b\\[|\x9b)[0-?]*+[ -/]*+[@-~]"
-    "|(?:\x1b[\\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x80-\x9f]*+(?:\x07|\x1b\\\\|\x9c)"
-    "|\x1b[ -/]++[0-~]|\x1b[0-OQ-WYZ\\\\`-~]"
-)
-_NOT_IN_A_FIELD = re.compile(f"[{_NEVER}\t\n\r{_LIKE_THEM}]")
-_PASSES = (
-    (re.compile("[\x1b\x80-\x9f]"), _SEQUENCE, ""),
-    (_LINE_ENDS, _LINE_ENDS, "\n"),
-    (_SURROGATES, _SURROGATES, "?"),
-    (_DROPPED, _DROPPED, ""),
-    (_UNSEEN, _UNSEEN, r"\1"),
-)
-"""One after the other: where a text holds the first, the second is replaced by the third."""
-_COLOURS = re.compile("(\x1b\\[[0-9;]{0,20}[AKm])")
+
+
+@functools.cache
+def _passes() -> tuple[tuple[re.Pattern[str], re.Pattern[str], str], ...]:
+    """One after the other: where a text holds the first, the second is replaced by the third.
+
+    They are made when the first text comes that is no plain ASCII: that takes as long as the start of a short command.
+    """
+    line_ends = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
+    surrogates = re.compile("[\ud800-\udfff]")
+    sequence = re.compile(
+        # What a terminal reads as one command ends at the next escape at the latest: looking further takes quadratic
+        # time.
+        "(?:\x1b\\[|\x9b)[0-?]*+[ -/]*+[@-~]"
+        "|(?:\x1b[\\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x80-\x9f]*+(?:\x07|\x1b\\\\|\x9c)"
+        "|\x1b[ -/]++[0-~]|\x1b[0-OQ-WYZ\\\\`-~]"
+    )
+    return (
+        (re.compile("[\x1b\x80-\x9f]"), sequence, ""),
+        (line_ends, line_ends, "\n"),
+        (surrogates, surrogates, "?"),
+        (_dropped(), _dropped(), ""),
+        (_unseen(), _unseen(), r"\1"),
+    )
+
+
+@functools.cache
+def _dropped() -> re.Pattern[str]:
+    return re.compile(f"[{_NEVER}]+")
+
+
+@functools.cache
+def _unseen() -> re.Pattern[str]:
+    """Many in a row write no script, but can spell a text that only programs see."""
+    return re.compile("([\xad\u200c\u200d\ufe00-\ufe0f]{3})[\xad\u200c\u200d\ufe00-\ufe0f]+")
+
+
+@functools.cache
+def _not_in_a_field() -> re.Pattern[str]:
+    return re.compile(f"[{_NEVER}\t\n\r{_LIKE_THEM}]")
+
+
+@functools.cache
+def _colours() -> re.Pattern[str]:
+    return re.compile("(\x1b\\[[0-9;]{0,20}[AKm])")
 
 
 def output(text: str) -> str:
@@ -62,7 +87,7 @@ def coloured(text: str) -> str:
         return text
     if "\x1b" not in text:
         return _guarded(_obeyed(text))
-    parts = _COLOURS.split(text)
+    parts = _colours().split(text)
     parts[::2] = [_guarded(_obeyed(part)) for part in parts[::2]]
     return "".join(parts)
 
@@ -71,7 +96,7 @@ def field(text: str) -> str:
     """A text as a part of one line: what does not pass is shown as an escape."""
     if text.isascii() and text.isprintable():
         return text
-    return _UNSEEN.sub(r"\1", _NOT_IN_A_FIELD.sub(lambda found: _escape(found[0]), text))
+    return _unseen().sub(r"\1", _not_in_a_field().sub(lambda found: _escape(found[0]), text))
 
 
 def said(word: str, text: str = "") -> str:
@@ -102,7 +127,9 @@ def _others(text: str) -> str:
 def _obeyed(text: str) -> str:
     """A text without what a terminal would obey, or nobody would see. Carriage returns stay."""
     others = _others(text)
-    for seen, found, instead in _PASSES:
+    if not others:
+        return text
+    for seen, found, instead in _passes():
         if others and seen.search(others):
             text = found.sub(instead, text)
             others = _others(text)  # what was apart may have come together

@@ -37,7 +37,7 @@ _SEEN_FORMATS = re.compile("[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110
 def test_what_is_not_there_need_not_be_looked_for(text: str) -> None:
     """A text that is looked through only for what it holds is the same as after all passes."""
     whole = text
-    for _, found, instead in terminal_text._PASSES:
+    for _, found, instead in terminal_text._passes():
         whole = found.sub(instead, whole)
     assert terminal_text._obeyed(text) == whole
 
@@ -78,9 +78,9 @@ def test_the_list_is_that_of_the_categories() -> None:
     for code in range(sys.maxunicode + 1):
         letter = chr(code)
         if not _may_stand(letter) or 0xE0000 <= code < 0xE1000:
-            assert letter in (OPEN, CLOSE, "\t", "\n", "\r") or terminal_text._DROPPED.fullmatch(letter), hex(code)
+            assert letter in (OPEN, CLOSE, "\t", "\n", "\r") or terminal_text._dropped().fullmatch(letter), hex(code)
         else:
-            assert not terminal_text._DROPPED.fullmatch(letter), hex(code)
+            assert not terminal_text._dropped().fullmatch(letter), hex(code)
 
 
 @pytest.mark.parametrize(
