@@ -84,6 +84,10 @@ class WorkspaceFileRefused(KernelReplError):
         self.why = why
 
 
+class WorkspaceFileTooLarge(WorkspaceFileRefused):
+    """A file in a workspace is larger than who asks for it takes. Attributes: path, why."""
+
+
 class CopyFailed(KernelReplError):
     """A file outside of the workspace cannot be read or written. Attributes: path, why."""
 

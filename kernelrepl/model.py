@@ -107,6 +107,33 @@ class Output:
 
 
 @dataclass(frozen=True)
+class ChangedFile:
+    path: str
+    """As seen from the workspace, as the system has it: it may hold anything but a NUL."""
+    size: int
+
+
+@dataclass(frozen=True)
+class FileChanges:
+    """What happened to the files of a workspace until an execution had ended."""
+
+    written: tuple[ChangedFile, ...] = ()
+    """What was made or changed while it ran."""
+    put: tuple[ChangedFile, ...] = ()
+    """What a person has put there, and no result has told of."""
+    may_be_more: bool = False
+    """Whether something was written where nobody has looked, since there are so many files."""
+    written_left_out: int = 0
+    put_left_out: int = 0
+    """How many are not listed here."""
+
+    @property
+    def are_more(self) -> bool:
+        """Whether there are, or may be, others than those that are listed."""
+        return bool(self.written_left_out or self.put_left_out or self.may_be_more)
+
+
+@dataclass(frozen=True)
 class ExecutionResult:
     """One execution, finished or not, as its session and its row know it."""
 
@@ -122,6 +149,7 @@ class ExecutionResult:
     sandbox: str = "off"
     note: str | None = None
     request_id: str = ""
+    files: FileChanges = FileChanges()
 
 
 @dataclass(frozen=True)
@@ -301,4 +329,4 @@ def amount(size: int) -> str:
     for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "KB")):
         if size >= unit:
             return f"{size / unit:.3g} {name}"
-    return f"{size} bytes"
+    return counted(size, "byte")

@@ -17,8 +17,8 @@ from kernelrepl.cli.calls import tool
 from kernelrepl.cli.terminal import READER_LEFT, say
 from kernelrepl.errors import CopyFailed, InvalidArgument, NoSessionYet, UnknownSession
 from kernelrepl.validation import check_session_id
+from kernelrepl.workspaces import changes, own_files
 from kernelrepl.workspaces import files as workspace_files
-from kernelrepl.workspaces import own_files
 
 
 def _workspace(session_id: str, missing: type[UnknownSession] = UnknownSession) -> Path:
@@ -83,6 +83,7 @@ def put(session_id: str, files: tuple[str, ...], directory: str, force: bool, ma
         target = str(PurePosixPath(directory) / name)
         with _outside(file), own_files.open_file(file, places) as source:
             size = workspace_files.write_from(root, target, source, max_bytes, replace=force)
+        changes.note_put(root, target, size)
         say(f"{workspace_files.shown(target)}: {size} bytes")
 
 

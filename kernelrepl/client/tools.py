@@ -39,9 +39,10 @@ async def python_repl(
     The result has the fields of the tool of this name: `status` ("ok", "error", "timeout", "interrupted", "running"
     or "crashed"), `stdout`, `stderr` and `result` (texts), `error` (`name`, `message`, `traceback`, or None), `saved`
     (lists of names: `created`, `changed`, `deleted`), `not_saved` and `restored`, `committed` (whether the state is
-    stored), `duration_s` and more. Code that fails is a result with status "error". Cancelling the call interrupts the
-    code. Raises a KernelReplError: InvalidSessionId, InvalidArgument, KernelStartFailed, SandboxUnavailable,
-    SandboxTooWeak, StorageFailed, SessionDeleted or KeeperUnavailable.
+    stored), `files` (what was written in the working directory: `path`, `size_bytes` and `by`), `duration_s` and more.
+    Code that fails is a result with status "error". Cancelling the call interrupts the code. Raises a KernelReplError:
+    InvalidSessionId, InvalidArgument, KernelStartFailed, SandboxUnavailable, SandboxTooWeak, StorageFailed,
+    SessionDeleted or KeeperUnavailable.
     """
     arguments: dict[str, Any] = {"code": code, "timeout": timeout, "reset": reset}
     if session_id is not None:

@@ -10,16 +10,18 @@ import difflib
 import functools
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from mcp.server import MCPServer
+from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, InputRequiredResult, TextContent
-from pydantic import BaseModel, ValidationError
+from pydantic import AnyUrl, BaseModel, ValidationError
 
 from kernelrepl import errors
 from kernelrepl.errors import InvalidArgument, KernelReplError, UnknownTool
+from kernelrepl.mcp import files
 from kernelrepl.model import PageRequest
 from kernelrepl.sessions.services import Emit
 
@@ -49,6 +51,13 @@ class Server(MCPServer[Any]):
         The SDK would take such an error for a crash, and withhold its text from the client.
         """
         super().add_tool(_refusing(fn), *options, **named)
+
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Context[Any, Any] | None = None
+    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+        """Read a resource; one that is a file gets the type that its name says."""
+        found = await super().read_resource(uri, context)
+        return found if isinstance(found, InputRequiredResult) else [files.typed(str(uri), each) for each in found]
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None

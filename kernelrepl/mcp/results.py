@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 from pydantic import AfterValidator, BaseModel, Field
 
+from kernelrepl.mcp import files
 from kernelrepl.model import ExecutionResult, Figure, Page, Restored, SessionView, Variable, amount, counted
 from kernelrepl.outputs import notebook, pieces, remarks, shortening, tracebacks, transcript
 from kernelrepl.outputs.shortening import short
@@ -72,6 +73,12 @@ class ErrorInfo(BaseModel):
     traceback: str
 
 
+class FileInfo(BaseModel):
+    path: Shown = Field(description="as seen from the working directory")
+    size_bytes: int
+    by: Literal["code", "person"] = Field(description="person: somebody has put it there since the last call")
+
+
 class ReplResult(BaseModel):
     """The outcome of python_repl and python_wait."""
 
@@ -96,6 +103,8 @@ class ReplResult(BaseModel):
     truncated: bool = Field(description="whether stdout, stderr or result were cut")
     sandbox: str
     committed: bool = Field(description="whether the state after this code is stored durably")
+    files: list[FileInfo] = Field(description="files in the working directory that are new or changed")
+    more_files: bool = Field(description="whether others are, or may be")
     note: str | None
 
 
@@ -214,6 +223,8 @@ def of_execution(
         truncated=bool(truncated),
         sandbox=execution.sandbox,
         committed=execution.committed,
+        files=_files(execution),
+        more_files=execution.files.are_more,
         note=execution.note,
     )
     content: list[ContentBlock] = [TextContent(type="text", text=cut(describe(execution, whole=whole), TEXT_CHARS))]
@@ -222,7 +233,7 @@ def of_execution(
         content += _streams(execution.request_id, {name: len(texts[name]) for name in truncated})
         content += _figures(execution.request_id, figures, shortening.figures(figures, whole=whole))
     return CallToolResult(
-        content=content,
+        content=[*content, *files.links(execution.session_id, execution.files.written)],
         structured_content=structured.model_dump(mode="json"),
         _meta={**meta, REMARKS_KEY: remarks.remarks(execution)} if meta else None,
     )
@@ -287,6 +298,14 @@ def earlier(execution: ExecutionResult) -> str:
     figures = "\n" + said(f"{counted(number, 'figure')} left out here") if number else ""
     text = cut(describe(shortening.of_reply(execution, EARLIER_CHARS, cut)), EARLIER_CHARS)
     return f"code that an earlier call left running has ended since, with status {execution.status}:\n{text}{figures}"
+
+
+def _files(execution: ExecutionResult) -> list[FileInfo]:
+    """The files that a result lists. Those of a call without a session are gone."""
+    if execution.session_id is None:
+        return []
+    put = [FileInfo(path=file.path, size_bytes=file.size, by="person") for file in execution.files.put]
+    return put + [FileInfo(path=file.path, size_bytes=file.size, by="code") for file in execution.files.written]
 
 
 def _restored(restored: Restored | None) -> RestoredNames | None:

@@ -26,6 +26,7 @@ from kernelrepl.keeper.connection import Connection
 from kernelrepl.keeper.keeper import Keeper
 from kernelrepl.mcp import schemas, waiting
 from kernelrepl.mcp.arguments import MAX_PAGE, Server, answer, check_wait, request
+from kernelrepl.mcp.files import WorkspaceFiles
 from kernelrepl.mcp.framing import LineReader, LineWriter
 from kernelrepl.mcp.operator import OperatorTools
 from kernelrepl.mcp.resources import Outputs
@@ -65,7 +66,8 @@ Python sessions that never forget. Pass the same session_id to python_repl again
 classes and imports stay, even if the kernel crashes, the machine restarts or weeks go by. Each reply says what was \
 saved and what could not be. Without session_id the code runs in a fresh kernel that is thrown away. Long code: the \
 call returns after `wait` seconds with status "running", and python_wait collects the rest. The last expression is \
-echoed, open figures are returned as images; files can be written to the working directory."""
+echoed, open figures are returned as images; files can be written to the working directory, text also with \
+%%writefile NAME."""
 CONFINED = """ Code runs in a sandbox: no network and no shell (%pip install asks the person for a package), and of \
 the person's files only those that were granted or put into the session."""
 
@@ -132,6 +134,7 @@ def build_server(keeper: Keeper, *, operator: bool = False, output_schemas: bool
     for added in server._tool_manager.list_tools():
         added.parameters = schemas.lean(added.parameters)
     Outputs(keeper).register(server)
+    WorkspaceFiles(keeper).register(server)
     server.resource(
         NOTEBOOK_URI,
         name="notebook",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kernelrepl.model import ExecutionResult, Restored, counted
+from collections.abc import Sequence
+
+from kernelrepl.model import ChangedFile, ExecutionResult, Restored, amount, counted
 from kernelrepl.outputs.terminal_text import field, said
 
 
@@ -34,8 +36,8 @@ def greeting(session_id: str, expired_at: str | None, losses: str) -> str | None
 
 
 def endings(execution: ExecutionResult) -> list[str]:
-    """How it ended, and what could not be saved."""
-    lines = []
+    """How it ended, what it has written, and what could not be saved."""
+    lines = _files(execution)
     if execution.session_id is None and execution.status == "timeout":
         lines.append(said("timeout", _ENDED_ONCE))
     elif execution.status not in ("ok", "error"):
@@ -52,6 +54,27 @@ def endings(execution: ExecutionResult) -> list[str]:
     if execution.execution_count == 1 and execution.sandbox != _WHOLE:
         lines.append(said("sandbox", f"{execution.sandbox}{_SANDBOX_HINT.get(execution.sandbox, '')}"))
     return lines
+
+
+def _files(execution: ExecutionResult) -> list[str]:
+    """What happened to the files of the workspace."""
+    found, lines = execution.files, []
+    put = _listed(found.put, found.put_left_out)
+    if put:
+        lines.append(said("files", f"put by a person: {put}"))
+    written = _listed(found.written, found.written_left_out)
+    if written and execution.session_id is None:
+        lines.append(said("files", f"gone with this call: {written}; a session_id keeps files"))
+    elif written or found.may_be_more:
+        more = ["there may be more: the directory has too many files to look at all"] if found.may_be_more else []
+        lines.append(said("files", "; ".join([*([f"wrote {written}"] if written else []), *more])))
+    return lines
+
+
+def _listed(files: Sequence[ChangedFile], left_out: int) -> str:
+    """Files with their sizes, and how many others there are; empty if there are none at all."""
+    shown = [f"{field(file.path)} ({amount(file.size)})" for file in files]
+    return ", ".join([*shown, *([f"{left_out:,} {'more' if shown else 'with long names'}"] if left_out else [])])
 
 
 _WHOLE = "tier 1"

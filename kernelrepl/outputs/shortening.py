@@ -10,7 +10,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from kernelrepl.model import ExecutionResult, Failure, Figure, NotRestored, NotSaved, Output, Restored, Saved
+from kernelrepl.model import (
+    ChangedFile,
+    ExecutionResult,
+    Failure,
+    Figure,
+    FileChanges,
+    NotRestored,
+    NotSaved,
+    Output,
+    Restored,
+    Saved,
+)
 from kernelrepl.outputs.terminal_text import field
 
 T = TypeVar("T")
@@ -28,6 +39,9 @@ FIGURE_CHARS = 8_000_000
 """The most figures in a reply, and characters of base64 in all of them."""
 MOST_PIXELS = 8000
 """Of a side of a figure: hosts refuse larger ones, and with them the conversation that they are in."""
+MOST_FILES = 20
+FILES_CHARS = 1000
+"""The most files in a reply, and characters in their paths. Longer paths than NAME_CHARS are not listed."""
 LEAST_CHARS = 1000
 """What a list may take however little a person allows for outputs."""
 
@@ -99,6 +113,26 @@ def restored(found: Restored | None, most: int = MOST_ENTRIES, chars: int = 20_0
     return Restored(names(found.names, most, chars), tuple(kept))
 
 
+def files(found: FileChanges) -> FileChanges:
+    """Bound the files that a reply names. Those that a person has put come first, as nothing else tells of them."""
+    put = _few_files(found.put, MOST_FILES, FILES_CHARS)
+    chars = FILES_CHARS - sum(len(field(file.path)) for file in put)
+    written = _few_files(found.written, MOST_FILES - len(put), chars)
+    return replace(
+        found,
+        put=put,
+        written=written,
+        put_left_out=found.put_left_out + len(found.put) - len(put),
+        written_left_out=found.written_left_out + len(found.written) - len(written),
+    )
+
+
+def _few_files(found: Sequence[ChangedFile], most: int, chars: int) -> tuple[ChangedFile, ...]:
+    short_enough = [file for file in found if len(field(file.path)) <= NAME_CHARS]
+    kept, _ = few(short_enough, most, chars, lambda file: len(field(file.path)))
+    return tuple(kept)
+
+
 def figures(found: Sequence[Figure], *, whole: bool = False) -> list[Figure | None]:
     """Return of the first figures what a reply holds of each; None for one that is too large for it.
 
@@ -134,6 +168,7 @@ def of_reply(
         not_saved=not_saved(execution.not_saved, chars=2 * chars),
         restored=restored(execution.restored, chars=chars),
         note=note or None,
+        files=files(execution.files),
     )
 
 

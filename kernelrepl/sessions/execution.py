@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from kernelrepl.model import Commit, ExecutionResult, JupyterRequest, Output, Restored, Status
+from kernelrepl.model import Commit, ExecutionResult, FileChanges, JupyterRequest, Output, Restored, Status
 from kernelrepl.outputs import transcript
 from kernelrepl.sessions.lifecycle import IllegalTransition
+from kernelrepl.workspaces import changes
 
 KEPT_CHARS = 100_000
 """What the outputs of the last execution of a session may take in memory when it is over: as lists of lists a character
@@ -134,6 +135,10 @@ class Execution:
         """What came back with the kernel that was started for it."""
         self.began = asyncio.Event()
         """Set when a kernel has begun to run it."""
+        self.sent_at = 0
+        """When a kernel got it, as `workspaces.changes.now` has it; 0: none has."""
+        self.files = FileChanges()
+        """What it has written in the workspace, once it has ended."""
         self.commit: Commit | None = None
         self.shown = Output()
         """The outputs of its commit, folded."""
@@ -193,6 +198,7 @@ class Execution:
     def send(self) -> None:
         """A kernel gets it."""
         self._advance(ExecutionEvent.SEND)
+        self.sent_at = changes.now()
 
     def begin(self) -> None:
         """The kernel says that it has begun to run it."""
@@ -238,6 +244,10 @@ class Execution:
         """
         self._advance(ExecutionEvent.COMMIT)
         self.commit, self.shown, self.restored = commit, shown, restored
+
+    def take_files(self, files: FileChanges) -> None:
+        """Note what has happened to the files of the workspace."""
+        self.files = files
 
     def fail_commit(self, reason: str) -> None:
         """Note why its commit could not be stored."""

@@ -63,7 +63,7 @@ class KernelSlot:
         self.kernel: Kernel | None = None
         self.renewed = asyncio.Event()
         """Set when there is another kernel than before."""
-        self.save_state = SaveState(recorder, services.emit, owner)
+        self.save_state = SaveState(recorder, services.emit, owner, launch.workspace)
         self.monitor = ResourceMonitor(
             launch.resources, launch.workspace, owner.on_overrun, lambda size: services.capacity.weigh(owner, size)
         )

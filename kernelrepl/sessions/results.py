@@ -148,6 +148,7 @@ def committed(
         sandbox=sandbox,
         note=note,
         request_id=execution.request_id,
+        files=execution.files,
     )
 
 
@@ -178,6 +179,7 @@ def crashed(
         restored=execution.restored,
         note=endings.note(died, exit_code, execution.stopped_by, execution.stopped_for),
         request_id=execution.request_id,
+        files=execution.files,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 from kernelrepl.errors import StorageFailed
@@ -14,6 +15,7 @@ from kernelrepl.sessions import results
 from kernelrepl.sessions.execution import Execution
 from kernelrepl.sessions.recorder import Recorder
 from kernelrepl.sessions.services import Emit
+from kernelrepl.workspaces import changes
 
 
 class Named(Protocol):
@@ -26,7 +28,7 @@ class Named(Protocol):
 class SaveState:
     """Of one session."""
 
-    def __init__(self, recorder: Recorder, emit: Emit, owner: Named) -> None:
+    def __init__(self, recorder: Recorder, emit: Emit, owner: Named, workspace: Path) -> None:
         self.unsaved: set[str] = set()
         """The names whose values only the kernel has."""
         self.store_is_behind = False
@@ -34,6 +36,7 @@ class SaveState:
         self._recorder = recorder
         self._emit = emit
         self._owner = owner
+        self._files = changes.Watch(workspace)
         self._lost: tuple[NotRestored, ...] = ()  # what could not be loaded, and no result has told yet
 
     async def commit(self, execution: Execution | None, commit: Commit, stored: Callable[[Execution], None]) -> None:
@@ -43,6 +46,7 @@ class SaveState:
             commit = replace(commit, outputs=outputs)
             lost, self._lost = self._lost, ()
             execution.take_commit(commit, shown, results.without(execution.restored, lost))
+        looking = None if execution is None else asyncio.create_task(self.look(execution))
         self.store_is_behind = True
         clock = asyncio.get_running_loop().time
         began = clock()
@@ -50,11 +54,13 @@ class SaveState:
             size = await self._recorder.publish(execution, commit)
         except Exception as error:
             self._emit("commit_failed", session=self._owner.session_id, reason=str(error))
-            if execution is not None:
+            if execution is not None and looking is not None:
                 execution.fail_commit(str(error) if isinstance(error, StorageFailed) else f"internal error: {error!r}")
+                await looking
                 stored(execution)
             raise
-        if execution is not None:
+        if execution is not None and looking is not None:
+            await looking
             stored(execution)
         self.store_is_behind = commit.failure is not None
         self._emit(
@@ -62,6 +68,14 @@ class SaveState:
         )
         self.unsaved.difference_update(commit.names, commit.deleted)
         self.unsaved.update(commit.unsaved)
+
+    async def look(self, execution: Execution) -> None:
+        """Note on an execution that has come to its end what it has written. Cells of notebooks are not asked.
+
+        It takes its time beside the event loop, while the store writes: a cell that writes nothing does not wait.
+        """
+        if execution.sent_at and execution.cell is None and not execution.is_answered:
+            execution.take_files(await beside.apart(self._files.look, execution.sent_at))
 
     def lose(self, names: tuple[NotRestored, ...]) -> None:
         """These could not be loaded when they were needed."""

@@ -246,9 +246,9 @@ class Session:
             await self.slot.note_death(error)
         await self.slot.drop()
         self.on_restart()
-        if execution.commit is not None and execution.commit_error is None:
-            # The commit was stored; only the reply is missing.
+        if execution.commit is not None and execution.commit_error is None:  # it is stored; only the reply is missing
             return results.without_reply(self._result(execution), str(error))
+        await self.slot.save_state.look(execution)
         await self._recorder.finish(execution, results.crash_status(execution))
         how = (execution, self.session_id, self.sandbox, str(error), error.exit_code)
         return await beside.large(execution.live.chars, results.crashed, *how)

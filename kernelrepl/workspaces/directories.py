@@ -24,6 +24,8 @@ _SOCKETS, _TEMPORARY, SCRATCH = "k-", "once-", "t-"
 """What the names begin with of the directories in a runtime directory that `sweep_runtime` removes."""
 _MARK = ".once"
 """What the name of the file ends with that marks a workspace as temporary."""
+_NOTES = ".put"
+"""What the name of the file ends with that notes what a person has put into a workspace."""
 _WORKSPACES, _PACKAGES = "workspaces", "packages"
 
 
@@ -50,6 +52,11 @@ def packages(workspace: Path) -> Path:
     if workspace.parent.name == _WORKSPACES:
         return workspace.parent.with_name(_PACKAGES) / workspace.name
     return workspace.with_name(f"{workspace.name}.{_PACKAGES}")  # of a single call: it has none, and goes with it
+
+
+def notes(workspace: Path) -> Path:
+    """The file beside a workspace that notes what a person has put there, until somebody is told."""
+    return workspace.with_name(workspace.name + _NOTES)
 
 
 def for_sockets(runtime_dir: Path) -> Path:
@@ -132,9 +139,11 @@ def _hand_over_entries(before: int, uid: int, directory: int) -> list[bytes]:
 
 
 def remove(workspace: Path) -> None:
-    """Remove a workspace, and the packages of its session."""
+    """Remove a workspace with what is noted of it, and the packages of its session."""
     removal.remove(workspace)
     removal.remove(packages(workspace))
+    with contextlib.suppress(OSError):
+        notes(workspace).unlink()
 
 
 def remove_temporary(workspace: Path) -> None:

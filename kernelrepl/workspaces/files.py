@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from kernelrepl.errors import WorkspaceFileRefused
+from kernelrepl.errors import WorkspaceFileRefused, WorkspaceFileTooLarge
 from kernelrepl.workspaces import own_files
 from kernelrepl.workspaces.beneath import (
     DIRECTORY,
@@ -253,13 +253,16 @@ def _escaped(character: str) -> str:
 # Errors
 
 
-def _refused(path: str, why: str, remedy: str) -> WorkspaceFileRefused:
+def _refused(
+    path: str, why: str, remedy: str, kind: type[WorkspaceFileRefused] = WorkspaceFileRefused
+) -> WorkspaceFileRefused:
     name = shown(path)
-    return WorkspaceFileRefused(name if len(name) <= 200 else name[:200] + "…", why, remedy)
+    return kind(name if len(name) <= 200 else name[:200] + "…", why, remedy)
 
 
 def _too_large(path: str, limit: int) -> WorkspaceFileRefused:
-    return _refused(path, f"has more than {limit} bytes, which is the limit", "--max-bytes raises it")
+    why = f"has more than {limit} bytes, which is the limit"
+    return _refused(path, why, "--max-bytes raises it", WorkspaceFileTooLarge)
 
 
 @contextlib.contextmanager
