@@ -72,10 +72,11 @@ class SaveState:
     async def look(self, execution: Execution) -> None:
         """Note on an execution that has come to its end what it has written. Cells of notebooks are not asked.
 
-        It takes its time beside the event loop, while the store writes: a cell that writes nothing does not wait.
+        It is done while the store writes, and beside the event loop if there are many: nobody waits for it.
         """
         if execution.sent_at and execution.cell is None and not execution.is_answered:
-            execution.take_files(await beside.apart(self._files.look, execution.sent_at))
+            look, began = self._files.look, execution.sent_at
+            execution.take_files(look(began) if self._files.is_quick else await beside.apart(look, began))
 
     def lose(self, names: tuple[NotRestored, ...]) -> None:
         """These could not be loaded when they were needed."""

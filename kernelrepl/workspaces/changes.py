@@ -24,6 +24,8 @@ from kernelrepl.workspaces.beneath import DIRECTORY, open_beneath
 
 MOST_LOOKED = 500
 """So many names are looked at, those near the top first."""
+FEW = 50
+"""So few names are looked at in less time than it takes to have a thread do it."""
 MOST_DEPTH = 30
 """So many directories deep."""
 MOST_KEPT = 50
@@ -44,19 +46,27 @@ class Watch:
     """The files of one workspace, from one look to the next."""
 
     def __init__(self, workspace: Path) -> None:
-        self._workspace = workspace
+        self._workspace = os.fspath(workspace)
+        self._notes = os.fspath(directories.notes(workspace))
+        self._names = MOST_LOOKED
         self._told: set[tuple[int, int]] = set()
         """The latest changes that the last look has found: inode and time."""
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether a look takes no time that anybody notices, because the last one has seen so few names."""
+        return self._names <= FEW
 
     def look(self, began: int) -> FileChanges:
         """Return what has been written since `began`, which is from `now`, and what was put and is not told of yet.
 
         A file is told of with its path as the system has it, which may hold anything but a NUL.
         """
-        notes = _take_notes(self._workspace)
+        notes = _take_notes(self._notes)
         found = _Look(began, self._told, {path: at for path, _, at in notes})
         with contextlib.suppress(OSError):  # there may be no workspace any more
             found.walk(self._workspace)
+        self._names = found.names
         least = time.time_ns() - _TICK_NS
         self._told = {change for change in found.changes if change[1] > least}
         return _changes(found, notes)
@@ -87,11 +97,16 @@ class _Look:
         self._put = put
         self._left = MOST_LOOKED
 
-    def walk(self, workspace: Path) -> None:
+    @property
+    def names(self) -> int:
+        """How many names were looked at."""
+        return MOST_LOOKED - self._left
+
+    def walk(self, workspace: str) -> None:
         """Look at what is in a workspace. Raises OSError if there is none."""
         top = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            waiting: deque[tuple[list[bytes], bool]] = deque([([], False)])
+            waiting = deque(self._look_into(top, []))
             while waiting:
                 parts, changed = waiting.popleft()
                 if not self._left or len(parts) > MOST_DEPTH:
@@ -158,12 +173,11 @@ def note_put(workspace: Path, path: str, size: int) -> None:
             os.close(notes)
 
 
-def _take_notes(workspace: Path) -> list[tuple[str, int, int]]:
+def _take_notes(notes: str) -> list[tuple[str, int, int]]:
     """Return what has been noted, once: path, size, and when it was done."""
-    notes = directories.notes(workspace)
     try:
-        with notes.open("rb") as file:
-            notes.unlink()  # what is noted from now on is told next time
+        with os.fdopen(os.open(notes, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            os.unlink(notes)  # noqa: PTH108 - what is noted from now on is told next time
             text = file.read(_NOTES_BYTES)
     except OSError:
         return []
