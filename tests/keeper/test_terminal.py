@@ -93,7 +93,8 @@ def test_output_comes_while_the_code_runs(shared_environ: dict[str, str]) -> Non
         assert process.poll() is None
         place.file("go", "streams").touch()
         out, error = process.communicate(timeout=DEADLINE_S)
-    assert (out, error, process.returncode) == ("last\n2\n", "", 0)
+    files = "⟦files⟧ wrote began (1 byte), go (0 bytes)\n"
+    assert (out, error, process.returncode) == ("last\n2\n", files, 0)
 
 
 def test_a_call_without_a_session_streams_too(shared_environ: dict[str, str]) -> None:
@@ -244,7 +245,7 @@ def test_on_a_terminal_one_sees_that_code_still_runs(shared_environ: dict[str, s
     screen.until("running for")
     place.file("go", "patient").touch()
     assert screen.end() == 0
-    assert re.search(r"\x1b\[Kdone\r\n$", screen.shown)
+    assert re.search(r"\x1b\[Kdone\r\n⟦files⟧ wrote go \(0 bytes\)\r\n$", screen.shown)
 
 
 def test_colours_reach_a_terminal_and_end_with_the_code(shared_environ: dict[str, str]) -> None:
