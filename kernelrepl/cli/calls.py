@@ -8,6 +8,7 @@ import json
 import os
 import select
 import socket
+import sys
 from collections.abc import Callable
 
 from kernelrepl import discovery, errors
@@ -101,6 +102,7 @@ class Caller:
         hello = {
             "client": "cli",
             "connection": self._connection,
+            "python": sys.executable,
             "settings": discovery.settings_of(os.environ),
             "resumed": self._link.resumed(),
             "live": self._live,

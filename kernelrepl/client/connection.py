@@ -11,6 +11,7 @@ import contextlib
 import os
 import secrets
 import socket
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -39,6 +40,7 @@ class _Wire:
             "client": "python" if outputs else "cli",
             "connection": secrets.token_hex(8),
             "outputs": outputs,
+            "python": sys.executable,
             "settings": discovery.settings_of(os.environ),
         }
         self._link = KeeperLink()

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -74,7 +75,8 @@ class Attachment:
         return self._attach(self.connection or address, restart=restart)
 
     def _connect(self) -> None:
-        hello = {"client": "jupyter", "settings": discovery.settings_of(self._environ)}
+        own = discovery.settings_of(self._environ)
+        hello = {"client": "jupyter", "python": sys.executable, "settings": own}
         self._socket, _ = discovery.connect_or_start(self._environ, discovery.OPERATOR, hello)
         threading.Thread(target=self._read, args=(self._socket,), name="kernelrepl", daemon=True).start()
 

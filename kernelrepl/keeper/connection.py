@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kernelrepl import config
 from kernelrepl.sessions.confinement import Grants
@@ -31,10 +31,12 @@ class Connection:
     """JSON-RPC ids of the requests that it cancelled last. A client that only leaves cancels nothing."""
     attached: bool = False
     """Notebooks are attached to sessions through it."""
+    note: str = ""
+    """Why its sessions do not run in the interpreter of its program."""
 
     def origin(self, client: str | None = None, *, can_ask: bool = False) -> Origin:
         """client: the name of the program behind it, where that is not this one. can_ask: it asks its person."""
-        return Origin(client or self.name, grants(self.settings), can_ask)
+        return Origin(client or self.name, replace(grants(self.settings), note=self.note), can_ask)
 
 
 def grants(settings: config.Settings) -> Grants:

@@ -84,7 +84,12 @@ class Keeper:
         self._launcher = launcher
         self._make_store = make_store
         self._sockets = ClientSockets(
-            settings, self.runtime_dir, self._serve, stopping=self.stopping, changed=self._changed
+            settings,
+            self.runtime_dir,
+            self._serve,
+            interpreter_of=self._interpreter_of,
+            stopping=self.stopping,
+            changed=self._changed,
         )
         self.manager: Manager
         self.gateway: Gateway
@@ -212,6 +217,15 @@ class Keeper:
         finally:
             if connection.attached and not self.stopping.is_set():
                 await asyncio.shield(self.gateway.release(connection.id))
+
+    async def _interpreter_of(self, client: str) -> tuple[str, str]:
+        """Return the interpreter for new sessions of a program that runs in this one, and why it is another one."""
+        if client in ("", self.settings.python):
+            return self.settings.python, ""
+        found, why = await asyncio.to_thread(self.manager.confinement.interpreter_of, client)
+        if why:
+            _log.info("%s", why)
+        return found, why
 
     @contextlib.contextmanager
     def _published(self, lock: int) -> Iterator[None]:

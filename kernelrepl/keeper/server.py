@@ -26,6 +26,8 @@ _log = logging.getLogger("kernelrepl")
 
 Serve = Callable[[Connection, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 """Serves one client after the hellos, until it has gone."""
+InterpreterOf = Callable[[str], Awaitable[tuple[str, str]]]
+"""Returns the interpreter for new sessions of a program that runs in this one, and why it is another one."""
 
 
 class ClientSockets:
@@ -37,13 +39,18 @@ class ClientSockets:
         runtime_dir: Path,
         serve: Serve,
         *,
+        interpreter_of: InterpreterOf,
         stopping: asyncio.Event,
         changed: asyncio.Event,
     ) -> None:
-        """stopping: set when the keeper ends, which cancels clients. changed: gets set when a client has gone."""
+        """interpreter_of: asked about each client that chooses no interpreter for its sessions.
+
+        stopping: set when the keeper ends, which cancels clients. changed: gets set when a client has gone.
+        """
         self._settings = settings
         self._runtime_dir = runtime_dir
         self._serve = serve
+        self._interpreter_of = interpreter_of
         self._stopping = stopping
         self._changed = changed
         self._instance = secrets.token_hex(8)
@@ -125,7 +132,7 @@ class ClientSockets:
         answer: dict[str, Any] = {"kernelrepl": discovery.PROTOCOL, "version": __version__, "pid": os.getpid()}
         connection = None
         try:
-            connection = self._greet(json.loads(await reader.readline()), operator)
+            connection = await self._greet(json.loads(await reader.readline()), operator)
         except (ValueError, InvalidSettings, KeyError, TypeError, AttributeError) as error:
             known = isinstance(error, InvalidSettings)
             answer["error"] = (
@@ -137,11 +144,16 @@ class ClientSockets:
         await writer.drain()
         return connection
 
-    def _greet(self, hello: dict[str, Any], operator: bool) -> Connection:
+    async def _greet(self, hello: dict[str, Any], operator: bool) -> Connection:
         environment = {str(key): str(value) for key, value in hello.get("settings", {}).items()}
+        settings, note = config.for_client(self._settings, environment), ""
+        if "python" not in settings.model_fields_set:
+            python, note = await self._interpreter_of(str(hello.get("python") or ""))
+            settings = settings.model_copy(update={"python": python})
         return Connection(
             name=str(hello["client"])[:100],
-            settings=config.for_client(self._settings, environment),
+            settings=settings,
+            note=note,
             operator=operator,
             id=str(hello.get("connection") or secrets.token_hex(8))[:64],
             outputs=bool(hello.get("outputs")),

@@ -152,6 +152,7 @@ class StdioProxy:
         hello = {
             "client": "front",
             "connection": self._id,
+            "python": sys.executable,
             "settings": discovery.settings_of(os.environ),
             "resumed": self._link.resumed(),
         }

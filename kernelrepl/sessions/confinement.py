@@ -51,6 +51,8 @@ class Grants:
     resources: Resources = field(default_factory=Resources)
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
+    note: str = ""
+    """What the first reply of a new session says of them."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,21 @@ class Confinement:
     def interpreter(self, python: str) -> Interpreter:
         """An interpreter that kernels may be started with. Raises KernelStartFailed, also for one that is exposed."""
         return describe(python, self.kernel_environment(python), self.exposure.written())
+
+    def interpreter_of(self, client: str) -> tuple[str, str]:
+        """Return the interpreter for new sessions of a program that runs in `client`, and why it is another one.
+
+        It is the program's own if kernels may run there. Under another name in the same directory it is the keeper's,
+        for which kernels are ready. Asks the interpreter, once.
+        """
+        if not client.startswith("/") or _place(client) == _place(self.python):
+            return self.python, ""
+        try:
+            self.interpreter(client)
+        except KernelStartFailed as error:
+            why = str(error).removeprefix("the kernel could not be started: ")
+            return self.python, f"this session runs in {self.python}, which is not the Python of its client: {why}"
+        return client, ""
 
     def _sources(self, pythons: Iterable[str]) -> list[str]:
         """From where everything that is not confined has its code: this process, and all interpreters of kernels."""
@@ -226,6 +243,12 @@ def exposed(always: Iterable[Path], python: str, granted: Iterable[tuple[str, Ma
         spec = SessionSpec.load(stored)
         exposure.note(workspace, spec.python or python, spec.access.write)
     return exposure
+
+
+def _place(python: str) -> tuple[str, str]:
+    """What two names of one interpreter in one environment have in common."""
+    directory, _ = os.path.split(python)
+    return os.path.realpath(directory), os.path.realpath(python)
 
 
 def _beside(python: str) -> tuple[str, ...]:

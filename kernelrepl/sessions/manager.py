@@ -163,10 +163,9 @@ class Manager:
         return session
 
     async def _session(self, session_id: str, origin: Origin) -> Session:
-        lock = self._creating.setdefault(session_id, asyncio.Lock())
-        async with lock:
+        async with self._creating.setdefault(session_id, asyncio.Lock()):
             session = self._sessions.get(session_id)
-            if session is None or self._may_choose_anew(session, origin):
+            if session is None or await self._may_choose_anew(session, origin):
                 session = await self._load_session(session_id, origin)
                 self._sessions[session_id] = session
             return session
@@ -174,9 +173,8 @@ class Manager:
     async def _load_session(self, session_id: str, origin: Origin) -> Session:
         found = await self._store.find_session(session_id)
         expired_at = prepared = None
-        grants = origin.grants
         if found is None:
-            spec = await asyncio.to_thread(self.confinement.fix, grants)
+            spec = await asyncio.to_thread(self.confinement.fix, origin.grants)
             prepared = None if self.standby is None else self.standby.take(spec)
             name = directories.new_name() if prepared is None else prepared.workspace.name
             if prepared is None:
@@ -193,11 +191,10 @@ class Manager:
             if info.damaged:
                 raise SessionDamaged(session_id)
             key, name = info.key, info.workspace
-            before = SessionSpec.load(stored)
-            spec = before
-            if info.total_executions == 0 and before.python != grants.python:
+            spec = before = SessionSpec.load(stored)
+            if info.total_executions == 0 and before.python != origin.grants.python:
                 # No kernel ever came up in it: what was wrong may have been the interpreter.
-                spec = replace(before, python=grants.python)
+                spec = replace(before, python=origin.grants.python)
             spec = self.confinement.admit(session_id, spec)
             await self._make_workspace(name)
             if spec != before:
@@ -218,7 +215,7 @@ class Manager:
             await self._store.recount(key)
             session.greeting = remarks.MISCOUNTED
         elif found is None:
-            session.greeting = remarks.greeting(session_id, expired_at, self.losses)
+            session.greeting = remarks.greeting(session_id, expired_at, self.losses) or origin.grants.note or None
         return session
 
     async def _give(self, session: Session, prepared: StandbyKernel | None) -> None:
@@ -229,10 +226,13 @@ class Manager:
             except KernelDied:
                 await prepared.kernel.stop()
 
-    def _may_choose_anew(self, session: Session, origin: Origin) -> bool:
-        """Whether a session may never have had a kernel, and is asked for with another interpreter."""
-        asleep = session.pid is None and not session.busy and session.state is not State.DELETED
-        return asleep and session.launch.python != (origin.grants.python or self.confinement.python)
+    async def _may_choose_anew(self, session: Session, origin: Origin) -> bool:
+        """Whether a session has never had a kernel, and is asked for with another interpreter."""
+        python = origin.grants.python or self.confinement.python
+        if session.pid is not None or session.busy or session.state is State.DELETED or session.launch.python == python:
+            return False
+        found = await self._store.find_session(session.session_id or "")
+        return found is not None and found[0].total_executions == 0
 
     async def _make_workspace(self, name: str) -> None:
         try:

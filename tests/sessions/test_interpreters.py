@@ -76,6 +76,17 @@ async def test_a_session_runs_in_the_interpreter_that_it_was_given(sessions: Ses
     assert "numpy" not in stored
 
 
+async def test_one_interpreter_has_many_names(sessions: Sessions, python: str) -> None:
+    """In one directory they are one, for which kernels are ready; in another environment it is another."""
+    confinement = sessions.manager.confinement
+    name = Path(confinement.python).with_name(f"python{sys.version_info.major}.{sys.version_info.minor}")
+    assert name.exists()
+    assert confinement.interpreter_of(str(name)) == (confinement.python, "")
+    assert confinement.interpreter_of("") == (confinement.python, "")
+    assert confinement.interpreter_of(python) == (python, "")
+    assert confinement.interpreter_of("/nowhere/python")[0] == confinement.python
+
+
 async def test_what_an_interpreter_lacks_is_told_with_the_command_that_installs_it(
     sessions: Sessions, tmp_path: Path
 ) -> None:
