@@ -249,16 +249,36 @@ class Settings(BaseSettings):
         )
 
 
+class _GivenSettings(Settings):
+    """These come from nowhere but from whoever makes them, else from defaults."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
 SESSION_SETTINGS = discovery.SESSION_SETTINGS
 
 
 def load(overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Return the settings in force. Raises InvalidSettings, which names the setting and its value."""
+    """Return what environment and file say now. Raises InvalidSettings, which names the setting and its value."""
     file = discovery.config_file()
     if file.is_dir() or (file.is_symlink() and not file.exists()):
         raise InvalidSettings(f"{file} is no file; remove it or set {PREFIX}CONFIG to another one")
+    return _made(Settings, overrides or {})
+
+
+def _made(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    file = discovery.config_file()
     try:
-        return Settings(**(overrides or {}))
+        return kind(**values)
     except ValidationError as error:
         raise InvalidSettings(_explain(error)) from error
     except (OSError, ValueError) as error:
@@ -266,13 +286,36 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
 
 
 def for_client(settings: Settings, environment: Mapping[str, str]) -> Settings:
-    """Return the settings for sessions that one client creates: its own environment wins over the keeper's."""
+    """Return the settings for sessions that one client creates: its own environment wins over the keeper's.
+
+    What has changed in the file since the keeper started counts for no client.
+    """
     own = {
         name: environment[PREFIX + name.upper()] for name in SESSION_SETTINGS if PREFIX + name.upper() in environment
     }
     if own.get("python") == "":
         del own["python"]
-    return load({**settings.model_dump(exclude_unset=True), **own}) if own else settings
+    return _made(_GivenSettings, {**settings.model_dump(exclude_unset=True), **own}) if own else settings
+
+
+def dump(settings: Settings) -> dict[str, Any]:
+    """Return settings as JSON has them; `python` is None where each client has its own."""
+    chosen = {} if "python" in settings.model_fields_set else {"python": None}
+    return {**settings.model_dump(mode="json"), **chosen}
+
+
+def waiting(settings: Settings, running: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, tuple[Any, Any]]:
+    """Return what a client's settings say and its keeper does not have before its next start: both values, by name.
+
+    running: the keeper's, as `dump` gives them. What the client brings along for its own sessions waits for nothing.
+    """
+    here = dump(settings)
+    own = {name for name in SESSION_SETTINGS if environ.get(PREFIX + name.upper())} | {"data_dir"}
+    return {
+        name: (here[name], running[name])
+        for name in Settings.model_fields
+        if name not in own and name in running and running[name] != here[name]
+    }
 
 
 def origins(environ: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import click
 from kernelrepl import __version__, config, discovery
 from kernelrepl.cli.calls import tool
 from kernelrepl.cli.terminal import FAILED, say
-from kernelrepl.errors import KernelReplError, NoKeeper, StorageFailed
+from kernelrepl.errors import InvalidSettings, KernelReplError, KernelStartFailed, NoKeeper, StorageFailed
 from kernelrepl.model import amount, counted
 from kernelrepl.workspaces import directories, losses
 
@@ -46,6 +46,10 @@ def status(as_json: bool) -> None:
         say(json.dumps(found, indent=2))
         return
     say(f"{_keeper(found)}, sandbox {found['sandbox']}")
+    try:
+        _show_waiting(config.load(), found)
+    except InvalidSettings as error:
+        say(f"settings: {error}")
     for session, pid in found["kernels"].items():
         say(f"kernel of {session}: pid {pid}")
     for metric in found["metrics"].values():
@@ -59,6 +63,24 @@ def _keeper(found: dict[str, Any]) -> str:
         f"{counted(found['sessions'], 'session')}, {counted(len(found['kernels']), 'kernel')},"
         f" {counted(found['connections'] - 1, 'client')}"
     )
+
+
+def _show_waiting(settings: config.Settings, found: Mapping[str, Any]) -> list[str]:
+    """Show what is set here and the keeper that runs does not have; return the names of these settings.
+
+    found: what the keeper says of itself; one of an older version does not tell its settings.
+    """
+    waiting = config.waiting(settings, found.get("settings") or {}, os.environ)
+    if waiting:
+        say("settings that wait for the next start of the keeper (`kernelrepl stop` ends this one):")
+    for name, (here, there) in waiting.items():
+        say(f"  {name} = {_word(here)}, and the keeper has {_word(there)}")
+    return list(waiting)
+
+
+def _word(value: Any) -> str:
+    """A setting in the form in which `kernelrepl doctor` prints it."""
+    return "unlimited" if value is None else str(value)
 
 
 def _told(metric: dict[str, Any]) -> Iterator[str]:
@@ -82,38 +104,107 @@ def _told(metric: dict[str, Any]) -> Iterator[str]:
 @click.command()
 @click.option("--check", "thorough", is_flag=True, help="Read the whole database and check every byte.")
 def doctor(thorough: bool) -> None:
-    """Show paths, versions, settings and sandbox. Each setting has its origin, each act of the sandbox its outcome."""
-    settings = config.load()
-    data = settings.data_dir.expanduser().absolute()
+    """Show paths, versions, settings and sandbox, then whether all is well. Exits with 1 if something is not."""
+    wrong: list[str] = []
+    try:
+        settings: config.Settings | None = config.load()
+    except InvalidSettings as error:
+        settings = None
+        say(f"kernelrepl: {error}", err=True)
+        wrong.append(str(error))
     say(f"kernelrepl {__version__}, Python {platform.python_version()} ({sys.executable}), {platform.platform()}")
     say("packages: " + ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))
+    data, runtime = _places(settings)
     say(f"data directory: {data}")
-    runtime = discovery.runtime_dir(data, settings.runtime_dir, os.environ)
     say(f"runtime directory: {runtime}")
     say(f"log: {data / 'logs' / 'keeper.log'}")
     say(f"config file: {discovery.config_file()}" + ("" if discovery.config_file().exists() else " (not there)"))
-    groups = None
+    found = _find_keeper(data, runtime, wrong)
+    _show_unknown(data, wrong)
+    python = (found or {}).get("sessions_python") or (sys.executable if settings is None else settings.python)
+    _show_sandbox(settings, python, runtime, wrong)
+    say(f"control groups of kernels: {(found or {}).get('groups') or _groups()}")
+    _show_installer(settings)
+    waiting: list[str] = []
+    if settings is not None:
+        _show_settings(settings, runtime)
+        waiting = [] if found is None else _show_waiting(settings, found)
+    if thorough and not _check_database(data / "python_sessions.db"):
+        wrong.append("the database is damaged; put a copy of it back")
+    later = f"; `kernelrepl stop` lets the next keeper have {', '.join(waiting)}" if waiting else ""
+    say(f"verdict: {'; '.join(wrong) if wrong else 'all is well'}{later}")
+    if wrong:
+        sys.exit(FAILED)
+
+
+def _places(settings: config.Settings | None) -> tuple[Path, Path]:
+    """Return the data directory and that of the sockets; without settings, as far as they are known."""
+    if settings is not None:
+        data = settings.data_dir.expanduser().absolute()
+        return data, discovery.runtime_dir(data, settings.runtime_dir, os.environ)
     try:
-        found = tool("keeper_status", operator=True, start=False).structured
-        say(_keeper(found))
-        groups = found["groups"]
+        data = discovery.data_dir(os.environ)
+    except InvalidSettings:
+        data = discovery.default_data_dir()
+    chosen = os.environ.get(discovery.PREFIX + "RUNTIME_DIR")
+    return data, discovery.runtime_dir(data, Path(chosen).absolute() if chosen else None, os.environ)
+
+
+def _find_keeper(data: Path, runtime: Path, wrong: list[str]) -> dict[str, Any] | None:
+    """Show the keeper that runs, and return what it says of itself; None if none does. Adds to what is wrong."""
+    try:
+        found: dict[str, Any] = tool("keeper_status", operator=True, start=False).structured
     except NoKeeper:
-        say("keeper: not running; the next call starts one")
+        unusable = [text for path in (data, runtime) if (text := _unusable(path))]
+        wrong += unusable
+        say(f"keeper: not running; {'none can start' if unusable else 'the next call starts one'}")
+        return None
     except KernelReplError as error:
         say(f"keeper: {error}")
-    _show_unknown(data)
-    _show_sandbox(settings)
-    say(f"control groups of kernels: {groups or _groups()}")
+        if str(error) not in wrong:
+            wrong.append(f"keeper: {error}")
+        return None
+    say(f"{_keeper(found)}, sandbox {found['sandbox']}")
+    if found.get("python"):
+        say(f"  it runs in Python {found['python_version']} ({found['python']})")
+        say(f"  new sessions from here run in {found['sessions_python']}")
+    if found.get("note"):
+        wrong.append(found["note"])
+    return found
+
+
+def _unusable(path: Path) -> str | None:
+    """Return why a keeper that starts could not use a directory, or None. Makes nothing."""
+    there = next(place for place in (path, *path.parents) if os.path.exists(place))  # noqa: PTH110
+    if not os.path.isdir(there):  # noqa: PTH112 - unlike these, `Path` raises where it may not look
+        return f"{there} is no directory; move it away, or choose another {path}"
+    if not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
+        return f"the directory {there} cannot be written to; make it writable, or choose another one than {path}"
+    return None
+
+
+def _show_installer(settings: config.Settings | None) -> None:
+    """Show whether sessions can have packages installed for them."""
+    from kernelrepl.keeper import process
+
+    if settings is not None and settings.packages == "off":
+        say("packages of sessions: off")
+        return
+    try:
+        say(f"packages of sessions: installed by {process.installer()}")
+    except KernelReplError as error:
+        say(f"packages of sessions: {error}")
+
+
+def _show_settings(settings: config.Settings, runtime: Path) -> None:
     say("settings:")
     origins = config.origins(os.environ)
     for name in config.Settings.model_fields:
         value = runtime if name == "runtime_dir" else getattr(settings, name)
-        say(f"  {name} = {'unlimited' if value is None else value}  ({origins[name]})")
-    if thorough and not _check_database(data / "python_sessions.db"):
-        sys.exit(FAILED)
+        say(f"  {name} = {_word(value)}  ({origins[name]})")
 
 
-def _show_unknown(data: Path) -> None:
+def _show_unknown(data: Path, wrong: list[str]) -> None:
     """Files of sessions that the database does not know: it may have been deleted, or put back from a copy."""
     from kernelrepl.store.checking import workspaces
 
@@ -122,6 +213,7 @@ def _show_unknown(data: Path) -> None:
         names = losses.unknown(place, workspaces(data / "python_sessions.db"))
     except StorageFailed as error:
         say(f"database: {error}")
+        wrong.append(str(error))
         return
     if names:
         say(f"directories in {place} that belong to no session: {', '.join(names[:10])}")
@@ -146,17 +238,28 @@ def _check_database(path: Path) -> bool:
     return not report.problems
 
 
-def _show_sandbox(settings: config.Settings) -> None:
-    """What kernels are confined by, found out by trying it anew, and each act that was tried."""
-    if settings.sandbox == "off":
-        say(f"sandbox: off, by {discovery.config_file()}; kernels run with your own rights")
-        return
+def _show_sandbox(settings: config.Settings | None, python: str, runtime: Path, wrong: list[str]) -> None:
+    """What kernels run in and are confined by, found out by trying it anew, and each act that was tried."""
     from kernelrepl import sandbox
-    from kernelrepl.sessions.confinement import base_environment
+    from kernelrepl.sessions.confinement import base_environment, start_environment
 
     environment = base_environment(os.environ, discovery.cache_dir())
+    fit = True
+    try:
+        sandbox.describe(python, start_environment(python, environment, runtime, confined=True))
+    except KernelStartFailed as error:
+        fit = False
+        wrong.append(str(error))
+        say(f"interpreter: {error}")
+    if settings is not None and settings.sandbox == "off":
+        say(f"sandbox: off, by {discovery.config_file()}; kernels run with your own rights")
+        return
+    if not fit:
+        return
     with tempfile.TemporaryDirectory(prefix="kernelrepl-") as directory:
-        tier = sandbox.probe(settings.python, environment, Path(directory))
+        tier = sandbox.probe(python, environment, Path(directory))
+    if not tier.number:
+        wrong.append(f"no kernel can be confined here: {tier.why}; docs/sandbox.md says what helps")
     say(f"sandbox: {tier.label}" + (f", Landlock version {tier.landlock}" if tier.landlock else ""))
     if tier.why:
         say(f"  {'why not better' if tier.number else 'why'}: {tier.why}")

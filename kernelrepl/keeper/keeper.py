@@ -98,6 +98,10 @@ class Keeper:
     def connections(self) -> int:
         return self._sockets.connections
 
+    def settings_as_json(self) -> dict[str, Any]:
+        """Return the settings that it runs with, as `config.waiting` compares them with those of a client."""
+        return config.dump(self.settings)
+
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Serve until stopped. `ready` is called once the sockets answer.
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 
 from kernelrepl.outputs.terminal_text import safe
+from kernelrepl.packages import uv
 
 _DESCRIPTORS = 1 << 16
 _SWITCH_S = 0.0005
@@ -110,6 +111,11 @@ def hash_seed(data_dir: Path) -> str:
         file.write(seed)
     new.replace(path)
     return seed
+
+
+def installer() -> str:
+    """Return the program with which a keeper installs packages for sessions. Raises InstallerMissing."""
+    return uv.find()
 
 
 def prepare() -> None:

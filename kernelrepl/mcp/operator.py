@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -41,7 +43,7 @@ class OperatorTools:
 
     async def keeper_status(self) -> Annotated[CallToolResult, KeeperStatus]:
         """What the keeper does: sessions, kernels, connections."""
-        manager = self._keeper.manager
+        manager, connection = self._keeper.manager, self._connection()
         count = await manager.services.store.count_sessions()
         status = KeeperStatus(
             pid=os.getpid(),
@@ -54,6 +56,11 @@ class OperatorTools:
             connections=self._keeper.connections,
             sandbox=manager.sandbox,
             groups=self._keeper.groups,
+            python=sys.executable,
+            python_version=platform.python_version(),
+            sessions_python=connection.settings.python,
+            note=connection.note,
+            settings=self._keeper.settings_as_json(),
             metrics=self._keeper.metrics.dump(),
         )
         return answer(status, status.model_dump_json(indent=2))

@@ -177,6 +177,11 @@ class KeeperStatus(BaseModel):
     connections: int
     sandbox: str
     groups: str = Field(default="", description="the control groups of kernels, or why they have none")
+    python: str = Field(default="", description="the interpreter that the keeper itself runs in")
+    python_version: str = ""
+    sessions_python: str = Field(default="", description="the interpreter that new sessions of this client get")
+    note: str = Field(default="", description="why that is not the one that the client runs in")
+    settings: dict[str, Any] = Field(default_factory=dict, description="the settings that the keeper runs with")
     metrics: dict[str, Any] = Field(description="what was counted and measured since the keeper started")
 
 

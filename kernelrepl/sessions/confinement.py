@@ -118,7 +118,7 @@ class Confinement:
             self.interpreter(client)
         except KernelStartFailed as error:
             why = str(error).removeprefix("the kernel could not be started: ")
-            return self.python, f"this session runs in {self.python}, which is not the Python of its client: {why}"
+            return self.python, f"new sessions of programs in {client} run in {self.python}: {why}"
         return client, ""
 
     def _sources(self, pythons: Iterable[str]) -> list[str]:

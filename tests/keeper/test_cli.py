@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -256,6 +258,8 @@ def test_doctor_says_what_there_is(environ: dict[str, str]) -> None:
     ):
         assert expected in done.stdout
     found = settings_of(done.stdout)
+    assert re.search(r"^packages of sessions: (installed by /|.*`pip install uv`)", done.stdout, re.MULTILINE)
+    assert done.stdout.endswith("\nverdict: all is well\n")
     assert set(found) == set(Settings.model_fields)
     assert found["data_dir"] == (str(place.data_dir), "KERNELREPL_DATA_DIR")
     assert found["max_variable_bytes"] == ("10000000", "default")
@@ -268,6 +272,9 @@ def test_doctor_says_what_the_keeper_does(environ: dict[str, str]) -> None:
     done = command(environ, "doctor")
     pid = Place(environ).keeper.pid
     assert f"keeper: running, pid {pid}, version {__version__}, 1 session, 1 kernel, 0 clients" in done.stdout
+    ours = str(Path(sys.executable).parent)  # it has several names
+    assert f"  it runs in Python {platform.python_version()} ({ours}/python" in done.stdout
+    assert f"  new sessions from here run in {ours}/python" in done.stdout
 
 
 def test_doctor_says_where_a_setting_comes_from(environ: dict[str, str], tmp_path: Path) -> None:
@@ -282,6 +289,49 @@ def test_doctor_says_where_a_setting_comes_from(environ: dict[str, str], tmp_pat
     assert found["max_variable_bytes"] == ("unlimited", str(file))
     assert found["max_session_bytes"][1] == "default"
     assert f"config file: {file}\n" in done.stdout
+
+
+def test_what_is_set_while_a_keeper_runs_waits_for_the_next(environ: dict[str, str], tmp_path: Path) -> None:
+    """Doctor and status say so, with both values; what a client brings along for its sessions counts at once."""
+    file = tmp_path / "config.toml"
+    file.write_text("idle_timeout_s = 60\n")
+    environ = {**environ, "KERNELREPL_CONFIG": str(file)}
+    command(environ, "exec", "1")
+    assert "wait for the next start" not in command(environ, "status").stdout
+    assert command(environ, "doctor").stdout.endswith("\nverdict: all is well\n")
+    file.write_text("idle_timeout_s = 70\nmax_output_chars = 300\n")
+    brought = {**environ, "KERNELREPL_SAVE_DEADLINE_S": "9"}
+    for name in ("status", "doctor"):
+        printed = command(brought, name).stdout
+        assert "  idle_timeout_s = 70.0, and the keeper has 60.0\n" in printed
+        assert "  max_output_chars = 300, and the keeper has 20000\n" in printed
+        assert "save_deadline_s = 9.0, and" not in printed
+    assert "stop` lets the next keeper have max_output_chars, idle_timeout_s\n" in printed
+    assert "truncated" not in command(brought, "exec", "print('a' * 2000)").stdout
+    command(environ, "stop")
+    command(environ, "exec", "1")
+    assert "wait for the next start" not in command(environ, "status").stdout
+
+
+def test_a_keeper_goes_on_with_what_it_has_read(environ: dict[str, str], tmp_path: Path) -> None:
+    """A file that is broken meanwhile keeps nobody out whose data directory is known; status says what is wrong."""
+    file = tmp_path / "config.toml"
+    environ = {**environ, "KERNELREPL_CONFIG": str(file)}
+    command(environ, "exec", "1")
+    file.write_text("idle_timeout_s = 'soon'\n")
+    assert command({**environ, "KERNELREPL_SAVE_DEADLINE_S": "9"}, "exec", "6 * 7").stdout == "42\n"
+    printed = command(environ, "status").stdout
+    assert "keeper: running" in printed
+    assert "settings: idle_timeout_s = 'soon'" in printed
+
+
+def test_doctor_knows_a_place_where_no_keeper_can_start(environ: dict[str, str], tmp_path: Path) -> None:
+    """It promises none; the verdict names the place."""
+    (tmp_path / "file").write_text("")
+    done = command({**environ, "KERNELREPL_DATA_DIR": str(tmp_path / "file" / "data")}, "doctor")
+    assert done.returncode == 1
+    assert "keeper: not running; none can start\n" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(f"verdict: {tmp_path / 'file'} is no directory; ")
 
 
 def test_the_config_file_chooses_the_data_directory(environ: dict[str, str], tmp_path: Path) -> None:
@@ -301,6 +351,17 @@ def failure(arguments: tuple[str, ...]) -> int:
     return 125 if arguments[0] == "exec" else 1
 
 
+def assert_shows_the_rest(environ: dict[str, str], printed: str, named: str) -> None:
+    """What the doctor shows does not depend on settings that are in order; its last line says what is not."""
+    place = Place(environ)
+    assert f"data directory: {place.data_dir}\n" in printed
+    assert f"runtime directory: {place.runtime_dir}\n" in printed
+    assert f"sandbox: {this_tier().label}" in printed
+    *_, verdict = printed.splitlines()
+    assert verdict.startswith("verdict: ")
+    assert named in verdict
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -315,9 +376,13 @@ def failure(arguments: tuple[str, ...]) -> int:
 def test_a_bad_value_is_said_with_the_name_of_its_setting(
     environ: dict[str, str], arguments: tuple[str, ...], name: str, value: str
 ) -> None:
-    """One line on stderr, no traceback."""
+    """One line on stderr, no traceback; the doctor shows all else, and ends with it."""
     done = command({**environ, f"KERNELREPL_{name}": value}, *arguments)
-    assert (done.returncode, done.stdout) == (failure(arguments), "")
+    assert done.returncode == failure(arguments)
+    if arguments == ("doctor",):
+        assert_shows_the_rest(environ, done.stdout, name.lower())
+    else:
+        assert done.stdout == ""
     [line] = done.stderr.splitlines()
     assert line.startswith("kernelrepl: ")
     assert name.lower() in line
@@ -346,11 +411,15 @@ def test_a_bad_value_is_said_when_a_keeper_runs_already(environ: dict[str, str])
 def test_a_bad_config_file_is_said(
     environ: dict[str, str], tmp_path: Path, content: str, named: str, arguments: tuple[str, ...]
 ) -> None:
-    """One line that names the file and what is wrong in it."""
+    """One line that names the file and what is wrong in it; the doctor shows all else."""
     file = tmp_path / "config.toml"
     file.write_text(content)
     done = command({**environ, "KERNELREPL_CONFIG": str(file)}, *arguments)
-    assert (done.returncode, done.stdout) == (failure(arguments), "")
+    assert done.returncode == failure(arguments)
+    if arguments == ("doctor",):
+        assert_shows_the_rest(environ, done.stdout, named)
+    else:
+        assert done.stdout == ""
     [line] = done.stderr.splitlines()
     assert named in line
     assert str(file) in line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 import sysconfig
@@ -15,6 +16,7 @@ from tests.sessions.test_interpreters import make
 from tests.support.mcp_hosts import DEADLINE_S, Place, command
 
 OURS = Path(kernelrepl.__file__).parent.parent
+FIRST = Path(sys.executable)
 
 
 def environment(place: Path, *paths: str | Path, names: tuple[str, ...] = ()) -> Path:
@@ -49,13 +51,16 @@ def run(python: Path, environ: Mapping[str, str], *arguments: str) -> str:
 
 def test_each_program_has_its_own_python(environ: dict[str, str], second: Path) -> None:
     """Whoever started the keeper. A session keeps the one it first ran with, and code of the first has not both."""
-    assert command(environ, "exec", "-s", "first", "import sys; sys.prefix").stdout == f"{sys.prefix!r}\n"
+    assert run(FIRST, environ, "exec", "-s", "first", "import sys; sys.prefix") == f"{sys.prefix!r}\n"
     assert run(second, environ, "exec", "-s", "second", "import only_here; only_here.answer") == "42\n"
     assert run(second, environ, "exec", "import sys; sys.prefix") == f"{str(second.parent.parent)!r}\n"
     assert run(second, environ, "exec", "-s", "first", "sys.prefix") == f"{sys.prefix!r}\n"
     assert command(environ, "exec", "-s", "second", "only_here.answer").stdout == "42\n"
     assert "ModuleNotFoundError" in command(environ, "exec", "-s", "first", "import only_here").stderr
     assert len(Place(environ).keepers()) == 1
+    shown = run(second, environ, "doctor")
+    assert f"  it runs in Python {platform.python_version()} ({FIRST})\n" in shown
+    assert f"  new sessions from here run in {second}\n" in shown
 
 
 def test_a_chosen_interpreter_wins_over_the_own(environ: dict[str, str], second: Path, tmp_path: Path) -> None:
@@ -71,12 +76,12 @@ def test_a_chosen_interpreter_wins_over_the_own(environ: dict[str, str], second:
 
 def test_an_own_python_without_what_kernels_need_is_said(environ: dict[str, str], tmp_path: Path) -> None:
     """The session runs in that of the keeper; the first reply says so, and how to change it."""
-    command(environ, "exec", "1")
+    run(FIRST, environ, "exec", "1")
     bare = environment(tmp_path / "bare", OURS, names=("click", "platformdirs"))
     printed = run(bare, environ, "exec", "-s", "s", "import sys; sys.prefix")
-    assert f"this session runs in {sys.executable}, which is not the Python of its client" in printed
+    assert f"new sessions of programs in {bare} run in {FIRST}: " in printed
     assert f"{bare} -m pip install 'ipykernel>=7' 'cloudpickle' 'xxhash'" in printed
-    assert printed.endswith(f"\n{sys.prefix!r}\n")
+    assert printed.startswith(f"{sys.prefix!r}\n")
     assert run(bare, environ, "exec", "-s", "s", "6 * 7") == "42\n"
 
 
@@ -89,4 +94,4 @@ def test_an_own_python_that_a_session_could_change_is_not_used(environ: dict[str
     inside = environment(shared / "venv", OURS, sysconfig.get_path("purelib"))
     printed = run(inside, environ, "exec", "-s", "s", "import sys; sys.prefix")
     assert f"code in a session may write to {shared}" in printed
-    assert printed.endswith(f"\n{sys.prefix!r}\n")
+    assert printed.startswith(f"{sys.prefix!r}\n")
