@@ -108,13 +108,14 @@ def build_server(keeper: Keeper, *, operator: bool = False, output_schemas: bool
     operator: whether it also has the tools of the person who runs the keeper. output_schemas: whether its tools say
     what their structured content is; a model pays for each character of that, and needs none of them.
     """
-    instructions = INSTRUCTIONS + ("" if keeper.manager.confinement.tier is None else CONFINED)
+    unconfined = keeper.manager.confinement.tier is None
+    instructions = INSTRUCTIONS + ("" if unconfined else CONFINED)
     server = Server(keeper.emit, _is_structured, version=__version__, instructions=instructions, log_level="WARNING")
     tools = Tools(keeper)
     for tool, title, hints in (
-        (tools.python_repl, "Run Python", ToolAnnotations(destructive_hint=False, open_world_hint=False)),
+        (tools.python_repl, "Run Python", ToolAnnotations(destructive_hint=True, open_world_hint=unconfined)),
         (tools.python_wait, "Wait for Python", ToolAnnotations(read_only_hint=True, open_world_hint=False)),
-        (tools.python_interrupt, "Interrupt Python", ToolAnnotations(destructive_hint=False, open_world_hint=False)),
+        (tools.python_interrupt, "Interrupt Python", ToolAnnotations(destructive_hint=True, open_world_hint=False)),
         (tools.python_list_variables, "List variables", ToolAnnotations(read_only_hint=True, open_world_hint=False)),
         (tools.python_list_sessions, "List sessions", ToolAnnotations(read_only_hint=True, open_world_hint=False)),
         (
