@@ -69,10 +69,14 @@ class Attachment:
 
         address: where the client looks for a kernel already. restart: with a new kernel.
         """
+        self.connect()
+        return self._attach(self.connection or address, restart=restart)
+
+    def connect(self) -> None:
+        """Find or start a keeper, if this is connected to none. Raises KernelReplError."""
         if self._socket is None:
             self._closed = False
             self._connect()
-        return self._attach(self.connection or address, restart=restart)
 
     def _connect(self) -> None:
         own = discovery.settings_of(self._environ)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from kernelrepl.errors import InvalidArgument, KernelReplError
 from kernelrepl.jupyter.attachment import Attachment
+from kernelrepl.jupyter.heartbeat import Heartbeat
 
 NOTEBOOK = "JPY_SESSION_NAME"
 _SHUTDOWN_S = 0.2
@@ -28,12 +29,19 @@ def main(file: Path, session_id: str | None) -> int:
     """Serve a session by a connection file until the host ends this; returns the exit code."""
     try:
         address = json.loads(file.read_text())
+        if not isinstance(address, dict):
+            raise ValueError("it has no fields")
     except (OSError, ValueError) as error:
         raise InvalidArgument(f"'{file}' is no connection file: {error}; Jupyter hosts give one with -f") from error
     signals = _signals()
     parent = os.getppid()
     notebook = None if session_id else os.environ.get(NOTEBOOK) or None
     attachment = Attachment(os.environ, session_id=session_id, notebook=notebook, lost=_end)
+    beat = Heartbeat(address)
+    try:
+        attachment.connect()
+    finally:
+        beat.end()
     attachment.open(address)
     threading.Thread(target=_until_left, args=(attachment,), daemon=True).start()
     try:

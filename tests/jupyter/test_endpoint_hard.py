@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import signal
 import subprocess
@@ -272,6 +273,44 @@ async def test_a_relay_is_started_anew_and_interrupted_twice(place: Place, tmp_p
                 process.terminate()
                 await asyncio.to_thread(process.wait, DEADLINE_S)
     assert command(place.environ, "exec", "x", "-s", "relayed").stdout.strip() == "1"
+
+
+async def test_a_relay_beats_until_a_first_keeper_does(place: Place, tmp_path: Path) -> None:
+    """A host that opens its channels at once, while nothing runs yet, misses no beat: it would give up."""
+    file, context = tmp_path / "connection.json", zmq.asyncio.Context()
+    about = {"transport": "ipc", "ip": str(tmp_path / "k"), "key": "secret", "signature_scheme": "hmac-sha256"}
+    channels = ("shell", "iopub", "stdin", "control", "hb")
+    file.write_text(json.dumps({**about, **{f"{name}_port": n for n, name in enumerate(channels, 1)}}))
+    client = AsyncKernelClient(connection_file=str(file))
+    client.load_connection_file()
+    heart = context.socket(zmq.REQ)
+    heart.connect(f"ipc://{tmp_path / 'k'}-5")
+    with (place.data_dir / "start.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # no keeper starts meanwhile
+        process = relay(place, file)
+        await beat(heart)
+        await beat(heart)
+        assert place.keepers() == []
+    client.start_channels(hb=False)
+    try:
+        asked = client.kernel_info()
+        answered = asyncio.create_task(Notebook(None, client).reply_to(asked))  # type: ignore[arg-type]
+        while not answered.done():
+            await asyncio.sleep(1)  # as often as clients do
+            await beat(heart)
+        assert answered.result()["status"] == "ok"
+        await beat(heart)
+    finally:
+        client.stop_channels()
+        context.destroy(0)
+        process.terminate()
+        await asyncio.to_thread(process.wait, DEADLINE_S)
+
+
+async def beat(heart: zmq.asyncio.Socket) -> None:
+    """Ask once whether a kernel is there. Fails the test if it is not answered."""
+    await heart.send(b"ping")
+    assert await asyncio.wait_for(heart.recv(), DEADLINE_S) == b"ping"
 
 
 def _free_port() -> int:

@@ -49,7 +49,7 @@ OWNERS: dict[str, set[str]] = {
     "marshal": {"guest"},
     "sqlite3": {"store"},
     "sqlite_utils": {"store"},
-    "zmq": {"keeper.keeper", "jupyter.sockets", "jupyter.gateway", "guest"},
+    "zmq": {"keeper.keeper", "jupyter.sockets", "jupyter.gateway", "jupyter.heartbeat", "guest"},
     "jupyter_client": {"kernel", "jupyter.sockets", "jupyter.provisioner", "guest"},
     "ipykernel": {"guest"},
     "IPython": {"guest", "client.result"},
