@@ -181,6 +181,60 @@ async def test_code_can_ask_the_person(place: Place, how: str) -> None:
         assert reply["ename"] == "NoInput"
 
 
+async def test_a_person_can_debug(place: Place, agent: Client, how: str) -> None:
+    """`breakpoint()`, `%debug` and pdb ask in the notebook; for code of an agent nobody is there."""
+    async with notebook(place, "/work/bugs.ipynb", how) as opened:
+
+        async def debug(code: str, *typed: str) -> tuple[dict[str, Any], str, int]:
+            """Run a cell and type these lines, the last one again and again; how often it asked is returned last."""
+            lines = [*typed]
+            asked = 0
+
+            def answer(message: dict[str, Any]) -> None:
+                nonlocal asked
+                asked += 1
+                opened.client.input(lines.pop(0) if len(lines) > 1 else lines[0])
+
+            reply, shown = await opened.run(code, allow_stdin=True, stdin_hook=answer)
+            return reply, "".join(entry.get("text", "") for entry in shown), asked
+
+        await opened.run("import sys\ndef f(x):\n    y = x * 2\n    breakpoint()\n    return y + 1")
+        reply, shown, asked = await debug("found = f(20)", "p x * y", "up", "p x * y", "c")
+        assert (reply["status"], asked) == ("ok", 4)
+        assert "800\n" in shown
+        assert "NameError" in shown
+        assert await opened.value("found, sys.gettrace()") == "(41, None)"
+        reply, shown, _ = await debug("import pdb\npdb.set_trace()\nz = 5\nw = z + 1", "n")
+        assert (reply["status"], await opened.value("w, sys.gettrace()")) == ("ok", "(6, None)")
+        assert "kernelrepl" not in shown
+        await opened.run("def g(v): return 1 / v\ng(0)")
+        reply, shown, asked = await debug("%debug", "p v + 70", "q")
+        assert (reply["status"], asked) == ("ok", 2)
+        assert "70\n" in shown
+        reply, _, _ = await debug("%pdb on", "q")
+        assert (reply["ename"], "%debug opens" in reply["evalue"]) == ("NoDebugger", True)
+        reply, _ = await opened.run("breakpoint()", allow_stdin=False)
+        assert reply["ename"] == "NoDebugger"
+        failed = (await run(agent, "f(1)", await session_of(opened)))["error"]
+        assert (failed["name"], "no person sits at a session" in failed["message"]) == ("NoDebugger", True)
+
+
+async def test_an_interrupt_ends_a_debugger(place: Place, how: str) -> None:
+    """With the cell, and so does the end of the notebook: nothing waits at a prompt for ever."""
+    async with notebook(place, "/work/bugs.ipynb", how) as opened:
+        await opened.run("1/0")
+        for code in ("%debug", "breakpoint()\nnever = 1", "import pdb; pdb.set_trace()\nnever = 1"):
+            request = opened.client.execute(code, allow_stdin=True)
+            await opened.client.get_stdin_msg(timeout=DEADLINE_S)
+            await opened.manager.interrupt_kernel()
+            assert (await opened.reply_to(request))["ename"] == "KeyboardInterrupt"
+        assert await opened.value("'never' in globals(), __import__('sys').gettrace()") == "(False, None)"
+        opened.client.execute("breakpoint()", allow_stdin=True)
+        await opened.client.get_stdin_msg(timeout=DEADLINE_S)
+    async with notebook(place, "/work/bugs.ipynb", how) as opened:
+        assert await opened.value("6 * 7") == "42"
+
+
 async def test_the_death_of_a_kernel_is_a_restart_with_everything_there(place: Place, how: str) -> None:
     """In the cell that it happens to it is an error; between cells hosts are told."""
     async with notebook(place, "/work/crash.ipynb", how) as opened:

@@ -6,9 +6,7 @@ for an answer that cannot come. Runs in the kernel.
 
 from __future__ import annotations
 
-import pdb
 import re
-import sys
 from typing import Any, NoReturn
 
 import IPython
@@ -118,14 +116,18 @@ class NoInput(StdinNotImplementedError):
         super().__init__(f"{function}() has nobody to ask: no person sits at a session; pass the value in the code")
 
 
+_NOBODY = (
+    "a debugger has nobody to talk to: no person sits at a session; "
+    "print the values, or look at the variables in the next call"
+)
+FOR_ALL = "%pdb on would stop the code of agents as well; after an error, %debug opens the debugger"
+
+
 class NoDebugger(RuntimeError):
     """Code wants to stop in a debugger."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "a debugger has nobody to talk to: no person sits at a session; "
-            "print the values, or look at the variables in the next call"
-        )
+    def __init__(self, why: str = _NOBODY) -> None:
+        super().__init__(why)
 
 
 class NoShutdown(RuntimeError):
@@ -173,19 +175,8 @@ class SessionExit(IPyAutocall):
         raise SystemExit if code is None else SystemExit(code)
 
 
-def _no_debugger(*args: Any, **kwargs: Any) -> NoReturn:
-    raise NoDebugger
-
-
 def install() -> None:
-    """Make every way into a prompt an error. Once per process."""
-    sys.breakpointhook = _no_debugger
-    for entry in ("set_trace", "run", "runeval", "runcall", "interaction"):
-        setattr(pdb.Pdb, entry, _no_debugger)
-    from IPython.core import debugger
-
-    for entry in ("set_trace", "interaction"):
-        setattr(debugger.Pdb, entry, _no_debugger)
+    """Make IPython's own prompt an error. Once per process."""
 
     def embed(*args: Any, **kwargs: Any) -> NoReturn:
         raise NoInput("embed")

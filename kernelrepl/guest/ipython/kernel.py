@@ -40,12 +40,13 @@ with _without_debugger():
     import ipykernel.debugger  # noqa: F401
     from ipykernel.ipkernel import IPythonKernel
     from traitlets import Any as AnyTrait
-    from traitlets import Type
+    from traitlets import Type, default
 
 from kernelrepl.guest import depth  # noqa: E402
 from kernelrepl.guest.checkpoint.saving import Durability  # noqa: E402
 from kernelrepl.guest.interrupts import Interrupts  # noqa: E402
 from kernelrepl.guest.ipython import console  # noqa: E402
+from kernelrepl.guest.ipython.debugging import Debuggers  # noqa: E402
 from kernelrepl.guest.ipython.output import (  # noqa: E402
     NAME_CHARS,
     ROW_CHARS,
@@ -86,10 +87,15 @@ class GuestKernel(IPythonKernel):
     interrupts: Interrupts = AnyTrait()  # type: ignore[assignment]
     recorder: OutputRecorder = AnyTrait()  # type: ignore[assignment]
     saving: Durability = AnyTrait()  # type: ignore[assignment]
+    debuggers: Debuggers = AnyTrait()  # type: ignore[assignment]
     streams: tuple[GuestStream, ...] = AnyTrait(())  # type: ignore[assignment]
     context: contextvars.Context | None = None
     shutting_down = False
     pid = 0
+
+    @default("debuggers")
+    def _default_debuggers(self) -> Debuggers:
+        return Debuggers(lambda: bool(self._allow_stdin))
 
     def attach(self, parts: Parts) -> None:
         """Serve a session in this process, with these parts.
@@ -118,6 +124,7 @@ class GuestKernel(IPythonKernel):
     def start(self) -> None:
         super().start()
         console.install()
+        self.debuggers.install()
         self.context = contextvars.copy_context()
         self.shell_stream.on_recv(self._receive, copy=False)
         os.register_at_fork(after_in_child=self.saving.channel.close)
@@ -212,6 +219,7 @@ class GuestKernel(IPythonKernel):
             reply = self._failed(error)
         if self.forked:
             os._exit(0)  # it has come to the end of the cell: the reply is not its own
+        self.debuggers.end_cell()
         self.shell.mending.end_cell()
         try:
             flush_cell(self.streams, self.recorder, parent.get("header", {}))

@@ -99,7 +99,11 @@ class GuestShell(ZMQInteractiveShell):
         if shadowed is not None:
             raise NameError(shadowed)
         with kernel.interrupts.user_code():
-            failed = bool(await super().run_code(code_obj, result, async_=async_))
+            kernel.debuggers.resume()
+            try:
+                failed = bool(await super().run_code(code_obj, result, async_=async_))
+            finally:
+                kernel.debuggers.pause()
             if result is not None and result.error_in_exec is not None:
                 result.error_in_exec = self._readable(result.error_in_exec)
         self._stood_in = None
@@ -117,6 +121,7 @@ class GuestShell(ZMQInteractiveShell):
         return self._stood_in[1]
 
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> Any:
+        self.kernel.debuggers.pause()
         self.kernel.interrupts.originals.set_aside()
         error = exc_tuple[1] if exc_tuple else sys.exc_info()[1]
         if error is None:
@@ -258,10 +263,13 @@ class GuestShell(ZMQInteractiveShell):
     @call_pdb.setter
     def call_pdb(self, wanted: bool) -> None:
         if wanted:
-            raise console.NoDebugger
+            self.kernel.debuggers.check()
+            raise console.NoDebugger(console.FOR_ALL)
 
-    def debugger(self, force: bool = False) -> NoReturn:
-        raise console.NoDebugger
+    def debugger(self, force: bool = False) -> None:
+        """Open the debugger where the last error was raised. Raises NoDebugger if nobody can answer."""
+        self.kernel.debuggers.check()
+        super().debugger(force)
 
     @observe("exit_now")
     def _update_exit_now(self, change: Any) -> None:
