@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import select
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +16,7 @@ from typing import Any
 from tests.benchmarks.checkpointing.options import Options
 from tests.benchmarks.checkpointing.series import Series, Side, Trouble, enough, growth, megabytes
 from tests.benchmarks.checkpointing.states import LOOP, State
+from tests.support import environments
 
 PEERS = ("dill", "cloudpickle", "kishu")
 OURS = ("cloudpickle",)
@@ -38,21 +37,12 @@ def environment() -> Path:
             wanted.append(f"{name}=={version(name)}")
         except PackageNotFoundError:
             continue
-    key = hashlib.sha256(" ".join([sys.version, *wanted]).encode()).hexdigest()[:12]
+    key = environments.key_of(*wanted)
     place = Path(tempfile.gettempdir()) / f"kernelrepl-benchmark-peers-{os.getuid()}-{key}"
-    python = place / "bin" / "python"
-    if not (place / "complete").exists():
-        shutil.rmtree(place, ignore_errors=True)
-        for command in (
-            [sys.executable, "-m", "venv", str(place)],
-            [str(python), "-m", "pip", "install", "--quiet", *wanted],
-        ):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                said = (done.stderr or done.stdout).strip().splitlines()
-                raise Trouble(f"could not be installed: {said[-1] if said else done.returncode}")
-        (place / "complete").touch()
-    return python
+    try:
+        return environments.python_with(wanted, place)
+    except environments.NotInstalled as error:
+        raise Trouble(str(error)) from None
 
 
 class Process:

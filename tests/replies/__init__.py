@@ -1,0 +1,1 @@
+"""What hosts hand to a model of the replies to typical cells: `python -m tests.replies`."""
