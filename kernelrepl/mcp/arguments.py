@@ -39,11 +39,18 @@ _WORDS = {
 class Server(MCPServer[Any]):
     """The SDK's server, with calls checked first, errors of ours as answers, and calls told of as events."""
 
-    def __init__(self, emit: Emit, structured: Callable[[Context[Any, Any] | None, str], bool], **options: Any) -> None:
-        """structured: whether the reply to the call of a tool has structured content."""
+    def __init__(
+        self,
+        emit: Emit,
+        structured: Callable[[Context[Any, Any] | None, str], bool],
+        linked: Callable[[Context[Any, Any] | None], bool],
+        **options: Any,
+    ) -> None:
+        """structured: whether the reply to the call of a tool has structured content. linked: whether it has links."""
         super().__init__("kernelrepl", **options)
         self._emit = emit
         self._structured = structured
+        self._linked = linked
 
     def add_tool(self, fn: Callable[..., Awaitable[Any]], *options: Any, **named: Any) -> None:
         """Add a tool to the server, which may raise any KernelReplError: the client gets its text and its class.
@@ -69,6 +76,8 @@ class Server(MCPServer[Any]):
         self._emit("called", tool=tool, seconds=time.monotonic() - began, error=error)
         if isinstance(result, CallToolResult) and not self._structured(context, tool):
             result.structured_content = None
+        if isinstance(result, CallToolResult) and not self._linked(context):
+            result.content = [block for block in result.content if block.type != "resource_link"]
         return result
 
     async def _call_tool(

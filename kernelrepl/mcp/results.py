@@ -195,8 +195,7 @@ def of_execution(
 ) -> CallToolResult:
     """The reply for an execution: structured content, a text and every figure; and the outputs, if asked for.
 
-    outputs: with all of them, as a notebook would store them. live: with all of them, as pieces of text.
-    whole: figures as the code showed them, for whoever is no model.
+    outputs: as a notebook stores them. live: as pieces of text. whole: figures as the code showed them, for no model.
     """
     meta: dict[str, Any] = {OUTPUTS_KEY: notebook.outputs(execution.output)} if outputs else {}
     if live:

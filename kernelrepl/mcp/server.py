@@ -110,7 +110,9 @@ def build_server(keeper: Keeper, *, operator: bool = False, output_schemas: bool
     """
     unconfined = keeper.manager.confinement.tier is None
     instructions = INSTRUCTIONS + ("" if unconfined else CONFINED)
-    server = Server(keeper.emit, _is_structured, version=__version__, instructions=instructions, log_level="WARNING")
+    server = Server(
+        keeper.emit, _is_structured, _is_linked, version=__version__, instructions=instructions, log_level="WARNING"
+    )
     tools = Tools(keeper)
     for tool, title, hints in (
         (tools.python_repl, "Run Python", ToolAnnotations(destructive_hint=True, open_world_hint=unconfined)),
@@ -175,6 +177,18 @@ def _is_structured(ctx: Context[Any, Any] | None, tool: str) -> bool:
     if connection.name != "front" or asked != "auto":
         return connection.name != "front" or asked == "on"
     return tool in _LISTS or ctx is None or _client_of(ctx, connection) in _UNNAMED
+
+
+def _is_linked(ctx: Context[Any, Any] | None) -> bool:
+    """Return whether the reply to a call links to what it has no room for, and to the files that it names.
+
+    Libraries that leave their name at the SDK's make an address of a link, which the service that runs the model is
+    asked to fetch: it refuses the whole conversation. What is linked is named in the text as well.
+    """
+    connection = _connection.get()
+    if connection.name != "front" or connection.settings.structured == "on":
+        return True
+    return ctx is not None and _client_of(ctx, connection) not in _UNNAMED
 
 
 def _plain_id(request: str) -> str:
