@@ -18,7 +18,20 @@ from mcp_types import INVALID_PARAMS, CallToolResult, ResourceLink
 from kernelrepl import python_repl
 from kernelrepl.client import tools
 from kernelrepl.mcp.files import FILE_BYTES, MOST_LINKS
-from tests.support.mcp_hosts import MODES, Place, call, command, host, kill_9, run, says, text_of, until, waits_for
+from tests.support.mcp_hosts import (
+    FIELDS,
+    MODES,
+    Place,
+    call,
+    command,
+    host,
+    kill_9,
+    run,
+    says,
+    text_of,
+    until,
+    waits_for,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +47,7 @@ def place(shared_environ: dict[str, str]) -> Place:
 
 @pytest.fixture(params=MODES)
 async def client(request: pytest.FixtureRequest, shared_environ: dict[str, str]) -> AsyncIterator[Client]:
-    async with host(shared_environ, request.param) as connected:
+    async with host({**shared_environ, **FIELDS}, request.param) as connected:
         yield connected
         for entry in (await call(connected, "python_list_sessions"))["sessions"]:
             await call(connected, "python_delete_session", session_id=entry["session_id"])

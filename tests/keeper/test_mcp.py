@@ -18,7 +18,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
 
 from tests.conftest import this_tier, works_in
-from tests.support.mcp_hosts import MODES, Place, call, host, refusal, run, says, text_of, until, waits_for
+from tests.support.mcp_hosts import FIELDS, MODES, Place, call, host, refusal, run, says, text_of, until, waits_for
 
 pytestmark = pytest.mark.anyio
 
@@ -287,7 +287,11 @@ async def test_long_output_is_cut_and_a_link_gives_the_whole(
     shared_environ: dict[str, str], mode: str, s: str, code: str, stream: str, whole: str
 ) -> None:
     """Head and tail with a marker between; the resource has every character."""
-    async with host({**shared_environ, "KERNELREPL_MAX_OUTPUT_CHARS": "1000"}, mode) as client:
+    short = {**shared_environ, "KERNELREPL_MAX_OUTPUT_CHARS": "1000"}
+    async with host(short, mode) as client:  # without a name: what is behind it may not know what a link is
+        result = await client.call_tool("python_repl", {"code": code, "session_id": s})
+        assert [block.type for block in result.content] == ["text"]
+    async with host({**short, **FIELDS}, mode) as client:
         result = await client.call_tool("python_repl", {"code": code, "session_id": s})
         assert result.structured_content is not None
         assert result.structured_content["truncated"] is True

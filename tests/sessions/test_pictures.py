@@ -19,7 +19,7 @@ from kernelrepl.model import ExecutionResult, Figure, Output
 from kernelrepl.outputs.shortening import FIGURE_CHARS, MOST_PIXELS
 from tests.conftest import Sessions
 from tests.support.jupyter_hosts import notebook
-from tests.support.mcp_hosts import Place, command, host, text_of
+from tests.support.mcp_hosts import FIELDS, Place, command, host, text_of
 
 Image = pytest.importorskip("PIL.Image", reason="pictures are compared by Pillow")
 pytestmark = pytest.mark.anyio
@@ -74,7 +74,7 @@ def place(shared_environ: dict[str, str]) -> Place:
 
 @pytest.fixture
 async def client(shared_environ: dict[str, str]) -> AsyncIterator[Client]:
-    async with host(shared_environ) as connected:
+    async with host({**shared_environ, **FIELDS}) as connected:
         yield connected
 
 

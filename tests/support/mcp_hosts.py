@@ -36,6 +36,9 @@ _POLL_S = 0.01
 
 # Clients
 
+FIELDS = {"KERNELREPL_STRUCTURED": "on"}
+"""What a program sets that wants all that there is of a reply: a client without a name gets no links otherwise."""
+
 
 def host(
     environ: Mapping[str, str], mode: str = "auto", *, name: str | None = None, asks: ElicitationFnT | None = None
