@@ -55,8 +55,12 @@ class SessionInUse(KernelReplError):
     """A session cannot be renamed while code runs in it or a notebook is attached. Attributes: session_id, attached."""
 
     def __init__(self, session_id: str, attached: bool) -> None:
-        why = "a notebook or a console is attached; close it" if attached else "code runs in it; wait or interrupt it"
-        super().__init__(f"session {session_id!r} cannot be renamed now: {why} first")
+        super().__init__(
+            f"session {session_id!r} cannot be renamed: a notebook or a console is attached, or a connection file"
+            " leads to it; close it, or go on with this name"
+            if attached
+            else f"session {session_id!r} cannot be renamed now: code runs in it; wait or interrupt it first"
+        )
         self.session_id = session_id
         self.attached = attached
 

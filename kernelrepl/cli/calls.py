@@ -90,6 +90,8 @@ class Caller:
         self._numbers = itertools.count(1)
         self._socket: socket.socket
         self._read = bytearray()
+        self.request_id: str | None = None
+        """Which execution the last call has asked for; None before any call."""
         self._connect()
 
     def __enter__(self) -> Caller:
@@ -126,15 +128,17 @@ class Caller:
         show: Callable[[list[Piece]], None] | None = None,
         begin: Callable[[dict[str, Any]], None] | None = None,
         idle: Callable[[], None] | None = None,
+        again: Callable[[], None] | None = None,
         **arguments: Any,
     ) -> Reply:
         """Call a tool and wait for its result. Raises the KernelReplError that the tool raised, or KeeperUnavailable.
 
         show: called with what code has shown meanwhile, in order. begin: called when what is watched begins.
-        idle: called each second in which nothing came.
+        idle: called each second in which nothing came. again: called when another keeper gets the call.
         KeyboardInterrupt tells the keeper that the call is cancelled.
         """
         number = next(self._numbers)
+        self.request_id = f"{self._connection}-{number}"
         meta = META if show is None else {**META, "progressToken": number}
         params = {"name": tool, "arguments": arguments, "_meta": meta}
         message = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
@@ -144,6 +148,8 @@ class Caller:
         try:
             while (answer := self._answer(number, _Told(show, begin, idle))) is None:
                 self._again()
+                if again is not None:
+                    again()
         except KeyboardInterrupt:
             cancelled = {"requestId": number, "_meta": META}
             self._send(_encoded({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancelled}))

@@ -15,8 +15,8 @@ from kernelrepl import __version__, discovery
 from kernelrepl.cli import lists, running
 from kernelrepl.cli.base import as_json, given, paged, print_text, session_argument, session_option, written
 from kernelrepl.cli.calls import Reply, tool
-from kernelrepl.cli.terminal import FAILED, INTERRUPTED, say
-from kernelrepl.errors import CopyFailed, InvalidArgument, NoKeeper
+from kernelrepl.cli.terminal import CANNOT_RUN, FAILED, INTERRUPTED, say
+from kernelrepl.errors import CopyFailed, NoKeeper
 
 STOP_TIMEOUT_S = 20.0
 
@@ -97,7 +97,8 @@ def execute(
     try:
         source = running.source_of(code, file)
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"'{file or code}' cannot be read: {error}; name a file with Python code") from error
+        say(f"kernelrepl: '{file or code}' cannot be read: {error}; name a file with Python code", err=True)
+        sys.exit(CANNOT_RUN)
     save = None if save_figures is None else lambda reply: _save_figures(reply, save_figures)
     sys.exit(running.run(source, session_id, timeout=timeout, detach=detach, as_json=as_json, save_figures=save))
 

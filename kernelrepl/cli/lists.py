@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from kernelrepl.cli.calls import tool
-from kernelrepl.cli.terminal import say, worded
+from kernelrepl.cli.terminal import say
 from kernelrepl.outputs.terminal_text import field, safe
 
 TYPE_CHECKING = False  # without `typing`, which takes as long to load as all else here
@@ -178,5 +178,12 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: set[int
 
 
 def _more(found: dict[str, Any], shown: int, total: int) -> None:
-    if found["next_cursor"] is not None:
-        say(worded(f"{shown:,} of {total:,}; --cursor '{found['next_cursor']}' shows the next ones"), err=True)
+    cursor = found["next_cursor"]
+    if cursor is None:
+        return
+    how = "--limit and --contains show others"
+    if field(cursor) == cursor:  # it is a name of the session's, and a person is to type it
+        import shlex
+
+        how = f"--cursor {shlex.quote(cursor)} shows the next ones"
+    say(f"{shown:,} of {total:,}; {how}", err=True)

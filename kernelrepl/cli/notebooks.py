@@ -93,8 +93,11 @@ def _run_all(cells: list[str], session_id: str, keep_going: bool) -> int:
         for number, code in enumerate(cells, 1):
             printer = Printer()
             arguments: dict[str, Any] = {"code": code, "session_id": session_id, "wait": LONGEST_WAIT_S}
-            reply = keeper.call("python_repl", show=printer.show, idle=printer.idle, **arguments)
-            print_reply(printer, reply)
+            try:
+                reply = keeper.call("python_repl", show=printer.show, idle=printer.idle, **arguments)
+                print_reply(printer, reply)
+            finally:
+                printer.close()
             status = reply.structured["status"]
             say(terminal_text.said(f"{number}/{len(cells)}", status), err=True)
             if status != "ok":

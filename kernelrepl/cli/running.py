@@ -9,7 +9,18 @@ import time
 from collections.abc import Callable
 
 from kernelrepl.cli.calls import Caller, Piece, Reply
-from kernelrepl.cli.terminal import CANNOT_RUN, DIED, FAILED, INTERRUPTED, TIMED_OUT, TextStream, say, worded, write
+from kernelrepl.cli.terminal import (
+    CANNOT_RUN,
+    DIED,
+    FAILED,
+    INTERRUPTED,
+    TIMED_OUT,
+    TextStream,
+    remarked,
+    say,
+    worded,
+    write,
+)
 from kernelrepl.errors import KernelReplError
 
 TYPE_CHECKING = False  # without `typing`, which takes as long to load as all else here
@@ -34,7 +45,7 @@ class Printer:
         self._cleared = False
         self._began = time.monotonic()
         self._quiet_since = self._began
-        self._progress = sys.stderr.isatty()
+        self._progress = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._has_progress_line = False
 
     def show(self, pieces: list[Piece]) -> None:
@@ -86,6 +97,11 @@ class Printer:
             self._streams["stderr"].in_line = self._streams["stdout"].in_line = False
             say("", err=True)
         say(text, err=True)
+
+    def again(self) -> None:
+        """Begin anew: the code runs again, as the keeper has ended that ran it."""
+        self.remark("⟦note⟧ the keeper has ended; the code runs again")
+        self._printed.clear()
 
     def close(self) -> None:
         """Leave a terminal as a shell wants it."""
@@ -166,18 +182,25 @@ def _follow(
     """Call a tool that runs or awaits code, and print what it shows meanwhile and at the end."""
     printer = Printer()
     show = None if as_json or detach else printer.show
+    idle = None if as_json else printer.idle
+    request_id: str | None = None
     stopped = False
     try:
-        with Caller(live=True) as keeper:
-            reply = keeper.call(tool, show=show, idle=None if as_json else printer.idle, **arguments)
-    except KeyboardInterrupt:
-        printer.close()
-        if session_id is None or tool != "python_repl":
-            return INTERRUPTED
-        # The code is being interrupted: what it still says is worth having.
-        stopped = True
-        with Caller(live=True) as keeper:
-            reply = keeper.call("python_wait", session_id=session_id, wait=LONGEST_WAIT_S)
+        try:
+            with Caller(live=True) as keeper:
+                try:
+                    again = printer.again if session_id is None else None
+                    reply = keeper.call(tool, show=show, idle=idle, again=again, **arguments)
+                finally:
+                    request_id = keeper.request_id
+        except KeyboardInterrupt:
+            printer.close()
+            if request_id is None or session_id is None or tool != "python_repl":
+                return INTERRUPTED
+            # The code is being interrupted: what it still says is worth having.
+            stopped = True
+            with Caller(operator=True, live=True) as keeper:
+                reply = keeper.call("keeper_outcome", session_id=session_id, request_id=request_id)
     except KernelReplError as error:
         printer.close()
         say(f"kernelrepl: {worded(str(error))}", err=True)
@@ -227,7 +250,7 @@ def print_reply(printer: Printer, reply: Reply, *, has_saved: bool = False) -> N
     """Print what of a reply has not been printed, and what the keeper says of it. has_saved: its figures are files."""
     error = reply.structured["error"]
     leaves = error is not None and error["name"] == "SystemExit"
-    pieces = [piece for piece in reply.pieces if not leaves or piece["kind"] not in ("error", "stderr")]
+    pieces = [piece for piece in reply.pieces if not leaves or piece["kind"] != "error"]
     printer.finish(pieces)
     if leaves:
         if _asked_for(error["message"]) == FAILED and error["message"] != str(FAILED):
@@ -235,7 +258,7 @@ def print_reply(printer: Printer, reply: Reply, *, has_saved: bool = False) -> N
     elif error is not None and not any(piece["kind"] == "error" for piece in reply.pieces):
         printer.remark(error["traceback"] or f"{error['name']}: {error['message']}")
     for line in reply.remarks:
-        printer.remark(worded(line))
+        printer.remark(remarked(line))
     if reply.images and not has_saved:
         figures = "1 figure" if len(reply.images) == 1 else f"{len(reply.images)} figures"
         printer.remark(f"⟦{figures}⟧ --save-figures DIRECTORY writes what code draws into files")

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 
-from kernelrepl.outputs.terminal_text import coloured, output, safe
+from kernelrepl.outputs.terminal_text import OPEN, coloured, output, safe
 
 TYPE_CHECKING = False  # without `typing`, which takes as long to load as all else here
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ DIED = 137
 READER_LEFT = 141
 """Nobody reads the output any more, as shells have it."""
 
-_UP = re.compile("\x1b\\[[0-9;]*A")
-"""Goes up to lines that are the person's, or ours."""
 _PLAIN_AGAIN = "\x1b[0m"
 _UNFINISHED = re.compile("\x1b[^a-zA-Z~\x07]{0,40}$")
 """The beginning of what a terminal reads as a command, at the end of a piece."""
@@ -46,6 +44,7 @@ _WORDS = (
     ("session_id ", "session name "),
 )
 """What agents know by another name. Only ever replaced in words of our own."""
+_ABOUT_NAMES = tuple(f"{OPEN}{word}" for word in ("files", "not saved", "restored", "not restored"))
 
 
 def worded(text: str) -> str:
@@ -53,6 +52,11 @@ def worded(text: str) -> str:
     for theirs, ours in _WORDS:
         text = text.replace(theirs, ours)
     return text
+
+
+def remarked(line: str) -> str:
+    """The same of a remark, which may be about names of the session's."""
+    return line if line.startswith(_ABOUT_NAMES) else worded(line)
 
 
 def prepare() -> None:
@@ -128,7 +132,7 @@ class TextStream:
         if text:
             if self.in_line and not self._coloured and text.startswith("\r") and not text.startswith("\r\n"):
                 write(self._stream, "\n")  # what the line was before is written already
-            shown = coloured(_UP.sub("", text)) if self._coloured else output(text)
+            shown = coloured(text, up=False) if self._coloured else output(text)
             self._styled = self._styled or "\x1b" in shown
             write(self._stream, shown)
             self.in_line = not shown.endswith("\n") if shown else self.in_line

@@ -10,7 +10,8 @@ from kernelrepl.cli import lists
 from kernelrepl.cli.base import session_argument
 from kernelrepl.cli.calls import Caller, Piece
 from kernelrepl.cli.running import Printer
-from kernelrepl.cli.terminal import say, worded
+from kernelrepl.cli.terminal import remarked, say
+from kernelrepl.outputs.terminal_text import said
 
 
 @click.command()
@@ -33,6 +34,10 @@ def _one(keeper: Caller, session_id: str, number: int | None) -> int:
     told: list[dict[str, Any]] = []
 
     def begin(entry: dict[str, Any]) -> None:
+        nonlocal printer
+        if told:  # the keeper has ended meanwhile, and this is another one
+            printer.close()
+            printer = Printer()
         told.append(entry)
         _head(entry)
 
@@ -40,18 +45,21 @@ def _one(keeper: Caller, session_id: str, number: int | None) -> int:
         printer.show(pieces)
 
     after: dict[str, Any] = {} if number is None else {"number": number}
-    reply = keeper.call("keeper_watch", show=show, begin=begin, session_id=session_id, **after)
-    entry: dict[str, Any] = reply.structured["execution"]
-    if not told:
-        _head(entry)
-    printer.finish(reply.pieces)
-    for line in reply.remarks:
-        printer.remark(worded(line))
-    printer.remark(f"── {entry['status']} in {lists.duration(entry['duration_s'])}")
+    try:
+        reply = keeper.call("keeper_watch", show=show, begin=begin, session_id=session_id, **after)
+        entry: dict[str, Any] = reply.structured["execution"]
+        if not told or told[-1]["number"] != entry["number"]:
+            begin(entry)
+        printer.finish(reply.pieces)
+        for line in reply.remarks:
+            printer.remark(remarked(line))
+        printer.remark(said(entry["status"], f"in {lists.duration(entry['duration_s'])}"))
+    finally:
+        printer.close()
     return int(reply.structured["number"])
 
 
 def _head(entry: dict[str, Any]) -> None:
-    say(f"── {lists.local(entry['started_at'])} by {entry['by']}", err=True)
+    say(said("began", f"{lists.local(entry['started_at'])} by {entry['by']}"), err=True)
     for line in str(entry["code"]).splitlines():
-        say(f">>> {line}", err=True)
+        say(said("code", line), err=True)

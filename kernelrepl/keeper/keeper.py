@@ -40,6 +40,11 @@ from kernelrepl.workspaces import directories, losses
 
 EXIT_GRACE_S = 10.0
 STORAGE_RETRY_S = 60.0
+ASK_INTERPRETER_S = 10.0
+"""Clients wait for the answer to their hello for 20 seconds."""
+SILENT_S = 60.0
+"""An interpreter that did not answer is not asked again for so long."""
+MOST_SILENT = 100
 TIDY_PAUSE_S = 0.05
 """Many changes may come together, and a look at all sessions is not for each of them."""
 MOST_SOCKETS = 1 << 14
@@ -79,6 +84,8 @@ class Keeper:
         self.groups = ""
         """Which control groups kernels have, or why none."""
         self._changed = asyncio.Event()
+        self._silent: dict[str, float] = {}
+        """Interpreters of clients that did not answer, and when."""
         self._exit_grace_s = exit_grace_s
         self._handler = handler
         self._launcher = launcher
@@ -226,7 +233,17 @@ class Keeper:
         """Return the interpreter for new sessions of a program that runs in this one, and why it is another one."""
         if client in ("", self.settings.python):
             return self.settings.python, ""
-        found, why = await asyncio.to_thread(self.manager.confinement.interpreter_of, client)
+        clock = asyncio.get_running_loop().time
+        if clock() - self._silent.get(client, -SILENT_S) < SILENT_S:
+            return self.settings.python, f"{client} does not answer; sessions run in {self.settings.python}"
+        try:
+            asked = asyncio.to_thread(self.manager.confinement.interpreter_of, client)
+            found, why = await asyncio.wait_for(asked, ASK_INTERPRETER_S)
+        except TimeoutError:  # a hello is not kept waiting for a disk that is gone
+            found, why = self.settings.python, f"{client} does not answer; sessions run in {self.settings.python}"
+            if len(self._silent) >= MOST_SILENT:
+                self._silent.clear()
+            self._silent[client] = clock()
         if why:
             _log.info("%s", why)
         return found, why

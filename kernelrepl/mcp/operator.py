@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import platform
 import sys
@@ -14,6 +15,7 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from kernelrepl import __version__
+from kernelrepl.errors import UnknownSession
 from kernelrepl.jupyter.gateway import AttachRequest
 from kernelrepl.jupyter.sockets import Address
 from kernelrepl.keeper.connection import Connection
@@ -98,9 +100,22 @@ class OperatorTools:
         """
         return await watching.follow(ctx, self._keeper.manager, session_id, number)
 
-    async def keeper_rename_session(self, session_id: str, new_id: str) -> str:
+    async def keeper_outcome(
+        self, ctx: Context[Any, Any], session_id: str, request_id: str
+    ) -> Annotated[CallToolResult, ReplResult]:
+        """Wait for one execution, whatever else runs in its session, and return its outcome."""
+        result = await watching.outcome(ctx, self._keeper.manager, session_id, request_id)
+        return of_execution(result, self._connection().settings.max_output_chars, live=True, whole=True)
+
+    async def keeper_rename_session(self, ctx: Context[Any, Any], session_id: str, new_id: str) -> str:
         """Give a session another id."""
-        await self._keeper.manager.rename(session_id, new_id)
+        try:
+            await self._keeper.manager.rename(session_id, new_id)
+        except UnknownSession:
+            # The first try of this very call may have done it, and only its reply was lost.
+            if json.dumps(ctx.request_context.request_id) not in self._connection().resumed:
+                raise
+            await self._keeper.manager.workspace(new_id)
         return f"session {session_id!r} is {new_id!r} now"
 
     async def keeper_grant(self, session_id: str, read: list[str], write: list[str], revoke: list[str]) -> str:

@@ -148,7 +148,7 @@ def build_server(keeper: Keeper, *, operator: bool = False, output_schemas: bool
         more = OperatorTools(keeper, _connection.get)
         for reading in (
             more.keeper_status, more.keeper_workspace, more.keeper_written, more.keeper_history, more.keeper_left,
-            more.keeper_packages, more.keeper_log, more.keeper_watch, more.keeper_import_state,
+            more.keeper_packages, more.keeper_log, more.keeper_watch, more.keeper_outcome, more.keeper_import_state,
         ):  # fmt: skip
             server.add_tool(reading, annotations=ToolAnnotations(read_only_hint=True))
         for changing in (

@@ -12,7 +12,8 @@ from kernelrepl.mcp import waiting
 from kernelrepl.mcp.arguments import answer
 from kernelrepl.mcp.log import WatchResult, log_entry
 from kernelrepl.mcp.results import PIECES_KEY, REMARKS_KEY
-from kernelrepl.outputs import pieces, remarks, transcript
+from kernelrepl.model import ExecutionResult, Output
+from kernelrepl.outputs import beside, pieces, remarks
 from kernelrepl.sessions import results
 from kernelrepl.sessions.handle import ExecutionHandle
 from kernelrepl.sessions.manager import Manager
@@ -48,11 +49,29 @@ async def _follow(ctx: Context[Any, Any], manager: Manager, session_id: str, row
     found = await manager.services.store.execution(row.request_id)
     if found is None:  # it was deleted with its session
         found = row
-    shown = transcript.load(found.outputs)
-    result = results.from_row(session_id, found, manager.sandbox, lost_reply=False)
-    reply = answer(WatchResult(execution=log_entry(found), number=found.id), f"{found.status}: {found.code[:200]}")
-    reply.meta = {PIECES_KEY: pieces.pieces(shown.cells), REMARKS_KEY: remarks.remarks(result)}
+    return await beside.large(len(found.outputs), _reply, session_id, found, manager.sandbox)
+
+
+def _reply(session_id: str, row: ExecutionRow, sandbox: str) -> CallToolResult:
+    result = results.from_row(session_id, row, sandbox, lost_reply=False)
+    reply = answer(WatchResult(execution=log_entry(row), number=row.id), f"{row.status}: {row.code[:200]}")
+    reply.meta = {PIECES_KEY: pieces.pieces(result.output.cells), REMARKS_KEY: remarks.remarks(result)}
     return reply
+
+
+async def outcome(ctx: Context[Any, Any], manager: Manager, session_id: str, request_id: str) -> ExecutionResult:
+    """Return what one execution has come to, when it has ended. One that nothing is known of has never begun."""
+    session = manager.loaded().get(session_id)
+    execution = None if session is None else session.unfinished.get(request_id)
+    if execution is not None:
+        handle = ExecutionHandle(execution, session)
+        await waiting.wait_for(ctx, handle, None, live=True)
+        return handle.result()
+    row = await manager.services.store.execution(request_id)
+    if row is None:
+        note = "it had not started; nothing ran"
+        return ExecutionResult(session_id, "interrupted", Output(), sandbox=manager.sandbox, note=note)
+    return await beside.large(len(row.outputs), results.from_row, session_id, row, manager.sandbox, False)
 
 
 async def _tell(ctx: Context[Any, Any], row: ExecutionRow) -> None:

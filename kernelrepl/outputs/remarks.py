@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from kernelrepl.model import ChangedFile, ExecutionResult, Restored, amount, counted
@@ -73,10 +74,17 @@ def _files(execution: ExecutionResult) -> list[str]:
 
 def _listed(files: Sequence[ChangedFile], left_out: int) -> str:
     """Files with their sizes, and how many others there are; empty if there are none at all."""
-    shown = [f"{field(file.path)} ({amount(file.size)})" for file in files]
+    shown = [f"{_named(file.path)} ({amount(file.size)})" for file in files]
     return ", ".join([*shown, *([f"{left_out:,} {'more' if shown else 'with long names'}"] if left_out else [])])
 
 
+def _named(path: str) -> str:
+    """A path in a line of ours: in quotes, unless it is as plain as most are, so that no words of it pass for ours."""
+    name = field(path)
+    return name if _PLAIN_NAME.fullmatch(name) else repr(name)
+
+
+_PLAIN_NAME = re.compile(r"[\w./+@=-]+")
 _WHOLE = "tier 1"
 """What needs no word: the whole sandbox, as the documentation describes it."""
 _SANDBOX_HINT = {

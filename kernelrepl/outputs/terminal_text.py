@@ -81,14 +81,19 @@ def safe(text: str) -> str:
     return carriage_returns(_obeyed(text))
 
 
-def coloured(text: str) -> str:
-    """The same for who reads it as it comes: with colours, what progress bars do, and carriage returns."""
+def coloured(text: str, *, up: bool = True) -> str:
+    """The same for who reads it as it comes: with colours, what progress bars do, and carriage returns.
+
+    up: whether it may go up to earlier lines, where they are all of the code's own.
+    """
     if _is_plain(text):
         return text
     if "\x1b" not in text:
         return _guarded(_obeyed(text))
     parts = _colours().split(text)
     parts[::2] = [_guarded(_obeyed(part)) for part in parts[::2]]
+    if not up:
+        parts[1::2] = ["" if part.endswith("A") else part for part in parts[1::2]]
     return "".join(parts)
 
 

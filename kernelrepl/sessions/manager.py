@@ -295,11 +295,12 @@ class Manager:
 
     async def rename(self, session_id: str, new_id: str) -> None:
         """Give a session another id. Its kernel goes on. Raises UnknownSession, SessionExists, SessionInUse."""
-        names = sorted({session_id, check_session_id(new_id)})
         async with contextlib.AsyncExitStack() as held:
-            for lock in [self._creating.setdefault(name, asyncio.Lock()) for name in names]:
-                await held.enter_async_context(lock)
+            for name in sorted({session_id, check_session_id(new_id)}):
+                await held.enter_async_context(self._creating.setdefault(name, asyncio.Lock()))
             info, _ = await self._known(session_id)
+            if info.damaged:
+                raise SessionDamaged(session_id)
             session = self._sessions.get(session_id)
             if session_id in self.observers or (session is not None and session.busy):
                 raise SessionInUse(session_id, attached=session_id in self.observers)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kernelrepl.errors import StorageFailed
-from kernelrepl.model import Commit, NotRestored, Output
+from kernelrepl.model import ChangedFile, Commit, NotRestored, Output
 from kernelrepl.outputs import beside, passing, shortening, transcript
 from kernelrepl.sessions import results
 from kernelrepl.sessions.execution import Execution
@@ -76,7 +76,10 @@ class SaveState:
         """
         if execution.sent_at and execution.cell is None and not execution.is_answered:
             look, began = self._files.look, execution.sent_at
-            execution.take_files(look(began) if self._files.is_quick else await beside.apart(look, began))
+            found = look(began) if self._files.is_quick else await beside.apart(look, began)
+            before = execution.files  # a kernel may commit twice
+            written, put = _both(before.written, found.written), _both(before.put, found.put)
+            execution.take_files(replace(found, written=written, put=put))
 
     def lose(self, names: tuple[NotRestored, ...]) -> None:
         """These could not be loaded when they were needed."""
@@ -88,6 +91,11 @@ class SaveState:
         """The kernel is gone."""
         self.unsaved.clear()
         self.store_is_behind, self._lost = False, ()
+
+
+def _both(before: tuple[ChangedFile, ...], found: tuple[ChangedFile, ...]) -> tuple[ChangedFile, ...]:
+    """The files of two looks, each once, and not more than of one."""
+    return tuple({file.path: file for file in (*before, *found)}.values())[: changes.MOST_KEPT]
 
 
 def _kept(commit: Commit) -> tuple[Output, str]:

@@ -25,6 +25,8 @@ MAX_TEXT_CHARS = 1_000_000
 """Of one output: as much as a kernel here records."""
 _MAX_FIELD_BYTES = 64 << 20
 _MAX_SCHEMA_BYTES = 1 << 20
+_MAX_NAME_BYTES = 4096
+_BYTES, _BYTES_A_BYTE = 64 << 20, 4
 _STEPS, _STEPS_A_BYTE, _STEPS_A_TICK = 20_000_000, 20, 10_000
 """What SQLite may do: a file can hold a tree whose branches meet again, which has no end."""
 _TABLES = {
@@ -76,6 +78,8 @@ class PyhubDatabase:
         self.orphans = self.unreadable = 0
         """Rows of sessions that were deleted there, and rows that do not even say whose they are."""
         self._ticks = (_STEPS + _STEPS_A_BYTE * path.stat().st_size) // _STEPS_A_TICK
+        self._bytes = _BYTES + _BYTES_A_BYTE * path.stat().st_size
+        """What may still be read: many rows of a damaged file can share the pages of one long text."""
         with self._refusing():
             self._db = sqlite3.connect(path, isolation_level=None)
         try:
@@ -130,7 +134,7 @@ class PyhubDatabase:
         query = "SELECT CAST(session_id AS BLOB), created_at, last_accessed, total_executions FROM sessions"
         for row in self._numbers("sessions", "rowid", MAX_SESSIONS):
             got = self._row(f"{query} WHERE rowid = ?", row)
-            if got is None or got[0] is None:
+            if got is None or got[0] is None or len(got[0]) > _MAX_NAME_BYTES:
                 self.unreadable += 1
                 continue
             found.setdefault(got[0], PyhubSession(got[0], tuple(map(_shown, got[1:]))))
@@ -166,14 +170,21 @@ class PyhubDatabase:
             if self._ticks < 0:
                 raise self._refusal("cannot be read as a database: its tables have no end") from None
             found = None
+        self._spend(sum(len(value) for value in found or () if isinstance(value, bytes | str)))
         return found
+
+    def _spend(self, size: int) -> None:
+        """Note that so many bytes were read. Raises InvalidArgument if they are more than a sound file has."""
+        self._bytes -= size
+        if self._bytes < 0:
+            raise self._refusal("cannot be read as a database: its rows have no end")
 
     def values(self, session: PyhubSession) -> Iterator[PyhubValue]:
         """The values of a session, by the order of their rows; `data` has their bytes."""
         query = "SELECT CAST(variable_name AS BLOB), typeof(pickled_value), length(pickled_value)"
         for number in session.values:
             got = self._row(f"{query} FROM session_variables WHERE id = ?", number)
-            if got is None or not isinstance(got[0], bytes):
+            if got is None or not isinstance(got[0], bytes) or len(got[0]) > _MAX_NAME_BYTES:
                 yield PyhubValue(number, f"(row {number})", 0, "its row is damaged")
                 continue
             name = got[0].decode(errors="replace")
@@ -186,6 +197,7 @@ class PyhubDatabase:
         """The bytes of a value that may be read; None if they are damaged."""
         try:
             with self._db.blobopen("session_variables", "pickled_value", value.row, readonly=True) as blob:
+                self._spend(len(blob))
                 return blob.read(MAX_VALUE_BYTES) if len(blob) == value.size else None
         except (sqlite3.Error, OverflowError):
             return None

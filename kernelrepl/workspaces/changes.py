@@ -26,6 +26,8 @@ MOST_LOOKED = 500
 """So many names are looked at, those near the top first."""
 FEW = 50
 """So few names are looked at in less time than it takes to have a thread do it."""
+SOON_S = 0.005
+"""A directory from which very many names were removed takes long to read, and has few."""
 MOST_DEPTH = 30
 """So many directories deep."""
 MOST_KEPT = 50
@@ -49,24 +51,26 @@ class Watch:
         self._workspace = os.fspath(workspace)
         self._notes = os.fspath(directories.notes(workspace))
         self._names = MOST_LOOKED
+        self._took_s = 0.0
         self._told: set[tuple[int, int]] = set()
         """The latest changes that the last look has found: inode and time."""
 
     @property
     def is_quick(self) -> bool:
-        """Whether a look takes no time that anybody notices, because the last one has seen so few names."""
-        return self._names <= FEW
+        """Whether a look takes no time that anybody notices: the last one has seen few names, and soon."""
+        return self._names <= FEW and self._took_s < SOON_S
 
     def look(self, began: int) -> FileChanges:
         """Return what has been written since `began`, which is from `now`, and what was put and is not told of yet.
 
         A file is told of with its path as the system has it, which may hold anything but a NUL.
         """
+        clock = time.perf_counter()
         notes = _take_notes(self._notes)
         found = _Look(began, self._told, {path: at for path, _, at in notes})
         with contextlib.suppress(OSError):  # there may be no workspace any more
             found.walk(self._workspace)
-        self._names = found.names
+        self._names, self._took_s = found.names, time.perf_counter() - clock
         least = time.time_ns() - _TICK_NS
         self._told = {change for change in found.changes if change[1] > least}
         return _changes(found, notes)

@@ -300,6 +300,7 @@ async def test_only_operators_can_stop_it(
                 "keeper_import_values",
                 "keeper_log",
                 "keeper_watch",
+                "keeper_outcome",
                 "keeper_rename_session",
                 "keeper_stop",
             }

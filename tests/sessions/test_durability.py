@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from kernelrepl.sessions.confinement import Grants
+from kernelrepl.sessions.manager import Origin
 from tests.conftest import COLD, Sessions
 
 pytestmark = pytest.mark.anyio
@@ -122,7 +123,7 @@ async def test_a_deleted_name_stays_deleted(sessions: Sessions) -> None:
 async def test_a_deleted_session_comes_back_empty(sessions: Sessions) -> None:
     """Its id is free again, nothing of it is left."""
     await sessions.run("x = 1")
-    await sessions.manager.delete("s", None)  # type: ignore[arg-type]
+    await sessions.manager.delete("s", Origin())
     assert await sessions.value("'x' in globals()") == "False"
 
 

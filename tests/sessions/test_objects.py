@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from kernelrepl.sessions.manager import Origin
 from tests.conftest import Sessions
 from tests.support.objects import DESCRIBE, KINDS, Kind
 
@@ -120,7 +121,7 @@ async def test_objects_are_equal_after_a_kill_or_were_told_before_it(sessions: S
     for number, kinds in enumerate(groups):
         program = Program(kinds, chance)
         wrong = await what_is_wrong(sessions, f"o{number}", program)
-        await sessions.manager.delete(f"o{number}", None)  # type: ignore[arg-type]
+        await sessions.manager.delete(f"o{number}", Origin())
         if wrong:
             cells = textwrap.indent("\n".join(program.cells), "    ")
             found.append("\n".join([*wrong, cells]))

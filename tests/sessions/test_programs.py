@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from kernelrepl.sessions.manager import Origin
 from tests.conftest import Sessions
 from tests.support.programs import NAMES, Reference, program
 
@@ -213,7 +214,7 @@ class Twin:
         assert there == here, self.told("\n".join(difflib.ndiff(here, there)))
 
     async def end(self) -> None:
-        await self.sessions.manager.delete(self.name, None)  # type: ignore[arg-type]
+        await self.sessions.manager.delete(self.name, Origin())
 
     def described(self) -> list[str]:
         helper: dict[str, Any] = {}

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from kernelrepl.sessions.manager import Origin
 from tests.conftest import Sessions
 from tests.support.settings_programs import SETTINGS, SHAPES, Setting, cells
 
@@ -72,7 +73,7 @@ async def all_wrong(sessions: Sessions, cases: Iterable[tuple[str, str]]) -> lis
     async def one(number: int, name: str, shape: str) -> str:
         async with room:
             found = await outcome(sessions, f"s{number}", SETTINGS[name], shape)
-            await sessions.manager.delete(f"s{number}", None)  # type: ignore[arg-type]
+            await sessions.manager.delete(f"s{number}", Origin())
             return "" if found in ("kept", "told") else f"{name}, {shape}: {found}"
 
     async with asyncio.TaskGroup() as group:

@@ -17,6 +17,7 @@ from sqlite_utils import Database
 from kernelrepl.errors import DatabaseTooNew, StorageFailed
 from kernelrepl.guest.wire import CHUNK_BYTES, ROW_BYTES
 from kernelrepl.model import Commit, Limits, NewComponent, NotRestored, NotSaved, Page, PageRequest, Restored, Saved
+from kernelrepl.sessions.manager import Origin
 from kernelrepl.store import Store
 from kernelrepl.store.worker import PAGE_BYTES, Worker
 from tests.conftest import RUN_TIMEOUT_S, Sessions, stored_bytes
@@ -1000,7 +1001,7 @@ async def test_a_deleted_session_leaves_nothing_of_what_it_ran(sessions: Session
     await sessions.run("large.append(1); big = text.encode() * 50_000")
     await sessions.run(f"raise ValueError({marker!r})")
     assert traces(data_dir)
-    await sessions.manager.delete("s", None)  # type: ignore[arg-type]
+    await sessions.manager.delete("s", Origin())
     assert traces(data_dir) == []
     assert await sessions.value("kept", "other") == "1"
 
