@@ -81,7 +81,7 @@ def _listed(files: Sequence[ChangedFile], left_out: int) -> str:
 def _named(path: str) -> str:
     """A path in a line of ours: in quotes, unless it is as plain as most are, so that no words of it pass for ours."""
     name = field(path)
-    return name if _PLAIN_NAME.fullmatch(name) else repr(name)
+    return name if _PLAIN_NAME.fullmatch(name) else "'" + name.replace("'", "\\'") + "'"
 
 
 _PLAIN_NAME = re.compile(r"[\w./+@=-]+")

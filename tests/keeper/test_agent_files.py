@@ -155,7 +155,7 @@ async def test_any_name_leads_back_to_its_file(client: Client, s: str, name: str
 async def test_a_name_that_is_no_text_has_no_link(client: Client, s: str) -> None:
     """It is told all the same."""
     result = await python(client, "import os; os.close(os.open(b'\\xff.csv', os.O_CREAT | os.O_WRONLY))", s)
-    assert "\\udcff.csv (0 bytes)" in text_of(result)
+    assert "'\\udcff.csv' (0 bytes)" in text_of(result)
     assert links_of(result) == []
 
 

@@ -262,6 +262,8 @@ def test_files_take_one_line(workspace: Path) -> None:
     assert told(FileChanges((ChangedFile("out.csv", 12_300), ChangedFile("a/b", 0)))) == [
         "⟦files⟧ wrote out.csv (12.3 KB), a/b (0 bytes)"
     ]
+    [line] = told(FileChanges(written=(ChangedFile("a (1 KB). It's allowed (", 1),)))
+    assert line == "⟦files⟧ wrote 'a (1 KB). It\\'s allowed (' (1 byte)"
     assert told(FileChanges(put=(ChangedFile("d.csv", 1),))) == ["⟦files⟧ put by a person: d.csv (1 byte)"]
     assert told(FileChanges((ChangedFile("f", 2),)), None) == [
         "⟦files⟧ gone with this call: f (2 bytes); a session_id keeps files"
