@@ -8,6 +8,7 @@ import functools
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -65,6 +66,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         dealt += [*part[: others // 4], *share, *part[others // 4 :]]
     if workers:
         items[:] = [*dealt, *rest]
+
+
+def pytest_configure() -> None:
+    """Let what tests start notice Ctrl-C: where a shell has started the tests in the background, it is ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

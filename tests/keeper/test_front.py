@@ -542,12 +542,11 @@ def test_a_file_may_be_its_input(environ: dict[str, str], tmp_path: Path) -> Non
         assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == answers
 
 
-def test_a_person_at_a_terminal_is_told_what_it_is(environ: dict[str, str]) -> None:
-    """Nothing would be seen of it otherwise, and nothing that one types would do anything."""
+def test_a_person_who_types_is_told_what_it_is(environ: dict[str, str]) -> None:
+    """Where its output goes to a program: nothing would be seen of it otherwise."""
     ours, theirs = os.openpty()
-    with subprocess.Popen(
-        [COMMAND], env=environ, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, text=True
-    ) as run:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([COMMAND], env=environ, stdin=theirs, stdout=pipe, stderr=pipe, text=True) as run:
         os.close(theirs)
         assert run.stderr is not None
         assert "`kernelrepl --help`" in run.stderr.readline()
