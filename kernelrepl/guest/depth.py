@@ -14,7 +14,6 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
 
 from kernelrepl.guest.neutral import is_a
 
@@ -68,22 +67,33 @@ def deeper(call: Callable[[], None]) -> None:
     Raises RecursionError if there is no room for such a stack.
     """
     outcome: list[BaseException | None] = []
-    done = _thread.allocate_lock()
+    begun, done = _thread.allocate_lock(), _thread.allocate_lock()
+    begun.acquire()
     done.acquire()
     limit, size = sys.getrecursionlimit(), threading.stack_size()
     try:
-        thread = _start(call, outcome, done)
-        _wait(thread, done)
+        thread = _start(call, outcome, begun, done)
+        # From here to the block nothing looks for signals: the thread is never left behind, since the limit must not be
+        # lowered while it is deep. And the lock says nothing: a signal may arrive when it has been acquired.
+        while not outcome:
+            try:
+                done.acquire()
+            except BaseException as error:
+                if outcome:
+                    raise
+                _raise_in(thread, type(error))
     finally:
-        threading.stack_size(size)
-        sys.setrecursionlimit(limit)
+        _put_back(size, limit)
     if outcome[0] is not None:
         raise outcome[0]
 
 
-def _run(call: Callable[[], None], outcome: list[BaseException | None], done: _thread.LockType) -> None:
+def _run(
+    call: Callable[[], None], outcome: list[BaseException | None], begun: _thread.LockType, done: _thread.LockType
+) -> None:
     try:
         try:
+            begun.release()
             call()
         finally:
             # Whoever asks for the current thread gets a stand-in, which would stay in the session's list for good.
@@ -102,24 +112,28 @@ def is_deep(frame: FrameType | None) -> bool:
     return frame is None or frame.f_code is _run.__code__
 
 
-def _start(*arguments: Any) -> int:
+def _start(
+    call: Callable[[], None], outcome: list[BaseException | None], begun: _thread.LockType, done: _thread.LockType
+) -> int:
+    """Start a thread, which is where it can be told to stop when this returns."""
     for size in _STACKS:
         threading.stack_size(size)
         sys.setrecursionlimit(size // _LEVEL_BYTES)
         with contextlib.suppress(RuntimeError):
-            return _thread.start_new_thread(_run, arguments)
+            thread = _thread.start_new_thread(_run, (call, outcome, begun, done))
+            begun.acquire()
+            return thread
     raise RecursionError("nested too deep, and there is no room for a larger stack")
 
 
-def _wait(thread: int, done: _thread.LockType) -> None:
-    """Wait for the end of a thread. What a signal raises meanwhile is raised in it.
+def _raise_in(thread: int, kind: type[BaseException]) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
 
-    It is never left behind: the limit must not be lowered while it is deep.
-    """
-    while True:
-        try:
-            done.acquire()
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is meant for what runs there
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(type(error)))
-        else:
-            return
+
+def _put_back(size: int, limit: int) -> None:
+    threading.stack_size(size)
+    sys.setrecursionlimit(limit)
+
+
+UNINTERRUPTED = frozenset(each.__code__ for each in (_start, _raise_in, _put_back))
+"""What a signal must not leave half done; it is handled after it."""

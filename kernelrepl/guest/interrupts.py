@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from kernelrepl.guest.depth import UNINTERRUPTED
 from kernelrepl.guest.originals import Originals
 
 _signal: Any = sys.modules["_signal"]
@@ -202,7 +203,7 @@ class Deadline:
             raise DeadlinePassed
 
 
-_ENDS = {end.__code__ for block in (UserCode, Deadline) for end in (block.__enter__, block.__exit__)}
+_ENDS = {end.__code__ for block in (UserCode, Deadline) for end in (block.__enter__, block.__exit__)} | UNINTERRUPTED
 
 
 def _is_at_an_end(frame: FrameType | None) -> bool:
