@@ -52,31 +52,47 @@ _START = {
 
 
 def warm(app: GuestApp) -> None:
-    """Nothing of it leaves a trace in the namespace."""
+    """Run the cells. Nothing of it leaves a trace in the namespace."""
     confine.prepare()
     cells = [*_CELLS, *(code for library, code in _OF_LIBRARIES.items() if library in sys.modules)]
+    with _as_in_a_kernel(app) as channel:
+        asyncio.run(_run(app, channel, cells))
+
+
+def complete(app: GuestApp) -> None:
+    """Complete a text, as `warm` runs cells: it takes as long as all of these, and less depends on it."""
+    if "jedi" in sys.modules:
+        with _as_in_a_kernel(app) as channel, _parsing_in_memory():
+            _attach(app, channel)
+            app.kernel.do_complete(_COMPLETED, len(_COMPLETED))
+
+
+@contextlib.contextmanager
+def _as_in_a_kernel(app: GuestApp) -> Iterator[wire.Channel]:
     names, hidden = dict(app.user_module.__dict__), dict(app.kernel.shell.user_ns_hidden)
     errors = sys.stderr
     with _channel() as channel, _output(app), open(os.devnull, "w") as nowhere:  # noqa: PTH123
         sys.stderr = nowhere
         try:
-            asyncio.run(_run(app, channel, cells))
+            yield channel
         finally:
             sys.stderr = errors
-    _clear(app, names, hidden)
+            _clear(app, names, hidden)
 
 
-async def _run(app: GuestApp, channel: wire.Channel, cells: list[str]) -> None:
+def _attach(app: GuestApp, channel: wire.Channel) -> Durability:
     kernel, interrupts = app.kernel, Interrupts()
     saving = Durability(channel, kernel.shell, app.user_module, interrupts, {**_START, "workspace": os.getcwd()})  # noqa: PTH109
     kernel.attach(Parts(interrupts, saving, streams=()))
     kernel.shell.mending = Repair(kernel.shell.user_ns, kernel.shell.user_ns_hidden, (), interrupts.originals)
+    return saving
+
+
+async def _run(app: GuestApp, channel: wire.Channel, cells: list[str]) -> None:
+    saving = _attach(app, channel)
     for code in cells:
-        await kernel.do_execute(code, silent=False)
+        await app.kernel.do_execute(code, silent=False)
         saving.audits.finish()
-    if "jedi" in sys.modules:
-        with _parsing_in_memory():
-            kernel.do_complete(_COMPLETED, len(_COMPLETED))
 
 
 @contextlib.contextmanager

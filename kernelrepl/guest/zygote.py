@@ -6,10 +6,12 @@ load them before it is confined; each fork is told by its own channel how to con
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -26,6 +28,7 @@ _MESSAGE_BYTES = 64 << 10
 _SYSTEM = ("/usr/lib", "/usr/lib64", "/lib", "/lib64")
 _THREAD_S = 1.0
 """How long a thread may take that is about to end, such as the timer of matplotlib when it has found its fonts."""
+_QUIET_S = 0.5
 _FORKABLE = frozenset({"jemalloc_bg_thd"})
 """Threads of native code that takes its locks before a fork, and does without them after it."""
 
@@ -97,13 +100,21 @@ class Zygote:
             failed = load(modules)
         warming.warm(self._app)
         check()
-        gc.collect()
         gc.freeze()  # else the first collection of each kernel would copy all of it
-        large_pages.join()
         self._say({"type": "ready", "failed": failed, "places": places()})
 
     def serve(self) -> None:
+        """Fork when asked. As soon as nobody asks for a moment, do what is slow and can wait, for who comes then."""
+        waits = True
         while True:
+            if waits and not select.select([self._control], [], [], _QUIET_S)[0]:
+                waits = False
+                with contextlib.suppress(Exception):  # a library that fails here fails nobody who does not use it
+                    warming.complete(self._app)
+                gc.unfreeze()
+                gc.collect()
+                gc.freeze()
+                large_pages.join()
             message, descriptors, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, DESCRIPTORS)
             if not message:
                 return

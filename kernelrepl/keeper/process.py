@@ -34,11 +34,14 @@ _GAINED_BYTES = 1 << 20
 _COLLECTED = (10_000, 20, 20)
 """After how many new objects garbage is looked for. Decoding what a kernel shows makes hundreds of thousands of them,
 none of which is garbage yet, and nobody gets a turn while they are looked through."""
-_ARENA_MAX, _MMAP_THRESHOLD = -8, -3
+_ARENA_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -8, -3, -1
 _ARENAS = 2
-_OWN_PAGES_BYTES = 128 << 10
+_OWN_PAGES_BYTES = 4 << 20
 """What is as long or longer gets pages of its own, which go back to the system when it is freed. Left alone, the C
-library raises that with each such piece, and keeps most of what came from kernels between what lasts."""
+library raises that with each such piece, and keeps most of what came from kernels between what lasts. Chunks of values
+and what is received at once are shorter: with new pages for each, a commit of numbers would take twice as long."""
+_KEPT_BYTES = 16 << 20
+"""So much that is free may be kept for the next commit, until `release_memory` gives it back."""
 _LOG_BYTES = 1_000_000
 _BURST = 100
 _LINES_A_SECOND = 0.1
@@ -126,6 +129,7 @@ def prepare() -> None:
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         mallopt(_ARENA_MAX, _ARENAS)  # else each thread has one, and keeps there what it needed once
         mallopt(_MMAP_THRESHOLD, _OWN_PAGES_BYTES)
+        mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def resident_bytes() -> int:
