@@ -138,6 +138,7 @@ def _sdist(project: str, cache: Path) -> Path:
     chosen = next(file for file in files if file["packagetype"] == "sdist" and file["filename"].endswith(".tar.gz"))
     path = cache / str(chosen["filename"])
     if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(urllib.parse.urljoin(page, chosen["url"]), timeout=600) as answer:
             path.write_bytes(answer.read())
     return path

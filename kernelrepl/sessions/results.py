@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -99,9 +99,15 @@ def deadly(error: Exception) -> str:
     return f"the kernel died while loading it ({error}); it is skipped since then, its bytes are kept"
 
 
-def running(execution: Execution, session_id: str | None, sandbox: str) -> ExecutionResult:
-    """Return what an execution that is not answered yet has come to so far."""
-    note = "waiting for earlier executions of this session" if execution.is_waiting else None
+def running(
+    execution: Execution, session_id: str | None, sandbox: str, unfinished: Collection[Execution] = ()
+) -> ExecutionResult:
+    """Return what an execution that is not answered yet has come to so far.
+
+    unfinished: those of its session that are not answered, the earliest first.
+    """
+    is_behind = execution.is_waiting and next(iter(unfinished), execution) is not execution
+    note = "waiting for earlier executions of this session" if is_behind else None
     output = execution.live.output()
     return ExecutionResult(session_id, "running", output, sandbox=sandbox, note=note, request_id=execution.request_id)
 

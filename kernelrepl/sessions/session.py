@@ -124,7 +124,7 @@ class Session:
 
     def running(self, execution: Execution) -> ExecutionResult:
         """The execution as far as it has come."""
-        return results.running(execution, self.session_id, self.sandbox)
+        return results.running(execution, self.session_id, self.sandbox, self.unfinished.values())
 
     # Executions
 

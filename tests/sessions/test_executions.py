@@ -148,3 +148,16 @@ async def test_code_that_was_interrupted_before_it_was_sent_does_not_run(session
     assert await sessions.value("'x' in globals()") == "False"
     rows = await sessions.rows("SELECT status FROM executions ORDER BY id")
     assert [status for (status,) in rows] == ["interrupted", "ok"]
+
+
+async def test_only_what_is_behind_other_code_says_that_it_waits_for_it(sessions: Sessions) -> None:
+    """What is about to begin, or whose kernel is about to start, waits for nobody."""
+    session, first = await sessions.submit("import time; time.sleep(1.5)")
+    _, second = await sessions.submit("2")
+    notes = set()
+    while not first.is_answered:
+        notes.add(session.running(first).note)
+        assert first.is_answered or session.running(second).note == "waiting for earlier executions of this session"
+        await asyncio.sleep(0.01)
+    assert notes == {None}
+    await asyncio.wait_for(asyncio.shield(second.result), 100)
