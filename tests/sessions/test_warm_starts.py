@@ -22,7 +22,7 @@ from kernelrepl.kernel.process import Process
 from kernelrepl.kernel.zygote import Zygote, ZygoteFailed
 from kernelrepl.model import Resources
 from kernelrepl.sessions.confinement import Grants
-from tests.conftest import Sessions
+from tests.conftest import RUN_TIMEOUT_S, Sessions
 
 pytestmark = pytest.mark.anyio
 
@@ -162,10 +162,11 @@ async def test_the_memory_of_a_zygote_lies_in_large_pages(sessions: Sessions, la
         pytest.skip("no large pages here, or a system before Linux 6.1")
     assert await sessions.value("1 + 1") == "2"
     found = {"AnonHugePages:": 0}
-    while not found["AnonHugePages:"]:  # how much depends on where the system has put it
-        await asyncio.sleep(0.1)
-        lines = Path(f"/proc/{launcher.zygotes()[0]}/smaps_rollup").read_text().splitlines()
-        found = {line.split()[0]: int(line.split()[1]) for line in lines[1:]}
+    async with asyncio.timeout(RUN_TIMEOUT_S):
+        while not found["AnonHugePages:"]:  # how much depends on where the system has put it
+            await asyncio.sleep(0.1)
+            lines = Path(f"/proc/{launcher.zygotes()[0]}/smaps_rollup").read_text().splitlines()
+            found = {line.split()[0]: int(line.split()[1]) for line in lines[1:]}
 
 
 @pytest.mark.parametrize("preload", [("json",), ("pandas",)])
@@ -216,9 +217,10 @@ async def test_parsing_ahead_leaves_no_file(launcher: Watched, tmp_path: Path) -
     assert await launcher.warm.warm(sys.executable, environment)
     zygote = psutil.Process(launcher.zygotes()[0])
     before, quiet = zygote.cpu_times(), 0
-    while quiet < 10 or zygote.cpu_times() == before:
-        quiet = quiet + 1 if zygote.status() == psutil.STATUS_SLEEPING else 0
-        await asyncio.sleep(0.1)
+    async with asyncio.timeout(RUN_TIMEOUT_S):
+        while quiet < 10 or zygote.cpu_times() == before:
+            quiet = quiet + 1 if zygote.status() == psutil.STATUS_SLEEPING else 0
+            await asyncio.sleep(0.1)
     assert not (home / ".cache").exists()
 
 
