@@ -18,6 +18,7 @@ from packaging.version import Version
 from kernelrepl.errors import InstallFailed, PackagesNotInstalled
 from kernelrepl.packages import layers, uv
 from kernelrepl.packages.layers import Layer, Package
+from kernelrepl.packages.names import suggestion
 from kernelrepl.packages.policy import Policy, parse
 from kernelrepl.workspaces import directories, removal
 
@@ -105,7 +106,8 @@ class Packages:
         except (InstallFailed, OSError) as error:
             why = str(error) if isinstance(error, InstallFailed) else str(error.strerror)
             _log.info("packages failed session=%r names=%r why=%r", session_id, names, why)
-            raise PackagesNotInstalled(names, why if by == PERSON else uv.without_addresses(why)) from error
+            why = why if by == PERSON else uv.without_addresses(why)
+            raise PackagesNotInstalled(names, why + suggestion(why, asked)) from error
         got = [f"{one.name}=={one.version}" for one in found.packages]
         _log.info("packages installed session=%r names=%r by=%s got=%r", session_id, names, by, got)
         return found

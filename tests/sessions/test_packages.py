@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import http.server
 import os
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from kernelrepl.packages.policy import parse
 from kernelrepl.workspaces import directories
 from tests.conftest import RUN_TIMEOUT_S, Sessions, serving
 from tests.support.forking import forking
-from tests.support.wheels import index_of, make_wheel
+from tests.support.wheels import SlowIndex, index_of, make_wheel
 
 pytestmark = pytest.mark.anyio
 
@@ -44,49 +42,10 @@ def packages(index: Path) -> Packages:
     return packages_of(index, ALL)
 
 
-class SlowIndex:
-    """A package index on this machine that answers nothing before it is told to."""
-
-    def __init__(self, wheels: Path) -> None:
-        self.asked, self.open = threading.Event(), threading.Event()
-        index = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                index.asked.set()
-                index.open.wait(RUN_TIMEOUT_S)
-                name = self.path.strip("/").rpartition("/")[2]
-                files = [wheel.name for wheel in wheels.iterdir()]
-                if name in files:
-                    self._answer((wheels / name).read_bytes(), "application/octet-stream")
-                else:
-                    links = [f'<a href="/files/{file}">{file}</a>' for file in files if file.startswith(f"{name}-")]
-                    self._answer("\n".join(links).encode(), "text/html")
-
-            def _answer(self, body: bytes, kind: str) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *args: object) -> None:
-                """A test prints nothing of it."""
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server.server_port}/simple"
-
-
 @pytest.fixture
 def slow_index(index: Path) -> Iterator[SlowIndex]:
-    slow = SlowIndex(index)
-    thread = threading.Thread(target=slow.server.serve_forever)
-    thread.start()
-    yield slow
-    slow.open.set()
-    slow.server.shutdown()
-    slow.server.server_close()
-    thread.join()
+    with SlowIndex(index).served() as slow:
+        yield slow
 
 
 def packages_of(index: Path, policy: Policy, most_bytes: int | None = 100_000_000) -> Packages:
@@ -212,6 +171,8 @@ async def test_what_cannot_be_installed_leaves_nothing(sessions: Sessions, index
     for asked, why in (
         ("nowhere", "nowhere was not found"),
         ("needy", "nowhere-at-all was not found"),
+        ("seabron", "did you mean seaborn?"),
+        ("'sklearn>1'", "did you mean scikit-learn?"),
         ("clash", "numpy"),
         ("other", "other"),
         ("source", "source"),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import http.server
+import threading
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 
 def make_wheel(
@@ -53,3 +57,52 @@ def index_of(directory: Path) -> dict[str, str]:
     """Return what makes uv take packages from a directory alone."""
     directory.mkdir(parents=True, exist_ok=True)
     return {"UV_FIND_LINKS": str(directory), "UV_OFFLINE": "1", "UV_NO_CONFIG": "1"}
+
+
+WAIT_S = 180
+
+
+class SlowIndex:
+    """A package index on this machine that answers nothing before it is told to."""
+
+    def __init__(self, wheels: Path) -> None:
+        self.asked, self.open = threading.Event(), threading.Event()
+        index = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                index.asked.set()
+                index.open.wait(WAIT_S)
+                name = self.path.strip("/").rpartition("/")[2]
+                files = [wheel.name for wheel in wheels.iterdir()]
+                if name in files:
+                    self._answer((wheels / name).read_bytes(), "application/octet-stream")
+                else:
+                    links = [f'<a href="/files/{file}">{file}</a>' for file in files if file.startswith(f"{name}-")]
+                    self._answer("\n".join(links).encode(), "text/html")
+
+            def _answer(self, body: bytes, kind: str) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: object) -> None:
+                """A test prints nothing of it."""
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}/simple"
+
+    @contextlib.contextmanager
+    def served(self) -> Iterator[Self]:
+        """Answer in a thread, until the block ends."""
+        thread = threading.Thread(target=self.server.serve_forever)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.open.set()
+            self.server.shutdown()
+            self.server.server_close()
+            thread.join()
