@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -51,3 +52,8 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 def print_text(reply: Reply) -> None:
     say(reply.text)
+
+
+def print_reply(reply: Reply, *, as_json: bool) -> None:
+    """Print the fields of a reply as JSON, or else its text."""
+    say(json.dumps(reply.structured, indent=2) if as_json else reply.text)

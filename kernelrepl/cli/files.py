@@ -7,12 +7,12 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import click
 
-from kernelrepl.cli.base import as_json, print_text, session_argument, written
+from kernelrepl.cli.base import as_json, print_reply, session_argument, written
 from kernelrepl.cli.calls import tool
 from kernelrepl.cli.terminal import READER_LEFT, say
 from kernelrepl.errors import CopyFailed, InvalidArgument, NoSessionYet, UnknownSession
@@ -74,17 +74,19 @@ def workspace(session_id: str, with_files: bool, as_json: bool) -> None:
 )
 @_FORCE
 @_MAX_BYTES
-def put(session_id: str, files: tuple[str, ...], directory: str, force: bool, max_bytes: int) -> None:
+@as_json
+def put(session_id: str, files: tuple[str, ...], directory: str, force: bool, max_bytes: int, as_json: bool) -> None:
     """Copy files and folders into a session. They go into its working directory."""
     names = _names(files)
     root = _workspace(session_id, NoSessionYet)
     places = written()
-    for file, name in (pair for pair in zip(files, names, strict=True) for pair in _below(*pair)):
-        target = str(PurePosixPath(directory) / name)
-        with _outside(file), own_files.open_file(file, places) as source:
-            size = workspace_files.write_from(root, target, source, max_bytes, replace=force)
-        changes.note_put(root, target, size)
-        say(f"{workspace_files.shown(target)}: {size} bytes")
+    with _copies(as_json) as copied:
+        for file, name in (pair for pair in zip(files, names, strict=True) for pair in _below(*pair)):
+            target = str(PurePosixPath(directory) / name)
+            with _outside(file), own_files.open_file(file, places) as source:
+                size = workspace_files.write_from(root, target, source, max_bytes, replace=force)
+            changes.note_put(root, target, size)
+            copied(target, size)
 
 
 @click.command()
@@ -95,8 +97,11 @@ def put(session_id: str, files: tuple[str, ...], directory: str, force: bool, ma
 )
 @_FORCE
 @_MAX_BYTES
-def get(session_id: str, paths: tuple[str, ...], directory: str, force: bool, max_bytes: int) -> None:
+@as_json
+def get(session_id: str, paths: tuple[str, ...], directory: str, force: bool, max_bytes: int, as_json: bool) -> None:
     """Copy files and folders out of a session. Each PATH is relative to its working directory."""
+    if as_json and directory == "-":
+        raise click.UsageError("--json and --to - both want standard output; give one of them")
     names = _names(paths) if directory != "-" else []
     root = _workspace(session_id)
     if directory == "-":
@@ -105,12 +110,31 @@ def get(session_id: str, paths: tuple[str, ...], directory: str, force: bool, ma
     places = written()
     with _outside(directory):
         os.close(own_files.open_directory(directory, places, make=True))
-    for path, name in (pair for pair in zip(paths, names, strict=True) for pair in _fetched(root, *pair)):
-        target = Path(directory) / name
-        with _outside(str(target)):
-            os.close(own_files.open_directory(target.parent, places, make=True))
-            size = workspace_files.fetch(root, path, target, max_bytes, replace=force, places=places)
-        say(f"{workspace_files.shown(str(target))}: {size} bytes")
+    with _copies(as_json) as copied:
+        for path, name in (pair for pair in zip(paths, names, strict=True) for pair in _fetched(root, *pair)):
+            target = Path(directory) / name
+            with _outside(str(target)):
+                os.close(own_files.open_directory(target.parent, places, make=True))
+                size = workspace_files.fetch(root, path, target, max_bytes, replace=force, places=places)
+            copied(str(target), size)
+
+
+@contextlib.contextmanager
+def _copies(as_json: bool) -> Iterator[Callable[[str, int], None]]:
+    """Says of each copy where it is and how large: at once, or as one list when all is done or one has failed."""
+    files: list[dict[str, str | int]] = []
+
+    def copied(target: str, size: int) -> None:
+        if as_json:
+            files.append({"path": target, "size_bytes": size})
+        else:
+            say(f"{workspace_files.shown(target)}: {size} bytes")
+
+    try:
+        yield copied
+    finally:
+        if as_json:
+            say(json.dumps({"files": files}, indent=2))
 
 
 def _print_files(root: Path, paths: tuple[str, ...], max_bytes: int) -> None:
@@ -190,17 +214,12 @@ def _outside(path: str) -> Iterator[None]:
 @click.option("--read", multiple=True, metavar="PATH", help="A file or folder that its code may read from now on.")
 @click.option("--write", multiple=True, metavar="PATH", help="A file or folder that it may also write to.")
 @click.option("--revoke", multiple=True, metavar="PATH", help="A granted path that it may no longer reach.")
-def grant(session_id: str, read: tuple[str, ...], write: tuple[str, ...], revoke: tuple[str, ...]) -> None:
+@as_json
+def grant(
+    session_id: str, read: tuple[str, ...], write: tuple[str, ...], revoke: tuple[str, ...], as_json: bool
+) -> None:
     """Let a session reach files of yours. Without options, print what it may reach."""
     check_session_id(session_id)
     paths = [[str(Path(path).expanduser().absolute()) for path in given] for given in (read, write, revoke)]
-    print_text(
-        tool(
-            "keeper_grant",
-            operator=True,
-            session_id=session_id,
-            read=paths[0],
-            write=paths[1],
-            revoke=paths[2],
-        )
-    )
+    reply = tool("keeper_grant", operator=True, session_id=session_id, read=paths[0], write=paths[1], revoke=paths[2])
+    print_reply(reply, as_json=as_json)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from kernelrepl.cli.base import as_json, print_text, session_argument
+from kernelrepl.cli.base import as_json, print_reply, session_argument
 from kernelrepl.cli.calls import tool
 from kernelrepl.cli.terminal import say
 from kernelrepl.validation import check_session_id
@@ -23,14 +21,12 @@ def packages(session_id: str, words: tuple[str, ...], requirements: bool, as_jso
     if words:
         if words[0] != "add" or len(words) == 1 or requirements:
             raise click.UsageError("give `add` and the names of packages, or nothing for a list")
-        print_text(tool("keeper_install", operator=True, session_id=session_id, names=list(words[1:])))
+        reply = tool("keeper_install", operator=True, session_id=session_id, names=list(words[1:]))
+        print_reply(reply, as_json=as_json)
         return
     reply = tool("keeper_packages", operator=True, session_id=session_id)
-    if as_json:
-        say(json.dumps(reply.structured, indent=2))
-        return
-    if not requirements:
-        print_text(reply)
+    if as_json or not requirements:
+        print_reply(reply, as_json=as_json)
         return
     for one in reply.structured["packages"]:
         say(" \\\n    ".join([f"{one['name']}=={one['version']}", *(f"--hash={hash_}" for hash_ in one["hashes"])]))

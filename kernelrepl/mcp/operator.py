@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from kernelrepl import __version__
 from kernelrepl.errors import UnknownSession
@@ -23,7 +23,7 @@ from kernelrepl.keeper.keeper import Keeper
 from kernelrepl.mcp import watching
 from kernelrepl.mcp.arguments import MAX_PAGE, answer
 from kernelrepl.mcp.log import LogResult, WatchResult, log_entry
-from kernelrepl.mcp.packages import PackagesResult, of_packages
+from kernelrepl.mcp.packages import InstalledResult, PackagesResult, of_installed, of_packages
 from kernelrepl.mcp.results import Attached, HistoryResult, KeeperStatus, ReplResult, cells_of, of_execution
 from kernelrepl.model import counted
 from kernelrepl.packages import layers
@@ -33,6 +33,16 @@ STOP_DELAY_S = 0.2
 """Between the answer to a stop and the stop, so that the answer arrives."""
 
 HISTORY_BYTES = 2 << 20
+
+
+class GrantResult(BaseModel):
+    """What a session may reach beside its workspace."""
+
+    session_id: str
+    read: list[str]
+    write: list[str]
+    from_next_kernel: bool
+    """Whether the kernel that is there goes on with what it could reach before."""
 
 
 class OperatorTools:
@@ -118,13 +128,18 @@ class OperatorTools:
             await self._keeper.manager.workspace(new_id)
         return f"session {session_id!r} is {new_id!r} now"
 
-    async def keeper_grant(self, session_id: str, read: list[str], write: list[str], revoke: list[str]) -> str:
+    async def keeper_grant(
+        self, session_id: str, read: list[str], write: list[str], revoke: list[str]
+    ) -> Annotated[CallToolResult, GrantResult]:
         """Change what a session may reach beside its workspace."""
         access, later = await self._keeper.manager.grant(session_id, read, write, revoke)
+        found = GrantResult(
+            session_id=session_id, read=list(access.read), write=list(access.write), from_next_kernel=later
+        )
         lines = [f"{kind} {path}" for kind, paths in (("read", access.read), ("write", access.write)) for path in paths]
         if later:
             lines.append("its kernel, at work or with names that are not saved, goes on as it is; the next one has it")
-        return "\n".join(lines or [f"session {session_id!r} reaches nothing beside its workspace"])
+        return answer(found, "\n".join(lines or [f"session {session_id!r} reaches nothing beside its workspace"]))
 
     # Notebooks
 
@@ -183,14 +198,12 @@ class OperatorTools:
         place = layers.home(await self._keeper.manager.workspace(session_id))
         return answer(*of_packages(session_id, await asyncio.to_thread(layers.read, place)))
 
-    async def keeper_install(self, session_id: str, names: list[str]) -> str:
+    async def keeper_install(self, session_id: str, names: list[str]) -> Annotated[CallToolResult, InstalledResult]:
         """Install packages for a session."""
         manager = self._keeper.manager
         await manager.workspace(session_id)  # it has to be there already
         session = await manager.session(session_id, self._connection().origin())
-        found = await session.slot.install(names)
-        listed = ", ".join(f"{one.name} {one.version}" for one in found.packages)
-        return f"already there: {listed}" if found.layer is None else f"installed {listed}"
+        return answer(*of_installed(session_id, await session.slot.install(names)))
 
     # Sessions of another program
 

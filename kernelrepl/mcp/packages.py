@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel
 
 from kernelrepl.model import counted
+from kernelrepl.packages.installation import Installed
 from kernelrepl.packages.layers import Layer
 
 
@@ -28,6 +29,26 @@ class PackagesResult(BaseModel):
     session_id: str
     size_bytes: int
     packages: list[PackageInfo]
+
+
+class InstalledPackage(BaseModel):
+    name: str
+    version: str
+
+
+class InstalledResult(BaseModel):
+    session_id: str
+    installed: bool
+    """Whether anything was installed; else all was there already."""
+    packages: list[InstalledPackage]
+
+
+def of_installed(session_id: str, found: Installed) -> tuple[InstalledResult, str]:
+    """Return what an installation has brought."""
+    packages = [InstalledPackage(name=one.name, version=one.version) for one in found.packages]
+    listed = ", ".join(f"{one.name} {one.version}" for one in packages)
+    result = InstalledResult(session_id=session_id, installed=found.layer is not None, packages=packages)
+    return result, f"installed {listed}" if result.installed else f"already there: {listed}"
 
 
 def of_packages(session_id: str, layers: Sequence[Layer]) -> tuple[PackagesResult, str]:
