@@ -91,3 +91,56 @@ def test_both_of_two_exceptions_are_there() -> None:
 )
 def test_what_is_no_frame_stays(text: str) -> None:
     assert brief(text) == text.strip("\n")
+
+
+LIBRARY = """\
+File /opt/v/lib/python3.11/site-packages/pandas/core/indexes/base.py:38, in Index.get_loc(self, key)
+     37 try:
+---> 38     return self._engine.get_loc(key)
+     39 except KeyError as err:
+
+File pandas/_libs/index.pyx:172, in pandas._libs.index.IndexEngine.get_loc()
+--> 172 'Could not get source, probably due dynamically evaluated source code.'
+
+{message}
+
+The above exception was the direct cause of the following exception:
+
+Cell In[2], line 1
+----> 1 df['nope']
+
+File /opt/v/lib/python3.11/site-packages/pandas/core/indexes/base.py:39, in Index.get_loc(self, key)
+     38 except KeyError as err:
+---> 39     raise KeyError(key) from err
+
+File pandas/_libs/index.pyx:201, in pandas._libs.index.IndexEngine.get_loc()
+--> 201 'Could not get source, probably due dynamically evaluated source code.'
+
+KeyError: 'nope'"""
+RAISED = [
+    "Cell In[2], line 1: df['nope']",
+    "... 1 more frame of libraries",
+    "pandas/core/indexes/base.py:39, in Index.get_loc: raise KeyError(key) from err",
+    "KeyError: 'nope'",
+]
+
+
+def test_an_error_of_a_library_that_is_said_again_is_said_once() -> None:
+    """The last frame with a line of source is the one that is left, in place of one of a compiled module."""
+    assert brief(LIBRARY.format(message="KeyError: 'nope'")).splitlines() == RAISED
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "KeyError: 'other'",
+        "Cell In[1], line 1\n----> 1 f()\n\nKeyError: 'nope'",
+        "KeyError: 'nope'\nwith a note",
+    ],
+)
+def test_another_cause_stays(error: str) -> None:
+    """One that says something else, or that was raised by code of the session."""
+    lines = brief(LIBRARY.format(message=error)).splitlines()
+    assert lines[-len(RAISED) :] == RAISED
+    assert "The above exception was the direct cause of the following exception:" in lines
+    assert error.splitlines()[-1] in lines[: -len(RAISED)]
