@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -247,6 +248,28 @@ class Settings(BaseSettings):
             self.max_workspace_files,
             self.max_tmp_bytes,
         )
+
+
+def refuse_unknown(names: Iterable[str]) -> None:
+    """Raise InvalidSettings for the first name that is no setting, with the one that may be meant."""
+    for name in names:
+        if name not in Settings.model_fields:
+            raise InvalidSettings(f"there is no setting {name!r}{_meant(name)}")
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return what to say of variables that look like settings and are none: nobody reads them."""
+    found = []
+    for variable in sorted(discovery.settings_of(environ)):
+        name = variable.removeprefix(PREFIX).lower()
+        if name != "config" and name not in Settings.model_fields:
+            found.append(f"{variable} is no setting{_meant(name, PREFIX)}")
+    return found
+
+
+def _meant(name: str, prefix: str = "") -> str:
+    close = difflib.get_close_matches(name, Settings.model_fields, 1)
+    return f"; did you mean {prefix}{close[0].upper() if prefix else close[0]}?" if close else ""
 
 
 class _GivenSettings(Settings):

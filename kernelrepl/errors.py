@@ -205,7 +205,7 @@ class AccessRefused(KernelReplError):
     """A path cannot be granted to sessions. Attribute: path."""
 
     def __init__(self, path: str, why: str) -> None:
-        super().__init__(f"{path!r} in allow_read or allow_write {why}")
+        super().__init__(f"{path!r} cannot be granted: it {why}")
         self.path = path
 
 

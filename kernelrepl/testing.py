@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernelrepl import discovery
+from kernelrepl.config import refuse_unknown
 from kernelrepl.workspaces import removal
 
 END_TIMEOUT_S = 60.0
@@ -54,7 +55,10 @@ class TemporaryKeeper:
             return True
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        return discovery.wait_for_end(pid, END_TIMEOUT_S)
+        ended = discovery.wait_for_end(pid, END_TIMEOUT_S)
+        with contextlib.suppress(ChildProcessError):  # another process may have started it
+            os.waitpid(pid, os.WNOHANG)
+        return ended
 
 
 @contextlib.contextmanager
@@ -64,8 +68,9 @@ def keeper(**settings: object) -> Iterator[TemporaryKeeper]:
     In the block, the variables of this process name that directory, so that the Python API and the programs that are
     started in it use it. Settings are those of `config.toml`, and those that are passed by their names in lower case:
     `keeper(max_live=2)`. Variables that are settings are set aside for the block. Do not use it in several threads at
-    once: all threads of a process have the same variables.
+    once: all threads of a process have the same variables. Raises InvalidSettings for a name that is no setting.
     """
+    refuse_unknown(settings)
     base = Path(tempfile.mkdtemp(prefix="kr-", dir="/tmp"))  # short, for the paths of sockets
     found = TemporaryKeeper(base / "data")
     own = {name: str(value) for name, value in {**_DEFAULTS, **settings}.items()}

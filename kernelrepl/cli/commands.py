@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,10 @@ from kernelrepl.cli.base import as_json, given, paged, print_text, session_argum
 from kernelrepl.cli.calls import Reply, tool
 from kernelrepl.cli.terminal import CANNOT_RUN, FAILED, INTERRUPTED, say
 from kernelrepl.errors import CopyFailed, NoKeeper
+from kernelrepl.validation import check_session_id
 
 STOP_TIMEOUT_S = 20.0
+_SECONDS = click.FloatRange(min=0, min_open=True)
 
 
 class Commands(click.Group):
@@ -69,7 +70,7 @@ def cli() -> None:
 @click.argument("code", required=False, metavar="[CODE | FILE.py | -]")
 @session_option(default=None, help="Keep the state under this name; without it, nothing is kept.")
 @click.option("-f", "--file", default=None, help="Run this file, whatever its name.")
-@click.option("--timeout", type=float, default=None, help="Interrupt the code after this many seconds.")
+@click.option("--timeout", type=_SECONDS, default=None, help="Interrupt the code after this many seconds.")
 @click.option("-d", "--detach", is_flag=True, help="Return at once; `kernelrepl wait` collects the outcome.")
 @click.option(
     "--save-figures", type=click.Path(file_okay=False, path_type=Path), default=None, help="Write figures here."
@@ -119,7 +120,7 @@ def _save_figures(reply: Reply, directory: Path) -> None:
 
 @cli.command()
 @session_argument
-@click.option("--timeout", type=float, default=None, help="Give up after this many seconds; the code goes on.")
+@click.option("--timeout", type=_SECONDS, default=None, help="Give up after this many seconds; the code goes on.")
 @as_json
 def wait(session_id: str, timeout: float | None, as_json: bool) -> None:
     """Wait for the code that runs in a session, and print all that it shows. Exits as `exec` would.
@@ -167,15 +168,21 @@ def log(session_id: str, count: int, as_json: bool) -> None:
     lists.log(session_id, count=count, as_json=as_json)
 
 
-def _yes(question: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.confirmation_option("-y", "--yes", prompt=question, help="Do not ask.")
+_YES = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+
+
+def _ask(question: str) -> None:
+    """Raises click.Abort for any answer but yes."""
+    click.confirm(question, abort=True, err=True)
 
 
 @cli.command()
 @session_argument
-@_yes("Remove all variables of the session?")
-def clear(session_id: str) -> None:
+@_YES
+def clear(session_id: str, yes: bool) -> None:
     """Remove all variables of a session. Its files and its history stay."""
+    if not yes:
+        _ask(f"Remove all variables of {check_session_id(session_id)}?")
     print_text(tool("python_clear_session", session_id=session_id))
 
 
@@ -189,9 +196,11 @@ def rename(session_id: str, new_id: str) -> None:
 
 @cli.command()
 @session_argument
-@_yes("Delete the session with its variables, history and files?")
-def delete(session_id: str) -> None:
+@_YES
+def delete(session_id: str, yes: bool) -> None:
     """Delete a session for good."""
+    if not yes:
+        _ask(f"Delete {check_session_id(session_id)} with its variables, history and files?")
     print_text(tool("python_delete_session", session_id=session_id))
 
 
@@ -206,7 +215,7 @@ def stop(yes: bool) -> None:
     try:
         busy = tool("keeper_status", operator=True, start=False).structured["busy"]
         if busy and not yes:
-            click.confirm(f"Code runs in {', '.join(busy)}, and would be stopped. Stop?", abort=True, err=True)
+            _ask(f"Code runs in {', '.join(busy)}, and would be stopped. Stop?")
         print_text(tool("keeper_stop", operator=True, start=False))
     except NoKeeper:
         say("no keeper is running")
@@ -249,5 +258,8 @@ def main() -> int:
         error.show()
         return error.exit_code
     except click.Abort as abort:
-        return INTERRUPTED if isinstance(abort.__cause__, KeyboardInterrupt) else FAILED
+        why = abort.__cause__ or abort.__context__  # click hides it where it has asked something
+        if isinstance(why, EOFError):
+            say("nobody has answered; --yes does in a script", err=True)
+        return INTERRUPTED if isinstance(why, KeyboardInterrupt) else FAILED
     return 0

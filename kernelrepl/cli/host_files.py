@@ -172,7 +172,7 @@ def _replace(path: Path, data: bytes) -> None:
     new = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     with _refusing(path):
         try:
-            with new.open("xb") as file:
+            with open(new, "xb", opener=_private) as file:
                 file.write(data)
                 file.flush()
                 if path.exists():
@@ -181,6 +181,11 @@ def _replace(path: Path, data: bytes) -> None:
             new.replace(path)
         finally:
             new.unlink(missing_ok=True)
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file that only its owner reads, until it is made like the one that it replaces: hosts keep keys in it."""
+    return os.open(path, flags, 0o600)
 
 
 def _be_like(new: Path, path: Path) -> None:

@@ -44,7 +44,10 @@ def _claude(around: Surroundings) -> list[Path]:
 
 
 def _claude_code(around: Surroundings) -> list[Path]:
-    return [(around.variable("CLAUDE_CONFIG_DIR") or around.home) / ".claude.json"]
+    """Where the file of its first versions is left, it reads no other."""
+    chosen = around.variable("CLAUDE_CONFIG_DIR")
+    first = (chosen or around.home / ".claude") / ".config.json"
+    return [first if first.exists() else (chosen or around.home) / ".claude.json"]
 
 
 def _cursor(around: Surroundings) -> list[Path]:

@@ -62,7 +62,7 @@ def variables(session_id: str, *, as_json: bool = False, **page: Any) -> None:
         [
             entry["name"],
             entry["type"],
-            amount(entry["size_bytes"]),
+            amount(entry["size_bytes"]) if entry["saved"] else "-",
             entry["summary"] if entry["saved"] else f"NOT SAVED: {entry['reason']}",
         ]
         for entry in found["variables"]
@@ -95,7 +95,9 @@ def log(session_id: str, *, count: int, as_json: bool = False) -> None:
 def heading(entry: dict[str, Any]) -> str:
     """A line about one execution."""
     count = entry["execution_count"] or "-"
-    how = entry["status"] if entry["status"] == "running" else f"{entry['status']} in {duration(entry['duration_s'])}"
+    how = entry["status"]
+    if how != "running" and (how != "crashed" or entry["duration_s"]):  # nobody knows how long what a keeper left ran
+        how += f" in {duration(entry['duration_s'])}"
     return f"[{count}] {local(entry['started_at'])} by {field(entry['by'])}: {how}"
 
 
@@ -158,23 +160,46 @@ def _print(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: set[in
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: set[int], width: int | None) -> list[str]:
     """Return the lines of a table. right: the columns of numbers. width: what a line may take; None: as it is.
 
-    What does not fit is cut, first in the last column, then in the first.
+    What does not fit is cut: in the last column, in the first two, and then in all three as far as it has to be.
     """
     cells = [list(heads), *([field(cell) for cell in row] for row in rows)]
-    sizes = [max(len(row[column]) for row in cells) for column in range(len(heads))]
+    sizes = [max(_cells(row[column]) for row in cells) for column in range(len(heads))]
     if width is not None:
-        for column in (len(heads) - 1, 0, 1):
+        last = len(heads) - 1
+        for column, least in ((last, 24), (0, 24), (1, 16), (last, 0), (0, 0), (1, 0)):
             over = sum(sizes) + 2 * (len(sizes) - 1) - (width or _PLAIN_WIDTH)
-            sizes[column] = max(min(sizes[column], len(heads[column]) + 4), sizes[column] - max(0, over))
+            least = max(least, len(heads[column]) + 4)
+            sizes[column] = max(min(sizes[column], least), sizes[column] - max(0, over))
     lines = []
     for row in cells:
-        shown = [cell if len(cell) <= size else cell[: size - 1] + "…" for cell, size in zip(row, sizes, strict=True)]
-        parts = [
-            cell.rjust(size) if column in right else cell.ljust(size)
-            for column, (cell, size) in enumerate(zip(shown, sizes, strict=True))
-        ]
+        parts = []
+        for column, (cell, size) in enumerate(zip(row, sizes, strict=True)):
+            shown = cell if _cells(cell) <= size else _cut(cell, size - 1) + "…"
+            room = " " * (size - _cells(shown))
+            parts.append(room + shown if column in right else shown + room)
         lines.append(safe("  ".join(parts).rstrip()))
     return lines
+
+
+def _cells(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    return sum(
+        0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text
+    )
+
+
+def _cut(text: str, size: int) -> str:
+    """As much of the beginning of a text as this many columns have room for."""
+    taken = 0
+    for at, letter in enumerate(text):
+        taken += _cells(letter)
+        if taken > size:
+            return text[:at]
+    return text
 
 
 def _more(found: dict[str, Any], shown: int, total: int) -> None:

@@ -64,7 +64,7 @@ class OperatorTools:
             runtime_dir=str(self._keeper.runtime_dir),
             sessions=count,
             kernels=manager.kernels(),
-            busy=sorted(name for name, session in manager.loaded().items() if session.busy),
+            busy=sorted(name for name, session in manager.loaded().items() if session.busy and session.unfinished),
             connections=self._keeper.connections,
             sandbox=manager.sandbox,
             groups=self._keeper.groups,
@@ -138,7 +138,10 @@ class OperatorTools:
         )
         lines = [f"{kind} {path}" for kind, paths in (("read", access.read), ("write", access.write)) for path in paths]
         if later:
-            lines.append("its kernel, at work or with names that are not saved, goes on as it is; the next one has it")
+            lines.append(
+                "its kernel, at work or with names that are not saved, goes on as it is; the next one has it:"
+                f" `kernelrepl interrupt {session_id} --force` ends this one"
+            )
         return answer(found, "\n".join(lines or [f"session {session_id!r} reaches nothing beside its workspace"]))
 
     # Notebooks

@@ -335,7 +335,7 @@ def of_variables(session_id: str, variables: Page[Variable]) -> tuple[VariablesR
         for v in variables
     ]
     lines = [
-        f"{entry.name}: {entry.type}, {entry.size_bytes} bytes"
+        f"{entry.name}: {entry.type}{f', {entry.size_bytes} bytes' if entry.saved else ''}"
         + (f": {entry.summary}" if entry.summary else "")
         + ("" if entry.saved else f", NOT SAVED: {entry.reason}")
         for entry in entries

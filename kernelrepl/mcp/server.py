@@ -63,8 +63,8 @@ _connection: ContextVar[Connection] = ContextVar("connection")
 
 INSTRUCTIONS = """\
 Python sessions that never forget. Pass the same session_id to python_repl again and again: variables, functions, \
-classes and imports stay, even if the kernel crashes, the machine restarts or weeks go by. Each reply says what was \
-saved and what could not be. Without session_id the code runs in a fresh kernel that is thrown away. Long code: the \
+classes and imports stay, even if the kernel crashes, the machine restarts or weeks go by. A reply says what could \
+not be saved. Without session_id the code runs in a fresh kernel that is thrown away. Long code: the \
 call returns after `wait` seconds with status "running", and python_wait collects the rest. The last expression is \
 echoed, open figures are returned as images; files can be written to the working directory, text also with \
 %%writefile NAME."""
@@ -315,11 +315,10 @@ class Tools:
         if handle.is_stored:
             return _reply(nothing_ran(handle.result(), NOTHING_RAN))
         if handle.is_done:
-            if force:
-                await handle.end_kernel()
+            ended = force and await handle.end_kernel()
             if handle.is_uncollected:
-                return _deliver(handle, IDLE_ENDED if force else ENDED_BEFORE)
-            return _reply(nothing_ran(handle.result(), IDLE_ENDED if force else NOTHING_RAN))
+                return _deliver(handle, IDLE_ENDED if ended else ENDED_BEFORE)
+            return _reply(nothing_ran(handle.result(), IDLE_ENDED if ended else NOTHING_RAN))
         await handle.interrupt(force=force)
         if force:
             await handle.wait()

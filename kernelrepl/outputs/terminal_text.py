@@ -16,7 +16,7 @@ _LIKE_THEM = f"{OPEN}{CLOSE}〚〛"
 
 _NEVER = (
     r"\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f"
-    r"\ud800-\udfff\ufeff\ufff9-\ufffb\U00013430-\U00013438\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    r"\ud800-\udfff\ufeff\ufff9-\ufffb\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     r"\U000e0000-\U000e0fff"
 )
 """The body of a character class: all of the categories Cc (but tab and line ends), Cf, Cs, Zl and Zp, and the plane of

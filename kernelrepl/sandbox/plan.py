@@ -112,7 +112,7 @@ def resolve_access(
                     " the link leads to, if you trust it",
                 )
             if not path.exists():
-                raise AccessRefused(given, "does not exist; create it or remove it from the setting")
+                raise AccessRefused(given, "does not exist; create it, or leave it out")
             if not (path.is_dir() or path.is_file()):
                 raise AccessRefused(given, "is neither a file nor a directory; grant the directory that holds the data")
             if any(holds(path, mine) or holds(mine, path) for mine in kept):

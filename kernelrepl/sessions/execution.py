@@ -181,6 +181,11 @@ class Execution:
         chars = self.live.chars if self.commit is None else len(self.commit.outputs)
         return self.row is not None and chars > KEPT_CHARS
 
+    @property
+    def age_s(self) -> float:
+        """How long ago a kernel got it, in seconds; 0 if none has."""
+        return max(0, changes.now() - self.sent_at) / 1e9 if self.sent_at else 0.0
+
     # What happens to it, in this order
 
     def start(self) -> None:

@@ -94,11 +94,16 @@ class ExecutionHandle:
         if self.session is not None:
             await self.session.interrupt(self.execution, force=force)
 
-    async def end_kernel(self) -> None:
-        """End the kernel of its session although it is done: the kernel may be stuck behind the answer."""
+    async def end_kernel(self) -> bool:
+        """End the kernel of its session although it is done: the kernel may be stuck behind the answer.
+
+        Returns whether there was one.
+        """
+        had_one = self.session is not None and self.session.pid is not None
         if self.session is not None:
             await self.session.interrupt(self.execution, force=True)
             await self.session.hibernate()
+        return had_one
 
     def answer(self, value: str) -> None:
         """Pass on what a person typed, for code that waits for it."""

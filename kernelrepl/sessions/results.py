@@ -181,6 +181,7 @@ def crashed(
         session_id,
         crash_status(execution),
         output,
+        duration_s=execution.age_s,
         sandbox=sandbox,
         restored=execution.restored,
         note=endings.note(died, exit_code, execution.stopped_by, execution.stopped_for),

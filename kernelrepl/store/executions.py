@@ -66,13 +66,16 @@ def insert_started(db: Database, values: Sequence[Any]) -> int:
 
 def finish(db: Database, execution: int, outcome: Sequence[Any]) -> None:
     """outcome: status, outputs, what was restored, and the time; what is there already of the others stays."""
+    now = outcome[-1]
 
     def write() -> None:
         update(
             db,
-            "UPDATE executions SET status = ?, outputs = COALESCE(outputs, ?),"
-            " restored = COALESCE(restored, ?), finished_at = COALESCE(finished_at, ?) WHERE id = ?",
-            [*outcome, execution],
+            "UPDATE executions SET status = ?, outputs = COALESCE(outputs, ?), restored = COALESCE(restored, ?),"
+            " finished_at = COALESCE(finished_at, ?), duration_s = CASE WHEN finished_at IS NULL"
+            " THEN COALESCE(MAX(0, ROUND((JULIANDAY(?) - JULIANDAY(started_at)) * 86400, 3)), 0) ELSE duration_s END"
+            " WHERE id = ?",
+            [*outcome, now, execution],
         )
 
     with db.atomic():

@@ -28,6 +28,12 @@ INCOMPLETE = NotRestored(
 )
 _CODE_SHOWN_CHARS = 80
 _WORD = re.compile(r"\w+")
+_TEXTS = re.compile(r"""\b[bfru]{0,2}(?:"[^"]*"|'[^']*')|"[^"]*"|'[^']*'|#.*""", re.IGNORECASE)
+_TARGETS = re.compile(r"([\w\s,.*()\[\]:|]+?)\s*(?:[-+*/%&|^@]|//|\*\*|<<|>>)?=(?!=)")
+_BINDINGS = re.compile(
+    r"\bfor\s+([\w\s,*()]+?)\s+in\b|\bas\s+(\w+)|\b(?:def|class)\s+(\w+)|\bimport\s+(.*)|\b(\w+)\s*:="
+)
+_LINE_CHARS = 300
 _NAMES = (
     f"SELECT {seals.columns(seals.NAME, 'n')}, n.seal, e.id, e.execution_count,"
     f" {seals.columns(seals.EXECUTION, 'e')}, e.seal"
@@ -84,7 +90,7 @@ def manifest(db: Database, session: int) -> Manifest:
 def _names(db: Database, session: int, rows: _Set) -> _Names:
     found = _Names()
     lines: dict[int, dict[str, str]] = {}
-    """Of each execution that made names: its words, and the first line with each."""
+    """Of each execution that made names: its words, and the line that made each."""
     width = len(seals.NAME)
     seen: set[str] = set()
     for row in db.execute(_NAMES, [session]):
@@ -103,7 +109,7 @@ def _names(db: Database, session: int, rows: _Set) -> _Names:
             if execution is not None and seals.seal(made_by[:-1]) == made_by[-1]:
                 code = made_by[seals.EXECUTION.index("code")]
                 if execution not in lines:
-                    lines[execution] = _first_mentions(code)
+                    lines[execution] = _lines_of_names(code)
                 first = lines[execution]
                 origin = f"execution {count} (`{first.get(name, first[''])[:_CODE_SHOWN_CHARS]}`)"
             found.stories[name] = _story(name, kind, path, reason, made, origin)
@@ -111,14 +117,38 @@ def _names(db: Database, session: int, rows: _Set) -> _Names:
     return found
 
 
-def _first_mentions(code: str) -> dict[str, str]:
-    """For each word of code the first line that has it, and the first line of all for the empty word."""
-    lines = [line.strip() for line in code.splitlines()]
-    found = {"": lines[0] if lines else ""}
+def _lines_of_names(code: str) -> dict[str, str]:
+    """For each word of code the line that most likely made it, and the first line of all for the empty word.
+
+    Best is the last line that binds it outside of functions, then one that binds it at all, then the first that has
+    it outside of texts, then the first that has it.
+    """
+    bound: dict[str, str] = {}
+    inside: dict[str, str] = {}
+    used: dict[str, str] = {}
+    mentioned: dict[str, str] = {}
+    lines = code.splitlines()
     for line in lines:
-        for word in _WORD.findall(line):
-            found.setdefault(word, line)
-    return found
+        shown = line.strip()
+        if line[:1].isspace():
+            for word in _bound(shown):
+                inside.setdefault(word, shown)
+        else:
+            bound.update(dict.fromkeys(_bound(shown), shown))
+        for word in _WORD.findall(_TEXTS.sub("''", shown)):
+            used.setdefault(word, shown)
+        for word in _WORD.findall(shown):
+            mentioned.setdefault(word, shown)
+    return {"": lines[0].strip() if lines else "", **mentioned, **used, **inside, **bound}
+
+
+def _bound(line: str) -> list[str]:
+    """The words that a line of code may give values to. What is long is not looked at: it would take too long."""
+    line = _TEXTS.sub("''", line[:_LINE_CHARS])
+    found = _TARGETS.match(line)
+    texts = [found[1]] if found else []
+    texts += ("".join(groups) for groups in _BINDINGS.findall(line))
+    return [word for text in texts for word in _WORD.findall(text)]
 
 
 def _story(name: str, kind: str, path: str, reason: str, made: str, origin: str | None) -> str:

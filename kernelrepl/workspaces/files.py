@@ -41,7 +41,7 @@ _CHUNK = 1 << 20
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 """Something had the name of a directory first."""
 
-_SEE = "`kernelrepl workspace ID --list` shows what is there"
+_SEE = "`kernelrepl workspace SESSION --list` shows what is there"
 _COPY = "let code in the session copy it with shutil.copyfile, and take the copy"
 _KINDS = {
     stat.S_IFREG: "file",

@@ -433,6 +433,8 @@ async def test_force_ends_an_idle_kernel_too(client: Client, s: str) -> None:
     before = await run(client, f"import socket\nx, link = 1, socket.socket(socket.AF_UNIX)\n{began}", s)
     forced = await call(client, "python_interrupt", session_id=s, force=True)
     assert "the kernel was ended all the same" in forced["note"]
+    again = await call(client, "python_interrupt", session_id=s, force=True)
+    assert again["note"].partition(";")[0] == "nothing was running"  # and there is no kernel any more
     after = await run(client, began, s)
     assert after["result"] != before["result"]
     assert "x" in after["restored"]["names"]

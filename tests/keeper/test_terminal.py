@@ -333,6 +333,7 @@ def test_stop_asks_while_code_runs(environ: dict[str, str]) -> None:
     asked = command(environ, "stop")
     assert asked.returncode == 1
     assert "Code runs in s" in asked.stderr
+    assert "--yes" in asked.stderr
     assert Place(environ).keepers()
     assert command(environ, "stop", "--yes").returncode == 0
     assert Place(environ).keepers() == []
@@ -344,7 +345,13 @@ def test_stop_asks_while_code_runs(environ: dict[str, str]) -> None:
 def test_a_session_is_cleared(shared_environ: dict[str, str]) -> None:
     """Its variables go; a no keeps them."""
     command(shared_environ, "exec", "-s", "cleared", "x = 1; y = 2")
-    assert command(shared_environ, "clear", "cleared", stdin="n\n").returncode == 1
+    asked = command(shared_environ, "clear", "cleared", stdin="n\n")
+    assert asked.returncode == 1
+    assert "cleared" in asked.stderr
+    screen = Screen(shared_environ, "clear", "cleared")
+    screen.until("[y/N]")
+    screen.type("\x03")
+    assert screen.end() == 130
     assert command(shared_environ, "exec", "-s", "cleared", "x").stdout == "1\n"
     assert "2 variables removed" in command(shared_environ, "clear", "cleared", "--yes").stdout
     assert "NameError" in command(shared_environ, "exec", "-s", "cleared", "x").stderr
@@ -396,6 +403,17 @@ def test_a_log_tells_what_ran(shared_environ: dict[str, str]) -> None:
     assert "  not saved: stream\n" in shown.stdout
     assert "x = 1" not in shown.stdout
     assert "2 more came before" in shown.stderr
+
+
+def test_a_log_tells_how_long_it_took_until_a_kernel_died(shared_environ: dict[str, str]) -> None:
+    """As long as it ran, in the log and in the reply."""
+    code = "import os, time; time.sleep(0.4); os.kill(os.getpid(), 9)"
+    reply = json.loads(command(shared_environ, "exec", "-s", "died", "--json", code).stdout)
+    [entry] = json.loads(command(shared_environ, "log", "died", "--json").stdout)["executions"]
+    assert entry["status"] == reply["status"] == "crashed"
+    assert reply["duration_s"] > 0.3
+    assert entry["duration_s"] > 0.3
+    assert "crashed in 0 ms" not in command(shared_environ, "log", "died").stdout
 
 
 def test_a_session_is_watched(shared_environ: dict[str, str]) -> None:

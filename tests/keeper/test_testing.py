@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kernelrepl import discovery, python_list_sessions, python_repl, testing
+from kernelrepl.errors import InvalidSettings
 from tests.conftest import assert_nothing_left
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +37,22 @@ def test_the_example_of_its_page_passes(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
+
+
+def test_a_name_that_is_no_setting_is_refused() -> None:
+    """With the one that is meant: a test would run with other settings than it says."""
+    with pytest.raises(InvalidSettings, match=r"there is no setting 'max_lvie'; did you mean max_live\?"):
+        testing.keeper(max_lvie=1).__enter__()
+
+
+def test_a_keeper_leaves_no_process() -> None:
+    """Not even one that has ended and that nobody has waited for."""
+    with testing.keeper() as keeper:
+        asyncio.run(run("1"))
+        pid = keeper.pid
+    assert pid is not None
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 def test_nothing_is_left_of_a_block_that_raises(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,19 @@ def test_a_file_of_an_older_version_is_found(host: str, older: str, tmp_path: Pa
         assert place(host, Surroundings({}, "linux", tmp_path)) == path
 
 
+@pytest.mark.parametrize("chosen", [None, "elsewhere"])
+def test_the_first_file_of_claude_code_hides_the_usual_one(chosen: str | None, tmp_path: Path) -> None:
+    """It reads no other while that one is there."""
+    environ = {} if chosen is None else {"CLAUDE_CONFIG_DIR": str(tmp_path / chosen)}
+    usual = (tmp_path if chosen is None else tmp_path / chosen) / ".claude.json"
+    first = tmp_path / (chosen or ".claude") / ".config.json"
+    first.parent.mkdir()
+    usual.write_text("{}")
+    assert place("claude-code", Surroundings(environ, "linux", tmp_path)) == usual
+    first.write_text("{}")
+    assert place("claude-code", Surroundings(environ, "linux", tmp_path)) == first
+
+
 def test_lm_studio_is_followed_where_it_has_moved(tmp_path: Path) -> None:
     """It leaves a note; one that leads nowhere is none."""
     note = tmp_path / ".lmstudio-home-pointer"

@@ -368,5 +368,5 @@ def megabytes(size: int) -> str:
 def too_large(limit_bytes: int) -> str:
     return (
         f"it is larger than the limit of {megabytes(limit_bytes)} for one variable; "
-        "write it to a file in the workspace, or raise max_variable_bytes"
+        "write it to a file in the workspace, or raise max_variable_bytes for new sessions"
     )
