@@ -70,6 +70,8 @@ class Packages:
         wanted = parse(given)
         names = [str(one) for one in wanted]
         refusal = self.policy.refusal(session_id, wanted)
+        if not self.policy.is_off:
+            uv.find(tuple(self.written()))  # nobody is asked for what cannot be done
         if refusal is not None and not self.policy.is_off:
             agreed = await ask(f"Code in session {session_id!r} asks for packages: {', '.join(names)}. Install them?")
             if agreed is not None:

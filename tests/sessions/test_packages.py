@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kernelrepl.errors import InstallerMissing, InvalidArgument
+from kernelrepl.errors import InstallerMissing, InvalidArgument, PackagesNotInstalled
 from kernelrepl.guest.packages import arranged
 from kernelrepl.mcp.results import describe
 from kernelrepl.packages import Installed, Packages, Policy, installation, layers, uv
@@ -369,6 +369,20 @@ def test_no_uv_is_run_that_a_session_could_have_written() -> None:
     found = Path(uv.find())
     with pytest.raises(InstallerMissing):
         uv.find([str(found.parent)])
+
+
+async def test_nobody_is_asked_for_what_cannot_be_done(tmp_path: Path) -> None:
+    """Where there is no installer, code hears that at once, and not a command that would fail as well."""
+
+    async def ask(question: str) -> bool | None:
+        pytest.fail(question)
+
+    packages = Packages(written=lambda: [str(Path(uv.find()).parent)])
+    with pytest.raises(InstallerMissing):
+        await packages.request("s", tmp_path, "python", ["tidy"], ask)
+    off = Packages(Policy.of("off"), written=packages.written)
+    with pytest.raises(PackagesNotInstalled, match="off"):
+        await off.request("s", tmp_path, "python", ["tidy"], ask)
 
 
 def test_what_code_reads_of_an_index_has_no_addresses() -> None:
