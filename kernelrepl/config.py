@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -116,10 +116,21 @@ Program = Annotated[str, AfterValidator(_program)]
 
 
 class _Environment(EnvSettingsSource):
-    """This source ignores empty paths: hosts that fill in a template leave them where nobody chose one."""
+    """This source ignores empty paths: hosts that fill in a template leave them where nobody chose one.
+
+    A variable whose name is almost that of a setting is refused. Others are not: whatever starts a program may name
+    variables after it.
+    """
 
     def __call__(self) -> dict[str, Any]:
         found = {name: value for name, value in super().__call__().items() if value != "" or name not in _PLACES}
+        for variable in self.env_vars:
+            name = variable.lower().removeprefix(PREFIX.lower())
+            if name in Settings.model_fields or name == variable.lower():
+                continue
+            if close := difflib.get_close_matches(name, Settings.model_fields, 1, _ALIKE):
+                written = f"{PREFIX}{name.upper()}"
+                raise InvalidSettings(f"{written} is no setting; did you mean {PREFIX}{close[0].upper()}?")
         if found.pop("sandbox", "on") != "on":
             raise InvalidSettings(
                 f'{PREFIX}SANDBOX does not switch the sandbox off: only a person does, with sandbox = "off" in'
@@ -129,6 +140,7 @@ class _Environment(EnvSettingsSource):
 
 
 _PLACES = ("data_dir", "runtime_dir", "python")
+_ALIKE = 0.8
 
 
 class Settings(BaseSettings):
@@ -248,28 +260,6 @@ class Settings(BaseSettings):
             self.max_workspace_files,
             self.max_tmp_bytes,
         )
-
-
-def refuse_unknown(names: Iterable[str]) -> None:
-    """Raise InvalidSettings for the first name that is no setting, with the one that may be meant."""
-    for name in names:
-        if name not in Settings.model_fields:
-            raise InvalidSettings(f"there is no setting {name!r}{_meant(name)}")
-
-
-def unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    """Return what to say of variables that look like settings and are none: nobody reads them."""
-    found = []
-    for variable in sorted(discovery.settings_of(environ)):
-        name = variable.removeprefix(PREFIX).lower()
-        if name != "config" and name not in Settings.model_fields:
-            found.append(f"{variable} is no setting{_meant(name, PREFIX)}")
-    return found
-
-
-def _meant(name: str, prefix: str = "") -> str:
-    close = difflib.get_close_matches(name, Settings.model_fields, 1)
-    return f"; did you mean {prefix}{close[0].upper() if prefix else close[0]}?" if close else ""
 
 
 class _GivenSettings(Settings):

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernelrepl import discovery
-from kernelrepl.config import refuse_unknown
 from kernelrepl.workspaces import removal
 
 END_TIMEOUT_S = 60.0
@@ -68,9 +67,8 @@ def keeper(**settings: object) -> Iterator[TemporaryKeeper]:
     In the block, the variables of this process name that directory, so that the Python API and the programs that are
     started in it use it. Settings are those of `config.toml`, and those that are passed by their names in lower case:
     `keeper(max_live=2)`. Variables that are settings are set aside for the block. Do not use it in several threads at
-    once: all threads of a process have the same variables. Raises InvalidSettings for a name that is no setting.
+    once: all threads of a process have the same variables.
     """
-    refuse_unknown(settings)
     base = Path(tempfile.mkdtemp(prefix="kr-", dir="/tmp"))  # short, for the paths of sockets
     found = TemporaryKeeper(base / "data")
     own = {name: str(value) for name, value in {**_DEFAULTS, **settings}.items()}

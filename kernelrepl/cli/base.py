@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 from kernelrepl.cli.calls import Reply, tool
-from kernelrepl.cli.terminal import say
+from kernelrepl.cli.terminal import say, say_json
 from kernelrepl.errors import KernelReplError
 
 
@@ -56,4 +55,7 @@ def print_text(reply: Reply) -> None:
 
 def print_reply(reply: Reply, *, as_json: bool) -> None:
     """Print the fields of a reply as JSON, or else its text."""
-    say(json.dumps(reply.structured, indent=2) if as_json else reply.text)
+    if as_json:
+        say_json(reply.structured)
+    else:
+        say(reply.text)

@@ -120,7 +120,7 @@ def _save_figures(reply: Reply, directory: Path) -> None:
 
 @cli.command()
 @session_argument
-@click.option("--timeout", type=_SECONDS, default=None, help="Give up after this many seconds; the code goes on.")
+@click.option("--timeout", type=click.FloatRange(min=0), help="Give up after this many seconds; the code goes on.")
 @as_json
 def wait(session_id: str, timeout: float | None, as_json: bool) -> None:
     """Wait for the code that runs in a session, and print all that it shows. Exits as `exec` would.
@@ -173,7 +173,12 @@ _YES = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
 def _ask(question: str) -> None:
     """Raises click.Abort for any answer but yes."""
-    click.confirm(question, abort=True, err=True)
+    try:
+        click.confirm(question, abort=True, err=True)
+    except click.Abort as abort:
+        if isinstance(abort.__context__, EOFError):
+            say("nobody has answered; --yes does in a script", err=True)
+        raise
 
 
 @cli.command()
@@ -259,7 +264,5 @@ def main() -> int:
         return error.exit_code
     except click.Abort as abort:
         why = abort.__cause__ or abort.__context__  # click hides it where it has asked something
-        if isinstance(why, EOFError):
-            say("nobody has answered; --yes does in a script", err=True)
         return INTERRUPTED if isinstance(why, KeyboardInterrupt) else FAILED
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +13,7 @@ import click
 
 from kernelrepl.cli.base import as_json, print_reply, session_argument, written
 from kernelrepl.cli.calls import tool
-from kernelrepl.cli.terminal import READER_LEFT, say
+from kernelrepl.cli.terminal import READER_LEFT, say, say_json
 from kernelrepl.errors import CopyFailed, InvalidArgument, NoSessionYet, UnknownSession
 from kernelrepl.validation import check_session_id
 from kernelrepl.workspaces import changes, own_files
@@ -51,7 +50,7 @@ def workspace(session_id: str, with_files: bool, as_json: bool) -> None:
     if as_json:
         found = workspace_files.list_files(root)
         files = [{"path": entry.path, "kind": entry.kind, "size_bytes": entry.size} for entry in found.entries]
-        say(json.dumps({"path": str(root), "files": files, "more": found.more}, indent=2))
+        say_json({"path": str(root), "files": files, "more": found.more})
         return
     say(root)
     if not with_files:
@@ -134,7 +133,7 @@ def _copies(as_json: bool) -> Iterator[Callable[[str, int], None]]:
         yield copied
     finally:
         if as_json:
-            say(json.dumps({"files": files}, indent=2))
+            say_json({"files": files})
 
 
 def _print_files(root: Path, paths: tuple[str, ...], max_bytes: int) -> None:

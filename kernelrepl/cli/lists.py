@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from kernelrepl.cli.calls import tool
-from kernelrepl.cli.terminal import say
+from kernelrepl.cli.terminal import say, say_json
 from kernelrepl.outputs.terminal_text import field, safe
 
 TYPE_CHECKING = False  # without `typing`, which takes as long to load as all else here
@@ -27,7 +26,7 @@ def sessions(*, as_json: bool = False, **page: Any) -> None:
     """Print the sessions, the latest used first."""
     found = tool("python_list_sessions", **page).structured
     if as_json:
-        say(json.dumps(found, indent=2))
+        say_json(found)
         return
     entries = found["sessions"]
     sandboxes = {entry["sandbox"] for entry in entries} != {_WHOLE}
@@ -56,7 +55,7 @@ def variables(session_id: str, *, as_json: bool = False, **page: Any) -> None:
     """Print the variables of a session by name."""
     found = tool("python_list_variables", session_id=session_id, **page).structured
     if as_json:
-        say(json.dumps(found, indent=2))
+        say_json(found)
         return
     rows = [
         [
@@ -75,7 +74,7 @@ def log(session_id: str, *, count: int, as_json: bool = False) -> None:
     """Print what ran in a session last, in its order: when, by whom, how it ended, and what was saved."""
     found = tool("keeper_log", operator=True, session_id=session_id, count=count).structured
     if as_json:
-        say(json.dumps(found, indent=2))
+        say_json(found)
         return
     for entry in found["executions"]:
         say(heading(entry))
@@ -188,7 +187,8 @@ def _cells(text: str) -> int:
     import unicodedata
 
     return sum(
-        0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text
+        0 if unicodedata.category(letter) in ("Mn", "Me", "Cf") else 1 + (unicodedata.east_asian_width(letter) in "WF")
+        for letter in text
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -18,6 +17,7 @@ from kernelrepl.cli.terminal import (
     TextStream,
     remarked,
     say,
+    say_json,
     worded,
     write,
 )
@@ -163,7 +163,7 @@ def interrupt(session_id: str, *, force: bool = False, as_json: bool = False) ->
         if reply.structured["status"] == "running":
             reply = keeper.call("python_wait", session_id=session_id, wait=LONGEST_WAIT_S)
     if as_json:
-        say(json.dumps(reply.structured, indent=2))
+        say_json(reply.structured)
     else:
         print_reply(Printer(), reply)
     return 0
@@ -206,7 +206,7 @@ def _follow(
         say(f"kernelrepl: {worded(str(error))}", err=True)
         return CANNOT_RUN
     if as_json:
-        say(json.dumps(reply.structured, indent=2))
+        say_json(reply.structured)
     else:
         print_reply(printer, reply, has_saved=save_figures is not None)
     if save_figures is not None:

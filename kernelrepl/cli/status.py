@@ -119,9 +119,6 @@ def doctor(thorough: bool) -> None:
     say(f"runtime directory: {runtime}")
     say(f"log: {data / 'logs' / 'keeper.log'}")
     say(f"config file: {discovery.config_file()}" + ("" if discovery.config_file().exists() else " (not there)"))
-    for unknown in config.unknown_variables(os.environ):
-        say(f"environment: {unknown}")
-        wrong.append(unknown)
     found = _find_keeper(data, runtime, wrong)
     _show_unknown(data, wrong)
     python = (found or {}).get("sessions_python") or (sys.executable if settings is None else settings.python)

@@ -71,6 +71,13 @@ def say(text: object, *, err: bool = False, nl: bool = True) -> None:
     write(sys.stderr if err else sys.stdout, safe(str(text)) + ("\n" if nl else ""))
 
 
+def say_json(value: object) -> None:
+    """Print a value for a program. JSON leaves one character as it is that no terminal is to get."""
+    import json
+
+    say(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
+
+
 def write(stream: TextIO, text: str) -> None:
     """Write and flush. The command ends where nobody reads any more."""
     try:

@@ -313,7 +313,11 @@ class Tools:
         """
         handle = await self._keeper.manager.latest(session_id)
         if handle.is_stored:
-            return _reply(nothing_ran(handle.result(), NOTHING_RAN))
+            session = self._keeper.manager.loaded().get(session_id) if force else None
+            ended = session is not None and session.pid is not None
+            if session is not None:
+                await session.hibernate()
+            return _reply(nothing_ran(handle.result(), IDLE_ENDED if ended else NOTHING_RAN))
         if handle.is_done:
             ended = force and await handle.end_kernel()
             if handle.is_uncollected:

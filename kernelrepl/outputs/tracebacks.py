@@ -12,7 +12,7 @@ from itertools import groupby
 
 _OF_IPYTHON = re.compile(r"(Cell In ?\[\d+\]|File (.+?))(?:, line |:)(\d+)(?:, in (\S[^(]*)(?:\(.*\))?)?$")
 _OF_PYTHON = re.compile(r'  (Cell In ?\[\d+\]|File "(.+?)"), line (\d+), in (.+)$')
-_ARROW = re.compile(r"-+> \d+ (.*)$")
+_ARROW = re.compile(r"(?<!-)-+> \d+ (.*)$")
 _HEAD = re.compile(r"(-{20,}|(\S+ +)?Traceback \(most recent call last\):?)$")
 _GROUP = re.compile(r"^[ \t]+[+|]", re.MULTILINE)
 _CHAINED = (

@@ -109,7 +109,9 @@ class Packages:
             why = str(error) if isinstance(error, InstallFailed) else str(error.strerror)
             _log.info("packages failed session=%r names=%r why=%r", session_id, names, why)
             why = why if by == PERSON else uv.without_addresses(why)
-            raise PackagesNotInstalled(names, why + suggestion(why, asked)) from error
+            if isinstance(error, InstallFailed):
+                why += suggestion(why, sorted(asked))
+            raise PackagesNotInstalled(names, why) from error
         got = [f"{one.name}=={one.version}" for one in found.packages]
         _log.info("packages installed session=%r names=%r by=%s got=%r", session_id, names, by, got)
         return found

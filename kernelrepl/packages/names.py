@@ -11,6 +11,7 @@ from packaging.utils import canonicalize_name
 _MOST = 3
 _ALIKE = 0.8
 _NOT_FOUND = re.compile(r"(?:^|\W)([A-Za-z0-9][A-Za-z0-9._-]*) was not found in the ")
+_NO_WHEEL = re.compile(r"wheel|distribution|pre-built", re.IGNORECASE)
 _OF_MODULES = {
     "attr": "attrs", "bs4": "beautifulsoup4", "crypto": "pycryptodome", "cv2": "opencv-python-headless",
     "dateutil": "python-dateutil", "docx": "python-docx", "dotenv": "python-dotenv", "faiss": "faiss-cpu",
@@ -47,7 +48,9 @@ def suggestion(said: str, asked: Iterable[str]) -> str:
 
     said: the reason. asked: the names of the packages that were asked for.
     """
-    unknown = _NOT_FOUND.findall(said) or [name for name in asked if canonicalize_name(name) in _OF_MODULES]
+    unknown = _NOT_FOUND.findall(said)
+    if not unknown and _NO_WHEEL.search(said):  # somebody has put a package without wheels there, to say the same
+        unknown = [name for name in asked if canonicalize_name(name) in _OF_MODULES]
     meant = list(dict.fromkeys(close for name in unknown for close in _close(name)))[:_MOST]
     return f"; did you mean {' or '.join(meant)}?" if meant else ""
 

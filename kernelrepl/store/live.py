@@ -6,7 +6,6 @@ was superseded may have come back. What is damaged is told and never loaded; its
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from typing import Any
 from kernelrepl import bounded_json
 from kernelrepl.guest import wire
 from kernelrepl.model import Manifest, NotRestored, StoredComponent
-from kernelrepl.store import seals
+from kernelrepl.store import names_in_code, seals
 from kernelrepl.store.database import Database
 
 MOST_NUMBERS = 1_000_000
@@ -27,13 +26,6 @@ INCOMPLETE = NotRestored(
     " put back a copy of the database if there is one",
 )
 _CODE_SHOWN_CHARS = 80
-_WORD = re.compile(r"\w+")
-_TEXTS = re.compile(r"""\b[bfru]{0,2}(?:"[^"]*"|'[^']*')|"[^"]*"|'[^']*'|#.*""", re.IGNORECASE)
-_TARGETS = re.compile(r"([\w\s,.*()\[\]:|]+?)\s*(?:[-+*/%&|^@]|//|\*\*|<<|>>)?=(?!=)")
-_BINDINGS = re.compile(
-    r"\bfor\s+([\w\s,*()]+?)\s+in\b|\bas\s+(\w+)|\b(?:def|class)\s+(\w+)|\bimport\s+(.*)|\b(\w+)\s*:="
-)
-_LINE_CHARS = 300
 _NAMES = (
     f"SELECT {seals.columns(seals.NAME, 'n')}, n.seal, e.id, e.execution_count,"
     f" {seals.columns(seals.EXECUTION, 'e')}, e.seal"
@@ -109,46 +101,12 @@ def _names(db: Database, session: int, rows: _Set) -> _Names:
             if execution is not None and seals.seal(made_by[:-1]) == made_by[-1]:
                 code = made_by[seals.EXECUTION.index("code")]
                 if execution not in lines:
-                    lines[execution] = _lines_of_names(code)
+                    lines[execution] = names_in_code.lines(code)
                 first = lines[execution]
                 origin = f"execution {count} (`{first.get(name, first[''])[:_CODE_SHOWN_CHARS]}`)"
             found.stories[name] = _story(name, kind, path, reason, made, origin)
         seen.add(name)
     return found
-
-
-def _lines_of_names(code: str) -> dict[str, str]:
-    """For each word of code the line that most likely made it, and the first line of all for the empty word.
-
-    Best is the last line that binds it outside of functions, then one that binds it at all, then the first that has
-    it outside of texts, then the first that has it.
-    """
-    bound: dict[str, str] = {}
-    inside: dict[str, str] = {}
-    used: dict[str, str] = {}
-    mentioned: dict[str, str] = {}
-    lines = code.splitlines()
-    for line in lines:
-        shown = line.strip()
-        if line[:1].isspace():
-            for word in _bound(shown):
-                inside.setdefault(word, shown)
-        else:
-            bound.update(dict.fromkeys(_bound(shown), shown))
-        for word in _WORD.findall(_TEXTS.sub("''", shown)):
-            used.setdefault(word, shown)
-        for word in _WORD.findall(shown):
-            mentioned.setdefault(word, shown)
-    return {"": lines[0].strip() if lines else "", **mentioned, **used, **inside, **bound}
-
-
-def _bound(line: str) -> list[str]:
-    """The words that a line of code may give values to. What is long is not looked at: it would take too long."""
-    line = _TEXTS.sub("''", line[:_LINE_CHARS])
-    found = _TARGETS.match(line)
-    texts = [found[1]] if found else []
-    texts += ("".join(groups) for groups in _BINDINGS.findall(line))
-    return [word for text in texts for word in _WORD.findall(text)]
 
 
 def _story(name: str, kind: str, path: str, reason: str, made: str, origin: str | None) -> str:

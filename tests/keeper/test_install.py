@@ -172,6 +172,7 @@ def test_a_file_that_was_not_there_goes_again(host: str, environ: dict[str, str]
     there = set(place.rglob("*"))
     installed(environ, host)
     assert loaded(host, place / LINUX[host])[HOSTS[host].servers].keys() == {"kernelrepl"}
+    assert (place / LINUX[host]).stat().st_mode & 0o777 == 0o600  # hosts keep keys in it
     assert "removed" in installed(environ, host, "--undo")
     assert set(place.rglob("*")) == there
 

@@ -405,6 +405,14 @@ def test_a_log_tells_what_ran(shared_environ: dict[str, str]) -> None:
     assert "2 more came before" in shown.stderr
 
 
+def test_waits_and_limits_of_time_are_checked(shared_environ: dict[str, str]) -> None:
+    """`wait --timeout 0` only looks; code that may not run at all is a mistake of whoever types it."""
+    command(shared_environ, "exec", "-s", "looked", "1")
+    assert command(shared_environ, "wait", "looked", "--timeout", "0").returncode == 0
+    for number in ("0", "-1", "abc"):
+        assert command(shared_environ, "exec", "--timeout", number, "1").returncode == 2
+
+
 def test_a_log_tells_how_long_it_took_until_a_kernel_died(shared_environ: dict[str, str]) -> None:
     """As long as it ran, in the log and in the reply."""
     code = "import os, time; time.sleep(0.4); os.kill(os.getpid(), 9)"

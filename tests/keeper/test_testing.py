@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kernelrepl import discovery, python_list_sessions, python_repl, testing
-from kernelrepl.errors import InvalidSettings
+from kernelrepl.errors import KeeperUnavailable
 from tests.conftest import assert_nothing_left
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,10 +39,10 @@ def test_the_example_of_its_page_passes(tmp_path: Path) -> None:
     assert "1 passed" in done.stdout
 
 
-def test_a_name_that_is_no_setting_is_refused() -> None:
+def test_a_name_that_is_almost_a_setting_is_refused() -> None:
     """With the one that is meant: a test would run with other settings than it says."""
-    with pytest.raises(InvalidSettings, match=r"there is no setting 'max_lvie'; did you mean max_live\?"):
-        testing.keeper(max_lvie=1).__enter__()
+    with testing.keeper(max_lvie=1), pytest.raises(KeeperUnavailable, match="did you mean KERNELREPL_MAX_LIVE"):
+        asyncio.run(run("1"))
 
 
 def test_a_keeper_leaves_no_process() -> None:

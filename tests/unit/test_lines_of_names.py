@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernelrepl.store.live import _lines_of_names
+from kernelrepl.store.names_in_code import lines
 
 CODE = """
 n = len("g")
@@ -27,6 +27,20 @@ w == 3
 table.column = 4
 globals().update({'dynamic': iter(())})
 lock: Lock = Lock()
+opened = open('z')
+use(opened, end=1)
+if opened: other = 2
+index[opened] = 3
+opened.mode = 4
+text = '''
+opened = 5
+'''
+seen = [opened for opened in ()]
+same = opened == 6
+made = also = iter(())
+kept, (deep, *rest) = x
+bits >>= 1
+with opened: within = 7
 """
 
 
@@ -48,8 +62,15 @@ lock: Lock = Lock()
         ("w", "total += w"),
         ("dynamic", "globals().update({'dynamic': iter(())})"),
         ("lock", "lock: Lock = Lock()"),
+        ("opened", "opened = open('z')"),
+        ("other", "if opened: other = 2"),
+        ("within", "with opened: within = 7"),
+        ("also", "made = also = iter(())"),
+        ("rest", "kept, (deep, *rest) = x"),
+        ("bits", "bits >>= 1"),
+        ("same", "same = opened == 6"),
     ],
 )
 def test_the_line_that_binds_a_name_is_found(name: str, line: str) -> None:
     """Not one that has it in a text, a comment, or as a local name of a function."""
-    assert _lines_of_names(CODE)[name] == line
+    assert lines(CODE)[name] == line
