@@ -71,10 +71,7 @@ def _code(file: Path) -> list[str]:
     places = written()
     try:
         with own_files.open_file(file, places) as opened:
-            text = opened.read().decode()
-        if not isinstance(json.loads(text), dict):
-            raise ValueError("it is JSON, but no object")
-        book: Any = nbformat.reads(text, as_version=4)
+            book: Any = nbformat.reads(opened.read().decode(), as_version=4)
         nbformat.validate(book)
     except OSError as error:
         raise InvalidArgument(f"'{file}' cannot be read: {error.strerror}; name a notebook") from error
