@@ -92,7 +92,8 @@ class Holdings:
     def look(self, pids: list[int]) -> None:
         """Look at some processes anew, those first that have not been looked at for longest. Takes milliseconds."""
         until = time.monotonic() + ROUND_S
-        known = {pid: self._details[pid] for pid in self._details.keys() & set(pids)}
+        there = set(pids)
+        known = {pid: detail for pid, detail in self._details.items() if pid in there}  # in their order
         order = [*(pid for pid in pids if pid not in known), *(pid for pid in self._details if pid in known)]
         self._details = known
         for pid in order:

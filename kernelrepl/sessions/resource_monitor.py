@@ -30,6 +30,8 @@ IDLE_FILES_S = 60.0
 _SHARE = 20
 _DETAIL_SHARE = 5
 """The same for what processes hold beside their pages: most of that time is the system's, not ours."""
+_MUCH = 64
+"""Of the limit of memory the part that the next look does not wait behind."""
 FULL_FILE_BYTES = 64 << 10
 """What a file may take that a session writes when it has too many: Python itself needs some to tidy up."""
 QUEUED_S = 10.0
@@ -98,8 +100,10 @@ class ResourceMonitor:
                 members = await asyncio.to_thread(usage.of_group, group)
             pids += set(members) - set(pids)
             if began >= look_at:
+                held = holdings.memory_bytes
                 await asyncio.to_thread(holdings.look, pids)
-                look_at = clock() + _DETAIL_SHARE * (clock() - began)
+                grown = holdings.memory_bytes - held
+                look_at = clock() + (0 if self._is_much(grown) else _DETAIL_SHARE * (clock() - began))
             resident = usage.resident(pids)
             self._weigh(resident)
             if self._maybe_too_much_memory(resident, holdings) and (began := clock()) >= exact_at:
@@ -140,6 +144,11 @@ class ResourceMonitor:
             async with asyncio.timeout(seconds):
                 await self._begun.wait()
                 await asyncio.sleep(BUSY_S)
+
+    def _is_much(self, grown: int) -> bool:
+        """Whether what one look has found is so much that a few more may be over the limit: then none waits."""
+        limit = self._resources.memory_bytes
+        return limit is not None and grown > limit // _MUCH
 
     def _maybe_too_much_memory(self, resident: int, holdings: Holdings) -> bool:
         limit = self._resources.memory_bytes

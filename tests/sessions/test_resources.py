@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from kernelrepl.kernel import client, holdings, usage
@@ -166,6 +167,28 @@ def test_the_address_space_of_a_process_is_read_again_after_a_while(
     LIBC.munmap(address, 4096)
     held.look([os.getpid()])
     assert (read.count(here), held.removed_bytes()) == (3, 0)
+
+
+def test_processes_are_looked_at_in_turn_when_time_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With time for one a look, each has been looked at after as many looks as there are, and again after as many."""
+    looked: list[int] = []
+    plain = usage.face
+
+    def noted(pid: int) -> Any:
+        looked.append(pid)
+        return plain(pid)
+
+    monkeypatch.setattr(usage, "face", noted)
+    monkeypatch.setattr(holdings, "ROUND_S", -1.0)
+    held = Holdings(tmp_path, str(tmp_path), ())
+    pids = sorted(psutil.pids(), key=lambda pid: 977 * pid % 4099)[:40]  # in a set they have another order
+    for _ in range(3 * len(pids)):
+        held.look(pids)
+    assert looked == pids * 3
+    looked.clear()
+    for _ in range(len(pids)):
+        held.look(pids[1::2])  # the others have ended
+    assert looked == (pids[1::2] * 3)[: len(pids)]
 
 
 # Processes and files
