@@ -32,6 +32,7 @@ WHOLE = {
     "KERNELREPL_SESSIONS": "500",
     "KERNELREPL_LIVE": "20",
     "KERNELREPL_TEST_KILLS": "84",
+    "PYTEST_TIMEOUT": "0",  # a table is one test: an hour is no sign that it hangs
 }
 """What makes tests take all entries of their tables."""
 
