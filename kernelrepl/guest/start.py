@@ -32,6 +32,7 @@ def enter(channel: wire.Channel, seam: Seam = lambda step: None) -> None:
     # It was for this process. What the session starts takes one of its own, as everywhere.
     os.environ.pop("PYTHONHASHSEED", None)
     if plan is None:
+        lifeline.stand_back()
         lifeline.die_with_parent()
         return
 

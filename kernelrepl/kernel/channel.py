@@ -68,10 +68,13 @@ class HostChannel:
         self.budget.held.let_go("frame")
         self._frames += 1
         heavy = self.budget.is_heavy
+        if not heavy:
+            turns.come()
         shorter = turns.SHORTER if heavy else 1
         if self._frames >= _FRAMES_A_TURN // shorter or self._bytes >= _BYTES_A_TURN // shorter:
             self._frames = self._bytes = 0
-            await turns.give_way(heavy=heavy)  # reading what is there already gives no turn to others
+            # Reading what is there already gives no turn to others.
+            await turns.give_way(heavy=heavy, took_s=self.budget.turn())
         now = asyncio.get_running_loop().time()
         try:
             with self.budget.held.waiting("frame", "draft"):

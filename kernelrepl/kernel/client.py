@@ -149,6 +149,8 @@ class JupyterClient:
         return self._send(JupyterRequest("execute_request", header, content))
 
     def _send(self, request: JupyterRequest) -> asyncio.Future[Message]:
+        if not self._budget.is_heavy:
+            turns.come()
         message = self._session.msg(
             request.kind, content=dict(request.content), header=dict(request.header), metadata=dict(request.metadata)
         )
@@ -220,7 +222,7 @@ class JupyterClient:
                 turn = size = 0
                 if delay := self._budget.delay(clock()):
                     await asyncio.sleep(delay)
-                await turns.give_way(heavy=self._budget.is_heavy)
+                await turns.give_way(heavy=self._budget.is_heavy, took_s=self._budget.turn())
             count, length = await self._next(connection, meter, take)
             turn, size = turn + count, size + length
 

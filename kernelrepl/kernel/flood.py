@@ -60,7 +60,7 @@ class Budget:
         self.held = Holding()
         self._burst_s = burst_s
         self._share = share
-        self._debt_s = 0.0
+        self._debt_s = self._turn_s = 0.0
         self._last: float | None = None
 
     @property
@@ -68,9 +68,20 @@ class Budget:
         """Whether the kernel has lately taken more than everyday cells do, and is to let others go first."""
         return self._debt_s > _EVERYDAY_S
 
+    def was_heavy(self, now: float) -> bool:
+        """The same for one of which nothing may have been heard for a while, at `now` of the clock of its delays."""
+        self.delay(now)
+        return self.is_heavy
+
     def spend(self, seconds: float) -> None:
         """Note that a kernel has taken so much, by an estimate that follows what it sent, not the clock."""
         self._debt_s += seconds
+        self._turn_s += seconds
+
+    def turn(self) -> float:
+        """Begin a turn; returns how many seconds the last one took."""
+        took, self._turn_s = self._turn_s, 0.0
+        return took
 
     def delay(self, now: float) -> float:
         """How many seconds the kernel has to wait until it is heard again, at `now` of any clock."""

@@ -159,7 +159,7 @@ class _Startup:
             header, payload = await channel.recv()
             frames.check(header, frames.KERNEL, len(payload))
             if untouched and header["type"] in ("loading", "ready"):
-                # Until now it ran nothing of the session, and somebody waits for it.
+                # Before it runs anything of the session, if it could not do that itself.
                 self._process.background.look([self._process.kernel_pid()])
                 untouched = False
             match header["type"]:

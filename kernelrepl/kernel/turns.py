@@ -1,20 +1,48 @@
 """Let others go first.
 
 An event loop gives everybody who is ready a turn, one after the other, and a call of a session needs a hundred turns.
-A kernel that always has sent something has as many, so what it does in each of them is what every call waits for.
+A kernel that always has sent something has as many, so what it does in each of them is what every call waits for. And
+while it is busy all the time, calls wait for a processor as well. So those that have lately taken much rest between
+their turns while others are under way: all of them together, for several times as long as they work.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 
 _PASSES = 4
 """How many turns everybody else has between two of a heavy one."""
 SHORTER = 8
 """By how much the turns of a heavy one are shorter."""
+_REST = 6
+"""For how much longer than they work heavy ones rest, by an estimate that for small frames is half of the truth."""
+_LONGEST_REST_S = 0.2
+_UNDER_WAY_S = 0.05
+"""So long after something came for a session that is not heavy, or from it, more is likely to come."""
+
+_others_at = _free_at = 0.0
 
 
-async def give_way(*, heavy: bool) -> None:
-    """Let all that is ready have a turn; several if the one that asks has lately had many."""
-    for _ in range(_PASSES if heavy else 1):
+def come() -> None:
+    """Note that something has come for a session that is not heavy, or from its kernel."""
+    global _others_at
+    _others_at = time.monotonic()
+
+
+async def give_way(*, heavy: bool, took_s: float = 0.0) -> None:
+    """Let all that is ready have a turn; several, and a rest, if the one that asks has lately had many.
+
+    took_s: about how long its last turn was.
+    """
+    global _free_at
+    if not heavy:
+        await asyncio.sleep(0)
+        return
+    now = time.monotonic()
+    if now < _others_at + _UNDER_WAY_S:
+        _free_at = max(_free_at, now) + min(took_s * _REST, _LONGEST_REST_S)
+        await asyncio.sleep(_free_at - now)
+        return
+    for _ in range(_PASSES):
         await asyncio.sleep(0)

@@ -165,7 +165,7 @@ class KernelSlot:
         self.renewed.set()
         self._watches = [
             asyncio.create_task(self._watch_idle_death(kernel)),
-            asyncio.create_task(self.monitor.watch(kernel.process, lambda: self._owner.busy, fresh=fresh)),
+            asyncio.create_task(self.monitor.watch(kernel, lambda: self._owner.busy, fresh=fresh)),
         ]
         self._services.emit(
             "kernel_started",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kernelrepl.kernel import usage
 from kernelrepl.kernel.holdings import Holdings
-from kernelrepl.kernel.process import Process
+from kernelrepl.kernel.kernel import Kernel
 from kernelrepl.model import Resources, amount
 from kernelrepl.workspaces import usage as workspace_usage
 
@@ -72,12 +72,12 @@ class ResourceMonitor:
         self._ran = True
         self._begun.set()
 
-    async def watch(self, process: Process, busy: Callable[[], bool], *, fresh: bool = False) -> None:
+    async def watch(self, kernel: Kernel, busy: Callable[[], bool], *, fresh: bool = False) -> None:
         """Until it is cancelled, or the kernel has to go.
 
         fresh: nobody's code has run in it or in its directory. Then nothing is looked at while a first cell begins.
         """
-        clock = asyncio.get_running_loop().time
+        clock, process = asyncio.get_running_loop().time, kernel.process
         started_full = self.over_file_limit is not None
         counted, took = -IDLE_FILES_S, 0.0
         idle, before = IDLE_S, 0
@@ -94,7 +94,7 @@ class ResourceMonitor:
             self._begun.clear()
             now_busy = busy()
             pids = list(usage.descendants(process.pid))
-            process.background.look(pids)
+            process.background.look(pids, heavy=kernel.budget.was_heavy(clock()))
             began = clock()
             if began >= look_at and group is not None:
                 members = await asyncio.to_thread(usage.of_group, group)

@@ -10,6 +10,7 @@ import pytest
 
 from kernelrepl.guest.wire import NICENESS
 from kernelrepl.kernel import usage
+from kernelrepl.kernel.priority import Background
 from tests.conftest import RUN_TIMEOUT_S, Sessions
 
 pytestmark = pytest.mark.anyio
@@ -90,3 +91,26 @@ async def test_what_is_brought_back_goes_behind_the_keeper_as_well(sessions: Ses
     told = await sessions.value("loaded")
     assert told is not None
     assert told.strip("'").endswith(f"nice {NICENESS}")
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="Linux was built without autogroups")
+@pytest.mark.skipif(os.geteuid() != 0, reason="without rights Linux takes ten changes a second, from all together")
+async def test_a_kernel_goes_behind_the_keeper_while_it_starts(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does that itself: a session that ends again and again does little else than start."""
+    monkeypatch.setattr(Background, "look", lambda self, pids, heavy=False: None)
+    await sessions.run("x = 1")
+    assert all_nicer(sessions)
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="Linux was built without autogroups")
+async def test_who_floods_the_keeper_goes_behind_other_sessions_for_a_while(sessions: Sessions) -> None:
+    """And then beside them again."""
+    await sessions.run("from IPython.display import display\nfor n in range(3000): display({'a': 'x' * 1000})")
+    await sessions.run("x = 1")
+    async with asyncio.timeout(RUN_TIMEOUT_S):
+        while not any(text.endswith(f"nice {2 * NICENESS}") for text in groups(sessions).values()):
+            await asyncio.sleep(0.05)
+        while not all_nicer(sessions):
+            await asyncio.sleep(0.05)

@@ -45,7 +45,6 @@ def fork_kernel(tell: int, protect: Callable[[], None]) -> None:
 
     protect: the last of the confinement, in both. After it this process could not close itself to the kernel any more.
     """
-    os.setsid()  # what a session sends to its own process group stays in the namespace
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     kernel = os.fork()
     if not kernel:

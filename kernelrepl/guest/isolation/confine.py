@@ -141,6 +141,7 @@ def enter(plan: dict[str, Any], forked: Callable[[int], None], seam: Callable[[s
     if plan["tier"] == 1:
         tell = _enter_namespaces(plan, forked, seam)
     else:
+        lifeline.stand_back()
         with _step("uid", seam):
             _become(plan["uid"])
     with _step("limits", seam):
@@ -197,6 +198,8 @@ def _enter_namespaces(plan: dict[str, Any], forked: Callable[[int], None], seam:
     os.close(told)
     os.read(ready, 1)  # until the keeper knows of this process
     os.close(ready)
+    os.setsid()  # what a session sends to its own process group stays in the namespace
+    lifeline.stand_back()
     with _step("namespaces", seam):
         inner = [name for name in ("mount", "net", "ipc", "uts", "cgroup") if name in wanted]
         _unshare(inner)
