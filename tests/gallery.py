@@ -50,7 +50,7 @@ PROJECTS = {
 _FETCHES = re.compile(r"fetch_|urlopen|load_dataset|get_rdataset|requests|webuse|pooch|n_jobs|multiprocessing|input\(")
 _HEX = re.compile(r"0x[0-9a-fA-F]+|at [0-9A-F]{8,}")
 _CLOCK = re.compile(r"\b\d\d:\d\d:\d\d\b")
-_TIMEOUT_S = 120.0
+_TIMEOUT_S = 600.0
 _MOST_CHARS = 30_000
 _STATEMENTS = 4
 """How many statements of a script without marks make a cell."""
