@@ -10,7 +10,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
 from kernelrepl.guest.system import libc
@@ -22,12 +21,16 @@ _PR_SET_PDEATHSIG = 1
 def stand_back() -> None:
     """Make the group nicer that this process has begun: Linux weighs groups, and niceness counts within a group only.
 
-    Starting is work as well, of which a session that ends again and again has much. What fails is done by the keeper,
-    which looks until it is: without rights Linux takes ten of these a second.
+    Starting is work as well, of which a session that ends again and again has much. What fails is done by the keeper
+    later: without rights Linux takes ten of these a second.
     """
     if os.getsid(0) == os.getpid():
         with contextlib.suppress(OSError):
-            Path("/proc/self/autogroup").write_text(str(NICENESS))
+            file = os.open("/proc/self/autogroup", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(file, str(NICENESS).encode())
+            finally:
+                os.close(file)
 
 
 def die_with_parent() -> None:

@@ -49,6 +49,8 @@ class HostChannel:
         self.budget = budget or Budget()
         self.hurry = asyncio.Event()
         """Set when the kernel has ended: what it has sent until then is read without a pause."""
+        self.may_rest = False
+        """Whether what a flood of it has sent may be left for a moment. Not while it starts: that must end in time."""
         self.heavy = False
         """Whether the header of the last frame is worth a thread, with all that is done with it."""
         self._frames = self._bytes = 0
@@ -67,15 +69,16 @@ class HostChannel:
         """
         self.budget.held.let_go("frame")
         self._frames += 1
-        heavy = self.budget.is_heavy
+        now = asyncio.get_running_loop().time()
+        heavy = self.budget.was_heavy(now)
         if not heavy:
             turns.come()
         shorter = turns.SHORTER if heavy else 1
         if self._frames >= _FRAMES_A_TURN // shorter or self._bytes >= _BYTES_A_TURN // shorter:
             self._frames = self._bytes = 0
             # Reading what is there already gives no turn to others.
-            await turns.give_way(heavy=heavy, took_s=self.budget.turn())
-        now = asyncio.get_running_loop().time()
+            await turns.give_way(heavy=heavy, took_s=self._rest_for())
+            now = asyncio.get_running_loop().time()
         try:
             with self.budget.held.waiting("frame", "draft"):
                 if delay := self.budget.delay(now):
@@ -95,6 +98,11 @@ class HostChannel:
             return header, await self._read(payload_bytes) if payload_bytes else b""
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise wire.ChannelClosed("the kernel closed the channel") from error
+
+    def _rest_for(self) -> float:
+        """About how long its last turn was; 0 if others would wait while it rests."""
+        took = self.budget.turn()
+        return took if self.may_rest and not self.hurry.is_set() and not self.budget.held.is_seated else 0.0
 
     async def _read(self, size: int) -> bytes:
         """As it comes: what is only announced takes no room."""

@@ -149,7 +149,7 @@ class JupyterClient:
         return self._send(JupyterRequest("execute_request", header, content))
 
     def _send(self, request: JupyterRequest) -> asyncio.Future[Message]:
-        if not self._budget.is_heavy:
+        if not self._budget.was_heavy(asyncio.get_running_loop().time()):
             turns.come()
         message = self._session.msg(
             request.kind, content=dict(request.content), header=dict(request.header), metadata=dict(request.metadata)

@@ -94,6 +94,7 @@ class Kernel:
         """The component that is being loaded."""
         self._handlers = handlers
         self._channel = parts.channel
+        self._channel.may_rest = True
         self._delivery = parts.delivery
         self._client = parts.client
         self._losses = parts.losses

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,8 @@ _GROUPED = Path("/proc/self/autogroup").exists()
 
 _FURTHER = 2 * NICENESS
 """Of one whose flood the keeper has to read: it goes behind the other kernels as well."""
+_FURTHER_S = 5.0
+"""For how long at least: each change is work for the system."""
 
 
 class Background:
@@ -27,10 +30,13 @@ class Background:
     def __init__(self) -> None:
         self._known: dict[int, int] = {}
         """How nice groups have been made, by the process that began them."""
+        self._further_until = 0.0
 
     def look(self, pids: Iterable[int], *, heavy: bool = False) -> None:
         """Make the groups of these processes nicer, as far as they are not. What fails is tried again next time."""
-        found, niceness = {}, _FURTHER if heavy else NICENESS
+        if heavy:
+            self._further_until = time.monotonic() + _FURTHER_S
+        found, niceness = {}, _FURTHER if time.monotonic() < self._further_until else NICENESS
         for pid in pids if _GROUPED else ():
             # One that ends meanwhile, or is closed to us; and without rights a group can be changed ten times a second.
             with contextlib.suppress(OSError):

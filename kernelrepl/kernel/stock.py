@@ -89,6 +89,11 @@ class Holding:
     def total(self) -> int:
         return sum(self._bytes.values())
 
+    @property
+    def is_seated(self) -> bool:
+        """Whether it has one of the seats, for which others may wait."""
+        return self._stock.seated(self)
+
     async def hold(self, what: str, size: int) -> None:
         """Note that so much is, or is about to be, held for this purpose; waits if that is more than a share."""
         if size <= self._stock.share // _EVERYDAY and what not in self._bytes:

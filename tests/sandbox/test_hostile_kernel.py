@@ -23,7 +23,7 @@ from jupyter_client.session import DELIM, Session
 
 from kernelrepl.errors import StorageFailed
 from kernelrepl.guest import wire
-from kernelrepl.kernel import channel, zmtp
+from kernelrepl.kernel import channel, turns, zmtp
 from kernelrepl.kernel import client as jupyter
 from kernelrepl.kernel.channel import HostChannel, text_of
 from kernelrepl.kernel.client import JupyterClient
@@ -224,6 +224,42 @@ async def test_a_kernel_that_has_taken_much_lets_others_go_first() -> None:
     host.close()
     light, heavy = turns
     assert heavy > 10 * light > 0
+
+
+@pytest.mark.anyio
+async def test_who_floods_rests_unless_others_would_wait_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not while its kernel starts or has ended, and not with a seat."""
+    rests: list[float] = []
+
+    async def noted(*, heavy: bool, took_s: float = 0.0) -> None:
+        rests.append(took_s)
+
+    monkeypatch.setattr(turns, "give_way", noted)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    budget = Budget(burst_s=1e6)
+    host = await HostChannel.open(ours, FloodLimits(kill=Amount(1e6, 1e9)), budget)
+    budget.spend(1e3)
+
+    async def rested() -> bool:
+        rests.clear()
+        theirs.sendall(SMALL_FRAME * 200)
+        for _ in range(200):
+            await host.recv()
+        assert rests
+        return any(rests)
+
+    with theirs:
+        assert not await rested()
+        host.may_rest = True
+        assert await rested()
+        await budget.held.hold("draft", 8 << 20)
+        assert not await rested()
+        budget.held.let_go("draft")
+        assert await rested()
+        host.hurry.set()
+        assert not await rested()
+    host.close()
 
 
 # Commits

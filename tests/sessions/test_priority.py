@@ -107,10 +107,10 @@ async def test_a_kernel_goes_behind_the_keeper_while_it_starts(
 @pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="Linux was built without autogroups")
 async def test_who_floods_the_keeper_goes_behind_other_sessions_for_a_while(sessions: Sessions) -> None:
     """And then beside them again."""
-    await sessions.run("from IPython.display import display\nfor n in range(3000): display({'a': 'x' * 1000})")
     await sessions.run("x = 1")
+    flood = "from IPython.display import display\nfor n in range(3000): display({'a': 'x' * 1000})"
     async with asyncio.timeout(RUN_TIMEOUT_S):
         while not any(text.endswith(f"nice {2 * NICENESS}") for text in groups(sessions).values()):
-            await asyncio.sleep(0.05)
+            await sessions.run(flood)
         while not all_nicer(sessions):
             await asyncio.sleep(0.05)

@@ -199,6 +199,7 @@ def _enter_namespaces(plan: dict[str, Any], forked: Callable[[int], None], seam:
     os.read(ready, 1)  # until the keeper knows of this process
     os.close(ready)
     os.setsid()  # what a session sends to its own process group stays in the namespace
+    lifeline.die_with_parent()
     lifeline.stand_back()
     with _step("namespaces", seam):
         inner = [name for name in ("mount", "net", "ipc", "uts", "cgroup") if name in wanted]
