@@ -14,7 +14,7 @@ from kernelrepl import __version__, discovery
 from kernelrepl.cli import lists, running
 from kernelrepl.cli.base import as_json, given, paged, print_text, session_argument, session_option, written
 from kernelrepl.cli.calls import Reply, tool
-from kernelrepl.cli.terminal import CANNOT_RUN, FAILED, INTERRUPTED, say
+from kernelrepl.cli.terminal import CANNOT_RUN, FAILED, INTERRUPTED, answer, say
 from kernelrepl.errors import CopyFailed, NoKeeper
 from kernelrepl.validation import check_session_id
 
@@ -173,12 +173,11 @@ _YES = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
 def _ask(question: str) -> None:
     """Raises click.Abort for any answer but yes."""
-    try:
-        click.confirm(question, abort=True, err=True)
-    except click.Abort as abort:
-        if isinstance(abort.__context__, EOFError):
-            say("nobody has answered; --yes does in a script", err=True)
-        raise
+    said = answer(f"{question} [y/N]: ")
+    if not said:
+        say("\nnobody has answered; --yes does in a script", err=True)
+    if said.strip().lower() not in ("y", "yes"):
+        raise click.Abort
 
 
 @cli.command()
@@ -263,6 +262,5 @@ def main() -> int:
         error.show()
         return error.exit_code
     except click.Abort as abort:
-        why = abort.__cause__ or abort.__context__  # click hides it where it has asked something
-        return INTERRUPTED if isinstance(why, KeyboardInterrupt) else FAILED
+        return INTERRUPTED if isinstance(abort.__cause__, KeyboardInterrupt) else FAILED
     return 0

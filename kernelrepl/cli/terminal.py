@@ -78,6 +78,29 @@ def say_json(value: object) -> None:
     say(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
 
 
+def answer(question: str) -> str:
+    """Ask a person and return the line that is typed, which ends with a line feed; "" if nothing more can come.
+
+    Raises KeyboardInterrupt for Ctrl-C, at whatever moment it comes: `input` loses one that comes between its last
+    look at signals and its read, and waits on.
+    """
+    import select
+    import signal
+
+    signalled, signals = os.pipe()
+    os.set_blocking(signals, False)
+    before = signal.set_wakeup_fd(signals)
+    try:
+        say(question, err=True, nl=False)
+        while sys.stdin not in select.select([sys.stdin, signalled], [], [])[0]:
+            os.read(signalled, 1)
+        return sys.stdin.readline()
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(signalled)
+        os.close(signals)
+
+
 def write(stream: TextIO, text: str) -> None:
     """Write and flush. The command ends where nobody reads any more."""
     try:

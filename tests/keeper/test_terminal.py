@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import time
@@ -49,6 +50,7 @@ class Screen:
 
     def read(self) -> bool:
         """Take what comes next; whether anything can still come."""
+        assert select.select([self._terminal], [], [], DEADLINE_S)[0], self.shown
         try:
             piece = os.read(self._terminal, 4096)
         except OSError:
