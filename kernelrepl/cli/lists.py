@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from kernelrepl.cli.calls import tool
 from kernelrepl.cli.terminal import say, say_json
@@ -138,6 +137,8 @@ def local(moment: str) -> str:
 
 
 def _seconds_of(moment: str) -> float:
+    from datetime import UTC, datetime  # not for an empty list
+
     try:
         return datetime.fromisoformat(moment[:19]).replace(tzinfo=UTC).timestamp()
     except ValueError:  # damaged in the database

@@ -27,8 +27,8 @@ READER_LEFT = 141
 """Nobody reads the output any more, as shells have it."""
 
 _PLAIN_AGAIN = "\x1b[0m"
-_UNFINISHED = re.compile("\x1b[^a-zA-Z~\x07]{0,40}$")
-"""The beginning of what a terminal reads as a command, at the end of a piece."""
+_UNFINISHED = "\x1b[^a-zA-Z~\x07]{0,40}$"
+"""The beginning of what a terminal reads as a command, at the end of a piece. Compiled for the first of them only."""
 _WORDS = (
     ("python_list_sessions", "`kernelrepl sessions`"),
     ("python_list_variables", "`kernelrepl variables`"),
@@ -127,7 +127,7 @@ class TextStream:
         """Write the text of a session. What may be the half of something waits for the other half."""
         text = self._held + text
         end = len(text) if self._coloured else self._settled(text)
-        if (unfinished := _UNFINISHED.search(text, max(0, end - 60), end)) is not None:
+        if (unfinished := re.compile(_UNFINISHED).search(text, max(0, end - 60), end)) is not None:
             end = unfinished.start()
         text, self._held = text[:end], text[end:]
         self._write(text)

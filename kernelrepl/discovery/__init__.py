@@ -1,7 +1,6 @@
 """Find the keeper of a data directory, or start one. Shared by everything that connects to it.
 
-The proxy imports this at every start, so it stays with the standard library, and platformdirs only
-when the place is not given.
+The proxy imports this at every start, so it stays with the standard library.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import fcntl
 import json
 import os
 import select
-import signal
 import socket
 import sys
 import time
@@ -42,28 +40,28 @@ _HELLO_TIMEOUT_S = 20.0
 _SHOW_TIMEOUT_S = 5.0
 HANDOVER_S = 20.0
 """How long a new keeper waits for one that is ending."""
-SHOW_YOURSELF = signal.SIGHUP
-"""What a keeper is sent that lives and cannot be found."""
+SHOW_YOURSELF = 1
+"""What a keeper is sent that lives and cannot be found: SIGHUP. The module that names signals takes long to load."""
 
 
 def config_file() -> Path:
     if chosen := os.environ.get(PREFIX + "CONFIG"):
         return Path(chosen)
-    import platformdirs
-
-    return Path(platformdirs.user_config_dir("kernelrepl", appauthor=False)) / "config.toml"
+    return _user_dir("XDG_CONFIG_HOME", ".config") / "config.toml"
 
 
 def default_data_dir() -> Path:
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("kernelrepl", appauthor=False))
+    return _user_dir("XDG_DATA_HOME", ".local/share")
 
 
 def cache_dir() -> Path:
-    import platformdirs
+    return _user_dir("XDG_CACHE_HOME", ".cache")
 
-    return Path(platformdirs.user_cache_dir("kernelrepl", appauthor=False))
+
+def _user_dir(variable: str, usual: str) -> Path:
+    """Our directory in a base directory of XDG, whose specification says to ignore a path that is not absolute."""
+    base = Path(os.environ.get(variable, ""))
+    return (base if base.is_absolute() else Path.home() / usual) / "kernelrepl"
 
 
 def data_dir(environ: Mapping[str, str]) -> Path:
@@ -288,15 +286,13 @@ def _start_lock(data: Path) -> Iterator[None]:
 
 
 def _read_line(sock: socket.socket) -> dict[str, Any] | None:
-    # Byte by byte: what follows the hello belongs to another protocol and another reader.
     line = bytearray()
-    while len(line) < _HELLO_BYTES:
-        byte = sock.recv(1)
-        if not byte:
+    while not line.endswith(b"\n") and len(line) < _HELLO_BYTES:
+        # What follows the hello belongs to another protocol and another reader: it is only looked at.
+        ahead = sock.recv(_HELLO_BYTES, socket.MSG_PEEK)
+        if not ahead:
             return None
-        if byte == b"\n":
-            break
-        line += byte
+        line += sock.recv(ahead.find(b"\n") + 1 or len(ahead))
     try:
         answer = json.loads(line)
     except ValueError:

@@ -77,7 +77,7 @@ def test_a_chosen_interpreter_wins_over_the_own(environ: dict[str, str], second:
 def test_an_own_python_without_what_kernels_need_is_said(environ: dict[str, str], tmp_path: Path) -> None:
     """The session runs in that of the keeper; the first reply says so, and how to change it."""
     run(FIRST, environ, "exec", "1")
-    bare = environment(tmp_path / "bare", OURS, names=("click", "platformdirs"))
+    bare = environment(tmp_path / "bare", OURS, names=("click",))
     printed = run(bare, environ, "exec", "-s", "s", "import sys; sys.prefix")
     assert f"new sessions of programs in {bare} run in {FIRST}: " in printed
     assert f"{bare} -m pip install 'ipykernel>=7' 'cloudpickle' 'xxhash'" in printed

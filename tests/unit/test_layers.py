@@ -61,7 +61,6 @@ OWNERS: dict[str, set[str]] = {
     "prometheus_client": {"keeper.metrics"},
     "nbformat": {"cli"},
     "packaging": {"packages"},
-    "platformdirs": {"discovery"},
     "uv": {"packages.uv"},
 }
 """Who may import a library: modules, or packages with all in them."""
@@ -292,7 +291,7 @@ def test_importing_the_front_loads_the_standard_library_only() -> None:
         "kernelrepl.mcp",
         "kernelrepl.mcp.proxy",
     }
-    assert not loaded & {"click", "mcp", "zmq", "pydantic", "jupyter_client", "asyncio", "platformdirs"}
+    assert not loaded & {"click", "mcp", "zmq", "pydantic", "jupyter_client", "asyncio"}
     assert {name.split(".")[0] for name in loaded} - {"kernelrepl"} <= sys.stdlib_module_names
 
 
@@ -313,7 +312,7 @@ def test_a_plain_command_line_loads_the_standard_library_only() -> None:
         "kernelrepl.outputs",
         "kernelrepl.outputs.terminal_text",
     }
-    assert not loaded & {"click", "platformdirs", "asyncio", "hashlib", "random", "dataclasses", "subprocess"}
+    assert not loaded & {"click", "asyncio", "hashlib", "random", "dataclasses", "subprocess"}
     assert {name.split(".")[0] for name in loaded} - {"kernelrepl"} <= sys.stdlib_module_names
 
 
