@@ -20,6 +20,13 @@ from kernelrepl.validation import check_session_id
 
 STOP_TIMEOUT_S = 20.0
 _SECONDS = click.FloatRange(min=0, min_open=True)
+_MEANT = {
+    "export": "write it to a file with -o FILE",
+    "stop": "it stops the keeper; `interrupt NAME` stops what runs in a session, `delete NAME` removes it",
+    "sessions": "`variables NAME` and `log NAME` show one of them",
+    "exec": "quote the code as one argument, and give the session with -s NAME",
+}
+"""What is probably meant by an argument too many."""
 
 
 class Commands(click.Group):
@@ -260,6 +267,9 @@ def main() -> int:
         cli(prog_name="kernelrepl", standalone_mode=False)
     except click.ClickException as error:
         error.show()
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        if context and "extra argument" in error.message and context.info_name in _MEANT:
+            say(f"{context.info_name}: {_MEANT[context.info_name]}", err=True)
         return error.exit_code
     except click.Abort as abort:
         return INTERRUPTED if isinstance(abort.__cause__, KeyboardInterrupt) else FAILED

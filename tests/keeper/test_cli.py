@@ -454,3 +454,19 @@ def test_an_unknown_command_is_a_usage_error(environ: dict[str, str]) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "frobnicate" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (("export", "demo", "demo.ipynb"), "-o FILE"),
+        (("stop", "demo"), "`interrupt NAME`"),
+        (("sessions", "demo"), "`variables NAME`"),
+        (("exec", "demo", "1 + 1"), "-s NAME"),
+    ],
+)
+def test_what_is_probably_meant_is_said(environ: dict[str, str], arguments: tuple[str, ...], remedy: str) -> None:
+    """Of an argument too many; nothing is run, and no keeper is started."""
+    done = command(environ, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert remedy in done.stderr
